@@ -1,0 +1,1 @@
+"""The DICOM edge: receives studies, writes them down, hands them on, delivers results."""

@@ -1,0 +1,1 @@
+"""Offline: fits what the worker runs and writes the bundle that it loads."""

@@ -1,0 +1,1 @@
+"""Turns a complete study into findings and DICOM results."""

@@ -1,0 +1,1 @@
+"""Findings as DICOM objects: measurement report, text summary, overlay, refusal."""
