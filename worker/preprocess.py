@@ -160,9 +160,7 @@ def otsu(values: Voxels) -> float:
     return float(edges[1:][best].mean())
 
 
-def resample(
-    voxels: Voxels, affine: Affine, grid: Affine, shape: tuple[int, int, int]
-) -> Voxels:
+def resample(voxels: Voxels, affine: Affine, grid: Affine, shape: tuple[int, int, int]) -> Voxels:
     """Trilinear values of a volume on another grid whose axes run along the same directions.
 
     Where the grid is coarser, a Gaussian first widens each voxel to the new spacing, so that a
@@ -237,8 +235,8 @@ def _within(
 
 
 def _between(affine: Affine, grid: Affine) -> tuple[Affine, Affine]:
-    """Per axis, the source index of grid voxel 0, and the step from one grid voxel to the next."""
-    relative = np.linalg.solve(affine, grid)
+    """Per axis, the step from one grid voxel to the next and the start, in source voxels."""
+    relative: Affine = np.linalg.solve(affine, grid)
     return np.diag(relative)[:3].copy(), relative[:3, 3].copy()
 
 
@@ -259,7 +257,8 @@ def _flip(voxels: Voxels, affine: Affine, axis: int) -> tuple[Voxels, Affine]:
 
 
 def _spacing(affine: Affine) -> Affine:
-    return np.linalg.norm(affine[:3, :3], axis=0)
+    spacing: Affine = np.sqrt(np.square(affine[:3, :3]).sum(axis=0))
+    return spacing
 
 
 def _centre(shape: tuple[int, ...]) -> Affine:
