@@ -1,0 +1,82 @@
+"""What can go wrong at the DICOM edge, sorted by what to do about it.
+
+No message here carries a patient's name, ID or date of birth: UIDs and counts only.
+"""
+
+
+class MonroError(Exception):
+    """Any fault that monro names itself."""
+
+
+class BadAttribute(MonroError):
+    """An attribute is missing, malformed or contradicts another: the sender must mend it."""
+
+
+class BadSettings(MonroError):
+    """A setting is missing, wrong, unsafe or unknown; the program does not start."""
+
+
+class SpoolFull(MonroError):
+    """Writing would leave less room than must stay free; the peer has to try again later."""
+
+    def __init__(self, root: str, free: int, needed: int, keep_free: int) -> None:
+        super().__init__(root, free, needed, keep_free)
+        self.root, self.free, self.needed, self.keep_free = root, free, needed, keep_free
+
+    def __str__(self) -> str:
+        return (
+            f"spool {self.root} has {self.free:,} bytes free; {self.needed:,} more would leave "
+            f"less than the {self.keep_free:,} that must stay free: make room, or lower "
+            "MONRO_KEEP_FREE"
+        )
+
+
+class CannotListen(MonroError):
+    """The address to listen on is not to be had; the listener does not start."""
+
+    def __init__(self, address: str, port: int, why: str) -> None:
+        super().__init__(address, port, why)
+        self.address, self.port, self.why = address, port, why
+
+    def __str__(self) -> str:
+        return (
+            f"cannot listen on {self.address}:{self.port} ({self.why}): stop what uses the port, "
+            "or set MONRO_BIND and MONRO_PORT"
+        )
+
+
+class WrongLedger(MonroError):
+    """The ledger was written by another version of monro; the program does not start."""
+
+    def __init__(self, found: int, expected: int) -> None:
+        super().__init__(found, expected)
+        self.found, self.expected = found, expected
+
+    def __str__(self) -> str:
+        return (
+            f"the ledger has schema {self.found}, this version of monro works with "
+            f"{self.expected}: start the version that wrote it, or move the ledger aside and let "
+            "`reconcile` rebuild it from the spool"
+        )
+
+
+class LeaseLost(MonroError):
+    """A job was lent to somebody else meanwhile; whatever was found for it is dropped."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} is no longer ours: its lease ran out and another worker has it"
+
+
+class IllegalTransition(MonroError):
+    """Something was to become what TRANSITIONS does not allow."""
+
+    def __init__(self, what: str, name: str, to: str) -> None:
+        super().__init__(what, name, to)
+        self.what, self.name, self.to = what, name, to
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.name} cannot become {self.to} from the state it is in"

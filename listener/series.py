@@ -1,0 +1,421 @@
+"""One series as its headers describe it: identity, physics, geometry, contrast; no pixels.
+
+Classic single-frame and enhanced multi-frame MR are told in the same, classic terms (PS3.3
+C.8.3.1), so that no rule downstream needs to know which of the two it reads. Lengths are in mm,
+times in ms, volumes in ml. A value that is absent, empty or malformed is None or an empty text:
+scanners write dirty headers, and a dirty header is no reason to lose a study.
+"""
+
+import math
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+
+from listener.errors import BadAttribute
+
+# PS3.5 9.1: digits and dots, at most 64 characters. A UID becomes a file name, so nothing else.
+UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+UID_LENGTH: Final = 64
+
+TIMING: Final = "MRTimingAndRelatedParametersSequence"
+MEASURES: Final = "PixelMeasuresSequence"
+AGENT: Final = "ContrastBolusAgentSequence"
+
+# Enhanced attribute, its value, and the classic term for it (PS3.3 C.8.13.4 and C.8.3.1.1).
+SEQUENCE_TERMS: Final = (
+    ("EchoPulseSequence", "SPIN", "SE"),
+    ("EchoPulseSequence", "GRADIENT", "GR"),
+    ("EchoPulseSequence", "BOTH", "SE"),
+    ("EchoPulseSequence", "BOTH", "GR"),
+    ("InversionRecovery", "YES", "IR"),
+    ("EchoPlanarPulseSequence", "YES", "EP"),
+)
+VARIANT_TERMS: Final = (
+    ("SegmentedKSpaceTraversal", "PARTIAL", "SK"),
+    ("SteadyStatePulseSequence", "FREE_PRECESSION", "SS"),
+    ("SteadyStatePulseSequence", "TRANSVERSE", "SS"),
+    ("SteadyStatePulseSequence", "TIME_REVERSED", "SS"),
+    ("Spoiling", "RF", "SP"),
+    ("Spoiling", "RF_AND_GRADIENT", "SP"),
+    ("TimeOfFlightContrast", "YES", "TOF"),
+    ("PhaseContrast", "YES", "PC"),
+    ("MagnetizationTransfer", "ON_RESONANCE", "MTC"),
+    ("MagnetizationTransfer", "OFF_RESONANCE", "MTC"),
+)
+
+# What pydicom 3 raises on broken files and elements; tests read a folder of such files.
+BROKEN: Final = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+@dataclass(frozen=True)
+class InstanceKey:
+    """The UIDs that name one instance; safe to build a path from.
+
+    Raises:
+        BadAttribute: one of them is not a UID.
+    """
+
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+
+    def __post_init__(self) -> None:
+        _require_uid("StudyInstanceUID", self.study_uid)
+        _require_uid("SeriesInstanceUID", self.series_uid)
+        _require_uid("SOPInstanceUID", self.sop_uid)
+
+
+@dataclass(frozen=True)
+class SeriesFacts:
+    """What the headers say about one series: all that selection and the header checks look at.
+
+    Attributes:
+        instances: files of the series; `frames` is of one file, 1 for classic images.
+        image_type: ImageType, upper case; for enhanced MR the frame type where that says more.
+        scanning_sequence: SE, GR, IR, EP: enhanced attributes are translated to these terms.
+        sequence_variant: SK, SS, SP, MP, TOF and so on, translated likewise.
+        orientation: ImageOrientationPatient, six direction cosines (LPS), of the first frame.
+        b_value: the largest of any frame in s/mm²; scanners write 0 on plain images too.
+        contrast_administered: YES, NO or empty (PS3.3 C.8.13.5.7, enhanced MR only).
+    """
+
+    study_uid: str
+    series_uid: str
+    sop_class: str
+    instances: int
+    modality: str = ""
+    series_number: int | None = None
+    description: str = ""
+    protocol: str = ""
+    study_description: str = ""
+    body_part: str = ""
+    anatomy: tuple[str, ...] = ()
+    image_type: tuple[str, ...] = ()
+    scanning_sequence: tuple[str, ...] = ()
+    sequence_variant: tuple[str, ...] = ()
+    scan_options: tuple[str, ...] = ()
+    sequence_name: str = ""
+    mr_acquisition_type: str = ""
+    acquisition_contrast: str = ""
+    complex_component: str = ""
+    echo_time: float | None = None
+    repetition_time: float | None = None
+    inversion_time: float | None = None
+    flip_angle: float | None = None
+    echo_train: float | None = None
+    b_value: float | None = None
+    temporal_positions: int | None = None
+    angio: bool = False
+    contrast_agent: str = ""
+    contrast_route: str = ""
+    contrast_volume: float | None = None
+    contrast_administered: str = ""
+    rows: int | None = None
+    columns: int | None = None
+    frames: int = 1
+    samples_per_pixel: int | None = None
+    photometric: str = ""
+    pixel_spacing: tuple[float, float] | None = None
+    slice_thickness: float | None = None
+    spacing_between: float | None = None
+    orientation: tuple[float, ...] | None = None
+
+    @property
+    def slices(self) -> int:
+        """Images of the series, over all files and frames."""
+        return self.instances * self.frames
+
+    @property
+    def slice_step(self) -> float | None:
+        """Distance from slice to slice in mm, as far as the header tells."""
+        return self.spacing_between or self.slice_thickness
+
+    @property
+    def plane(self) -> str:
+        """`sagittal`, `coronal`, `axial`, or empty; oblique images count as the nearest one."""
+        if self.orientation is None:
+            return ""
+        normal = _cross(self.orientation[:3], self.orientation[3:])
+        steepest = max(range(3), key=lambda axis: abs(normal[axis]))
+        return ("sagittal", "coronal", "axial")[steepest]
+
+
+def read_series_facts(path: Path, instances: int) -> SeriesFacts:
+    """Read the facts of a series from one of its files.
+
+    Args:
+        path: any instance of the series, a DICOM file with preamble and file meta.
+        instances: how many files the series has.
+
+    Raises:
+        BadAttribute: the file cannot be parsed, or its UIDs are not UIDs.
+    """
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    except BROKEN as error:
+        raise BadAttribute(
+            f"an instance cannot be read as DICOM ({type(error).__name__}) where a file with "
+            "preamble and parsable attributes was expected; ask the sender to send it again"
+        ) from error
+    return _facts(_Header(dataset), instances)
+
+
+class _Header:
+    """Looks attributes up where classic and where enhanced images keep them.
+
+    A place is a keyword, or a functional group and a keyword joined by a dot. The dataset itself
+    comes first, then the shared functional groups, then those of the first frame.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._frames = _items(dataset, "PerFrameFunctionalGroupsSequence")
+        shared = _items(dataset, "SharedFunctionalGroupsSequence")
+        self._layers = (dataset, *shared[:1], *self._frames[:1])
+
+    def text(self, *places: str) -> str:
+        return next(iter(self.texts(*places)), "")
+
+    def texts(self, *places: str) -> tuple[str, ...]:
+        for value in self._values(places):
+            found = tuple(" ".join(str(part).split()) for part in _parts(value))
+            if any(found):
+                return found
+        return ()
+
+    def codes(self, *places: str) -> tuple[str, ...]:
+        return tuple(text.upper() for text in self.texts(*places))
+
+    def code(self, *places: str) -> str:
+        return self.text(*places).upper()
+
+    def numbers(self, *places: str) -> tuple[float, ...]:
+        for value in self._values(places):
+            found = tuple(_number(part) for part in _parts(value))
+            known = tuple(number for number in found if number is not None)
+            if known and len(known) == len(found):
+                return known
+        return ()
+
+    def number(self, *places: str) -> float | None:
+        return next(iter(self.numbers(*places)), None)
+
+    def whole(self, *places: str) -> int | None:
+        number = self.number(*places)
+        return None if number is None else round(number)
+
+    def largest_in_frames(self, *places: str) -> float | None:
+        """The largest number at any of `places` in the dataset and in all of its frames."""
+        layers = (*self._layers[:2], *self._frames)
+        values = (v for item in layers for place in places for v in _walk(item, place))
+        numbers = (_number(part) for value in values for part in _parts(value))
+        return max((number for number in numbers if number is not None), default=None)
+
+    def _values(self, places: Iterable[str]) -> Iterator[Any]:
+        for place in places:
+            for layer in self._layers:
+                yield from _walk(layer, place)
+
+
+def _facts(header: _Header, instances: int) -> SeriesFacts:
+    key = InstanceKey(
+        header.text("StudyInstanceUID"),
+        header.text("SeriesInstanceUID"),
+        header.text("SOPInstanceUID"),
+    )
+    return SeriesFacts(
+        study_uid=key.study_uid,
+        series_uid=key.series_uid,
+        sop_class=header.text("SOPClassUID"),
+        instances=instances,
+        modality=header.code("Modality"),
+        series_number=header.whole("SeriesNumber"),
+        description=header.text("SeriesDescription"),
+        protocol=header.text("ProtocolName"),
+        study_description=header.text("StudyDescription"),
+        body_part=header.code("BodyPartExamined"),
+        anatomy=_anatomy(header),
+        image_type=_image_type(header),
+        scanning_sequence=_in_classic_terms(header, "ScanningSequence", SEQUENCE_TERMS),
+        sequence_variant=_in_classic_terms(header, "SequenceVariant", VARIANT_TERMS),
+        scan_options=header.codes("ScanOptions"),
+        sequence_name=header.text("SequenceName", "PulseSequenceName"),
+        mr_acquisition_type=header.code("MRAcquisitionType"),
+        acquisition_contrast=header.code(
+            "AcquisitionContrast", "MRImageFrameTypeSequence.AcquisitionContrast"
+        ),
+        complex_component=header.code(
+            "ComplexImageComponent", "MRImageFrameTypeSequence.ComplexImageComponent"
+        ),
+        echo_time=header.number("EchoTime", "MREchoSequence.EffectiveEchoTime"),
+        repetition_time=header.number("RepetitionTime", f"{TIMING}.RepetitionTime"),
+        inversion_time=header.number(
+            "InversionTime", "InversionTimes", "MRModifierSequence.InversionTimes"
+        ),
+        flip_angle=header.number("FlipAngle", f"{TIMING}.FlipAngle"),
+        echo_train=header.number("EchoTrainLength", f"{TIMING}.RFEchoTrainLength"),
+        b_value=header.largest_in_frames("DiffusionBValue", "MRDiffusionSequence.DiffusionBValue"),
+        temporal_positions=header.whole("NumberOfTemporalPositions"),
+        angio=header.code("AngioFlag") == "Y",
+        contrast_agent=_contrast_agent(header),
+        contrast_route=header.text(
+            "ContrastBolusRoute",
+            "ContrastBolusAdministrationRouteSequence.CodeMeaning",
+            f"{AGENT}.ContrastBolusAdministrationRouteSequence.CodeMeaning",
+        ),
+        contrast_volume=header.number(
+            "ContrastBolusVolume",
+            "ContrastBolusTotalDose",
+            f"{AGENT}.ContrastBolusVolume",
+        ),
+        contrast_administered=header.code(
+            "ContrastBolusUsageSequence.ContrastBolusAgentAdministered"
+        ),
+        rows=header.whole("Rows"),
+        columns=header.whole("Columns"),
+        frames=max(1, header.whole("NumberOfFrames") or 1),
+        samples_per_pixel=header.whole("SamplesPerPixel"),
+        photometric=header.code("PhotometricInterpretation"),
+        pixel_spacing=_spacing(header.numbers("PixelSpacing", f"{MEASURES}.PixelSpacing")),
+        slice_thickness=_length(header.number("SliceThickness", f"{MEASURES}.SliceThickness")),
+        spacing_between=_length(
+            header.number("SpacingBetweenSlices", f"{MEASURES}.SpacingBetweenSlices")
+        ),
+        orientation=_orientation(
+            header.numbers(
+                "ImageOrientationPatient", "PlaneOrientationSequence.ImageOrientationPatient"
+            )
+        ),
+    )
+
+
+def _contrast_agent(header: _Header) -> str:
+    """The name of the agent, or its code where the name was left out."""
+    return header.text(
+        "ContrastBolusAgent",
+        "ContrastBolusAgentSequence.CodeMeaning",
+        "ContrastBolusAgentSequence.CodeValue",
+        "ContrastBolusIngredient",
+        "ContrastBolusAgentSequence.ContrastBolusIngredientCodeSequence.CodeMeaning",
+    )
+
+
+def _anatomy(header: _Header) -> tuple[str, ...]:
+    """Codes and meanings of the anatomic region, upper case."""
+    region = "AnatomicRegionSequence"
+    found = (
+        header.code(f"{group}{region}.{part}")
+        for group in ("", "FrameAnatomySequence.")
+        for part in ("CodeValue", "CodeMeaning")
+    )
+    return tuple(dict.fromkeys(text for text in found if text))
+
+
+def _image_type(header: _Header) -> tuple[str, ...]:
+    """ImageType; an enhanced object that says MIXED is told by the type of its first frame."""
+    own = header.codes("ImageType")
+    frame = header.codes("MRImageFrameTypeSequence.FrameType")
+    return frame if frame and (not own or "MIXED" in own) else own
+
+
+def _in_classic_terms(
+    header: _Header, keyword: str, terms: tuple[tuple[str, str, str], ...]
+) -> tuple[str, ...]:
+    """The classic attribute, or what the enhanced attributes in `terms` amount to."""
+    own = header.codes(keyword)
+    if own:
+        return own
+    spoken = (
+        term
+        for place, value, term in terms
+        if value in (header.code(place), header.code(f"MRModifierSequence.{place}"))
+    )
+    return tuple(dict.fromkeys(spoken))
+
+
+def _require_uid(keyword: str, value: str) -> None:
+    # The value itself is left out: what is no UID may be anything, a patient's name included.
+    if len(value) > UID_LENGTH or not UID.fullmatch(value):
+        raise BadAttribute(
+            f"{keyword} of {len(value)} characters is not a UID: digits and dots, 1 to "
+            f"{UID_LENGTH} characters, were expected; ask the sender to mend the object"
+        )
+
+
+def _walk(item: Dataset, place: str) -> list[Any]:
+    """The values at `place`, a dotted path through the first items of sequences."""
+    *groups, keyword = place.split(".")
+    for group in groups:
+        inner = _items(item, group)
+        if not inner:
+            return []
+        item = inner[0]
+    value = _get(item, keyword)
+    return [] if value is None else [value]
+
+
+def _items(item: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    value = _get(item, keyword)
+    return tuple(value) if isinstance(value, Sequence) else ()
+
+
+def _get(item: Dataset, keyword: str) -> Any:
+    """The value of an element, None where it is absent or cannot be parsed."""
+    try:
+        return item.get(keyword)
+    except BROKEN:
+        return None
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple | MultiValue) else (value,)
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None for empty, malformed, infinite and not-a-number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _length(number: float | None) -> float | None:
+    return number if number is not None and number > 0 else None
+
+
+def _spacing(numbers: tuple[float, ...]) -> tuple[float, float] | None:
+    return (numbers[0], numbers[1]) if len(numbers) == 2 and min(numbers) > 0 else None
+
+
+def _orientation(numbers: tuple[float, ...]) -> tuple[float, ...] | None:
+    return numbers if len(numbers) == 6 else None
+
+
+def _cross(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float, float]:
+    return (
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    )
