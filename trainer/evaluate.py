@@ -1,0 +1,139 @@
+"""How good an ensemble is, and the numbers that turn its logits into statements.
+
+Calibration and conformal thresholds come from out-of-fold logits of single members, while the
+service averages all members: the ensemble is a little less over-confident than what they were
+fitted on. A locked hold-out would avoid that and is beyond small cohorts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+from sklearn.metrics import roc_auc_score
+
+from trainer.phantom import Case, render, visible_signs
+from trainer.settings import FitSettings
+from worker.bundle import NOT_SUGGESTED, SUGGESTED
+from worker.ensemble import Ensemble, calibrate
+from worker.occlusion import OcclusionSpec, explain
+from worker.preprocess import Prepared, prepare
+
+Values: TypeAlias = NDArray[np.float64]
+Labels: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What turns log odds into a probability and a statement; see bundle.Description."""
+
+    temperature: float
+    threshold_low: float
+    threshold_high: float
+    conformal: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Whether an occlusion map points at a planted sign.
+
+    Attributes:
+        sign: what was planted.
+        hit: the strongest position touches the sign.
+        energy: share of the positive effect on positions that touch the sign.
+        chance: share of the computed positions that touch it: what a blind map would reach in
+            both.
+    """
+
+    sign: str
+    hit: bool
+    energy: float
+    chance: float
+
+
+def auroc(labels: Labels, scores: Values) -> float:
+    """Area under the receiver operating characteristic."""
+    return float(roc_auc_score(labels, scores))
+
+
+def operation(labels: Labels, log_odds: Values, settings: FitSettings) -> Operation:
+    """Fit temperature, thresholds and conformal sets to out-of-fold log odds."""
+    temperature = fit_temperature(labels, log_odds)
+    probabilities = calibrate(log_odds, temperature)
+    positives, negatives = probabilities[labels == 1], probabilities[labels == 0]
+    high = float(np.quantile(negatives, settings.specificity))
+    low = min(float(np.quantile(positives, 1 - settings.sensitivity)), high)
+    return Operation(
+        temperature=temperature,
+        threshold_low=low,
+        threshold_high=high,
+        conformal={
+            SUGGESTED: conformal_threshold(1 - positives, settings.missed_positives),
+            NOT_SUGGESTED: conformal_threshold(negatives, settings.missed_negatives),
+        },
+    )
+
+
+def fit_temperature(labels: Labels, log_odds: Values) -> float:
+    """The temperature of least cross-entropy (Guo et al., ICML 2017)."""
+
+    def cross_entropy(log_temperature: float) -> float:
+        scaled = log_odds / np.exp(log_temperature)
+        return float(np.mean(np.logaddexp(0, scaled) - labels * scaled))
+
+    best = optimize.minimize_scalar(cross_entropy, bounds=(-4, 4), method="bounded")
+    return float(np.exp(best.x))
+
+
+def conformal_threshold(nonconformity: Values, missed: float) -> float:
+    """The quantile that leaves out the share `missed` of a class, corrected for its size.
+
+    >>> conformal_threshold(np.arange(1.0, 10.0) / 10, missed=0.5)
+    0.5
+    """
+    rank = int(np.ceil((nonconformity.size + 1) * (1 - missed)))
+    if rank > nonconformity.size:
+        return 1.0  # too few cases to leave any out
+    return float(np.sort(nonconformity)[rank - 1])
+
+
+def localise(
+    ensemble: Ensemble, case: Case, sign: str, on_progress: Callable[[int, int], None]
+) -> Localisation:
+    """Plant one of a case's signs alone in its head and see whether the map finds it."""
+    planted, usual = render(case.only(sign)), render(case.only())
+    prepared = prepare(planted.voxels, planted.affine, ensemble.bundle.recipe)
+    spec = ensemble.bundle.occlusion
+    found = explain(ensemble, prepared, spec, on_progress)
+    truth = _on_grid(visible_signs(planted, usual), planted.affine, prepared)
+    computed = _touches(prepared.voxels > 0, spec, found.delta.shape)
+    touched = _touches(truth, spec, found.delta.shape) & computed
+    effect = np.where(computed, np.maximum(found.delta, 0), 0)
+    return Localisation(
+        sign=sign,
+        hit=bool(touched[np.unravel_index(np.argmax(effect), effect.shape)]),
+        energy=float(effect[touched].sum() / max(effect.sum(), np.finfo(np.float32).tiny)),
+        chance=float(touched.sum() / computed.sum()),
+    )
+
+
+def _on_grid(truth: Mask, affine: Values, prepared: Prepared) -> Mask:
+    """Which voxels of the prepared volume hold a marked voxel of another grid."""
+    marked = np.argwhere(truth)
+    to_prepared = np.linalg.inv(prepared.affine) @ affine
+    index = np.rint(marked @ to_prepared[:3, :3].T + to_prepared[:3, 3]).astype(int)
+    index = index[np.all((index >= 0) & (index < prepared.voxels.shape), axis=1)]
+    grid = np.zeros(prepared.voxels.shape, dtype=np.bool_)
+    grid[tuple(index.T)] = True
+    return grid
+
+
+def _touches(mask: Mask, spec: OcclusionSpec, grid: tuple[int, ...]) -> Mask:
+    """Which positions of the occlusion grid have a marked voxel under their patch."""
+    touched = np.zeros(grid, dtype=np.bool_)
+    for x, y, z in np.ndindex(grid):
+        touched[x, y, z] = mask[spec.box((x, y, z))].any()
+    return touched

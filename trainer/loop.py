@@ -1,0 +1,148 @@
+"""Cross-validation: each fold trains one member and judges the cases it has not seen."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.networks.nets.densenet import DenseNet
+from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Generator, Tensor
+
+from trainer.augment import augment
+from trainer.cohort import Cohort
+from trainer.settings import FitSettings
+from worker import nets
+from worker.bundle import Reference
+from worker.ensemble import mahalanobis
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One trained member.
+
+    Attributes:
+        weights: its state dict.
+        held_out: cases it has not been trained on.
+        log_odds: (held out,) uncalibrated.
+        reference: how its cohort looks to it.
+    """
+
+    weights: dict[str, Tensor]
+    held_out: Indices
+    log_odds: NDArray[np.float64]
+    reference: Reference
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Where training stands, for a progress display."""
+
+    fold: int
+    epoch: int
+    loss: float
+
+
+def cross_validate(
+    cohort: Cohort, settings: FitSettings, on_epoch: Callable[[Epoch], None]
+) -> list[Fold]:
+    """Train one member per fold; the same cohort and settings give the same members.
+
+    Folds are stratified by label and keep each patient whole. The last epoch's weights are kept:
+    picking the best epoch on the fold it is reported on would flatter.
+    """
+    splitter = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
+    splits = splitter.split(cohort.labels, cohort.labels, cohort.groups)
+    return [
+        _fold(cohort, train, held_out, settings, number, on_epoch)
+        for number, (train, held_out) in enumerate(splits)
+    ]
+
+
+def _fold(
+    cohort: Cohort,
+    train: Indices,
+    held_out: Indices,
+    settings: FitSettings,
+    number: int,
+    on_epoch: Callable[[Epoch], None],
+) -> Fold:
+    torch.manual_seed(settings.seed * 1000 + number)
+    network = nets.build(settings.network, **settings.network_config)
+    for epoch, loss in _epochs(network, cohort, train, settings, number):
+        on_epoch(Epoch(number, epoch, loss))
+    network.eval()
+    seen, _ = _judge(network, cohort, train)
+    unseen, log_odds = _judge(network, cohort, held_out)
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    return Fold(weights, held_out, log_odds, _reference(seen, unseen))
+
+
+def _epochs(
+    network: DenseNet, cohort: Cohort, train: Indices, settings: FitSettings, number: int
+) -> Iterator[tuple[int, float]]:
+    """Train, yielding the number and mean loss of each epoch."""
+    generator = Generator().manual_seed(settings.seed * 1000 + number)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    steps = settings.epochs * (len(train) // settings.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+    criterion = torch.nn.CrossEntropyLoss(weight=_class_weights(cohort.labels[train]))
+    for epoch in range(settings.epochs):
+        losses = []
+        network.train()
+        for indices in _batches(train, settings.batch_size, generator):
+            volumes = augment(_volumes(cohort, indices), settings.erase, generator)
+            loss = criterion(
+                network(volumes.contiguous(memory_format=torch.channels_last_3d)),
+                torch.from_numpy(cohort.labels[indices]),
+            )
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.item())
+        yield epoch, float(np.mean(losses))
+
+
+def _batches(train: Indices, size: int, generator: Generator) -> Iterator[Indices]:
+    """All cases once, shuffled; a last incomplete batch would upset batch normalisation."""
+    order = train[torch.randperm(len(train), generator=generator).numpy()]
+    for start in range(0, len(order) - size + 1, size):
+        yield order[start : start + size]
+
+
+def _class_weights(labels: Indices) -> Tensor:
+    """Inverse class ratio."""
+    counts = np.bincount(labels, minlength=2)
+    return torch.tensor(counts.sum() / (2 * counts), dtype=torch.float32)
+
+
+def _volumes(cohort: Cohort, indices: Indices) -> Tensor:
+    return torch.from_numpy(cohort.voxels[indices].astype(np.float32))[:, None]
+
+
+def _judge(
+    network: DenseNet, cohort: Cohort, indices: Indices
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Features (N, F) and log odds (N,) of cases, without augmentation."""
+    pooled, odds = [], []
+    with torch.inference_mode():
+        for start in range(0, len(indices), 16):
+            volumes = _volumes(cohort, indices[start : start + 16])
+            each = nets.features(network, volumes.contiguous(memory_format=torch.channels_last_3d))
+            pooled.append(each.double().numpy())
+            odds.append(nets.log_odds(network, each).double().numpy())
+    return np.concatenate(pooled), np.concatenate(odds)
+
+
+def _reference(seen: NDArray[np.float64], unseen: NDArray[np.float64]) -> Reference:
+    """Mean and precision of the cases trained on; distances of those that were not."""
+    covariance = LedoitWolf().fit(seen)
+    mean, precision = covariance.location_, covariance.precision_
+    return Reference(mean, precision, np.sort(mahalanobis(unseen, mean, precision)))
