@@ -178,21 +178,18 @@ def read_series_facts(path: Path, instances: int) -> SeriesFacts:
             f"an instance cannot be read as DICOM ({type(error).__name__}) where a file with "
             "preamble and parsable attributes was expected; ask the sender to send it again"
         ) from error
-    return _facts(_Header(dataset), instances)
+    return _facts(dataset, instances)
 
 
-class _Header:
+class Header:
     """Looks attributes up where classic and where enhanced images keep them.
 
-    A place is a keyword, or a functional group and a keyword joined by a dot. The dataset itself
-    comes first, then the shared functional groups, then those of the first frame.
+    A place is a keyword, or functional groups and a keyword joined by dots. Each place is looked
+    for in every layer before the next place is. What is absent, empty or malformed is passed over.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self._frames = _items(dataset, "PerFrameFunctionalGroupsSequence")
-        shared = _items(dataset, "SharedFunctionalGroupsSequence")
-        self._layers = (dataset, *shared[:1], *self._frames[:1])
+    def __init__(self, *layers: Dataset) -> None:
+        self.layers = layers
 
     def text(self, *places: str) -> str:
         return next(iter(self.texts(*places)), "")
@@ -225,20 +222,38 @@ class _Header:
         number = self.number(*places)
         return None if number is None else round(number)
 
-    def largest_in_frames(self, *places: str) -> float | None:
-        """The largest number at any of `places` in the dataset and in all of its frames."""
-        layers = (*self._layers[:2], *self._frames)
-        values = (v for item in layers for place in places for v in _walk(item, place))
-        numbers = (_number(part) for value in values for part in _parts(value))
-        return max((number for number in numbers if number is not None), default=None)
-
     def _values(self, places: Iterable[str]) -> Iterator[Any]:
         for place in places:
-            for layer in self._layers:
+            for layer in self.layers:
                 yield from _walk(layer, place)
 
 
-def _facts(header: _Header, instances: int) -> SeriesFacts:
+def frame_headers(dataset: Dataset) -> tuple[Header, ...]:
+    """A header for each frame: its own functional groups before the shared ones (PS3.3 C.7.6.16).
+
+    An object without functional groups has one frame, described by the dataset itself.
+    """
+    shared = _items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    frames = _items(dataset, "PerFrameFunctionalGroupsSequence")
+    return tuple(Header(frame, *shared, dataset) for frame in frames) or (Header(*shared, dataset),)
+
+
+def _series_header(dataset: Dataset) -> Header:
+    """The dataset itself before shared functional groups before those of the first frame."""
+    shared = _items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    frames = _items(dataset, "PerFrameFunctionalGroupsSequence")[:1]
+    return Header(dataset, *shared, *frames)
+
+
+def _largest_b_value(dataset: Dataset) -> float | None:
+    """In s/mm², over all frames: a diffusion series starts with a frame of b = 0."""
+    places = ("DiffusionBValue", "MRDiffusionSequence.DiffusionBValue")
+    values = (header.number(*places) for header in frame_headers(dataset))
+    return max((value for value in values if value is not None), default=None)
+
+
+def _facts(dataset: Dataset, instances: int) -> SeriesFacts:
+    header = _series_header(dataset)
     key = InstanceKey(
         header.text("StudyInstanceUID"),
         header.text("SeriesInstanceUID"),
@@ -275,7 +290,7 @@ def _facts(header: _Header, instances: int) -> SeriesFacts:
         ),
         flip_angle=header.number("FlipAngle", f"{TIMING}.FlipAngle"),
         echo_train=header.number("EchoTrainLength", f"{TIMING}.RFEchoTrainLength"),
-        b_value=header.largest_in_frames("DiffusionBValue", "MRDiffusionSequence.DiffusionBValue"),
+        b_value=_largest_b_value(dataset),
         temporal_positions=header.whole("NumberOfTemporalPositions"),
         angio=header.code("AngioFlag") == "Y",
         contrast_agent=_contrast_agent(header),
@@ -310,7 +325,7 @@ def _facts(header: _Header, instances: int) -> SeriesFacts:
     )
 
 
-def _contrast_agent(header: _Header) -> str:
+def _contrast_agent(header: Header) -> str:
     """The name of the agent, or its code where the name was left out."""
     return header.text(
         "ContrastBolusAgent",
@@ -321,7 +336,7 @@ def _contrast_agent(header: _Header) -> str:
     )
 
 
-def _anatomy(header: _Header) -> tuple[str, ...]:
+def _anatomy(header: Header) -> tuple[str, ...]:
     """Codes and meanings of the anatomic region, upper case."""
     region = "AnatomicRegionSequence"
     found = (
@@ -332,7 +347,7 @@ def _anatomy(header: _Header) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in found if text))
 
 
-def _image_type(header: _Header) -> tuple[str, ...]:
+def _image_type(header: Header) -> tuple[str, ...]:
     """ImageType; an enhanced object that says MIXED is told by the type of its first frame."""
     own = header.codes("ImageType")
     frame = header.codes("MRImageFrameTypeSequence.FrameType")
@@ -340,7 +355,7 @@ def _image_type(header: _Header) -> tuple[str, ...]:
 
 
 def _in_classic_terms(
-    header: _Header, keyword: str, terms: tuple[tuple[str, str, str], ...]
+    header: Header, keyword: str, terms: tuple[tuple[str, str, str], ...]
 ) -> tuple[str, ...]:
     """The classic attribute, or what the enhanced attributes in `terms` amount to."""
     own = header.codes(keyword)

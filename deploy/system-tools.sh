@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs, through apt, the real servers and validators that the tests talk to.
+set -euo pipefail
+
+declare -A package_of=(
+    [Orthanc]=orthanc
+    [storescu]=dcmtk
+    [dciodvfy]=dicom3tools
+    [DicomSRValidator]=pixelmed-apps
+    [redis-server]=redis-server
+    [java]=default-jre-headless
+    [ip]=iproute2
+    [unshare]=util-linux
+)
+
+missing=()
+for tool in "${!package_of[@]}"; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null || missing+=("${package_of[$tool]}")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+echo "missing Debian packages: ${missing[*]}"
+install="apt-get install --yes --no-install-recommends ${missing[*]}"
+if [ "$(id -u)" = 0 ]; then
+    apt-get update --quiet=2
+    DEBIAN_FRONTEND=noninteractive $install >/dev/null
+elif sudo --non-interactive true 2>/dev/null; then
+    sudo apt-get update --quiet=2
+    sudo DEBIAN_FRONTEND=noninteractive $install >/dev/null
+else
+    echo "they cannot be installed without root: ask an administrator for"
+    echo "    $install"
+    exit 1
+fi
+
+# Debian starts what it installs; the tests start their own, on loopback only.
+if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ]; then
+    systemctl disable --now --quiet orthanc redis-server || true
+fi

@@ -1,0 +1,201 @@
+"""The listener's command line."""
+
+import json
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any
+
+import pydicom.config
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from listener.dispatch import Dispatcher, celery_app
+from listener.errors import MonroError
+from listener.ledger import TRANSITIONS, Ledger
+from listener.node import Node, rebuild, steward
+from listener.selection import ANALYSES, rules_table
+from listener.settings import read_settings
+from listener.spool import Spool
+
+app = typer.Typer(
+    help="monro listener: receives brain MRI studies, delivers AI results. Research use only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+complaints = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+StudyUID = Annotated[str, typer.Argument(help="Study Instance UID")]
+
+
+@app.command()
+def serve() -> None:
+    """Receive, dispatch and deliver until SIGTERM or Ctrl-C."""
+    with explained():
+        settings = read_settings()
+        _set_up_logging()
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        with Node(settings):
+            stop.wait()
+
+
+@app.command("check-config")
+def check_config() -> None:
+    """Read the settings, say what is wrong with them, and try what they point to."""
+    with explained():
+        settings = read_settings()
+        Spool(settings.spool, settings.keep_free)
+        Ledger(settings.ledger_url).close()
+    table = Table("setting", "value", "meaning", title="settings in force")
+    for name, field in type(settings).model_fields.items():
+        table.add_row(f"MONRO_{name.upper()}", _shown(getattr(settings, name)), field.description)
+    console.print(table)
+
+
+@app.command()
+def status(as_json: Json = False, limit: int = 20) -> None:
+    """Show what is received, waiting, running, and on its way."""
+    with explained():
+        ledger = _ledger()
+        counts, recent = ledger.counts(), ledger.recent_studies(limit)
+    if as_json:
+        print(json.dumps({"counts": counts, "studies": recent}, indent=2))  # noqa: T201
+        return
+    totals = Table("what", "state", "count", title="totals")
+    for what, states in counts.items():
+        for state, count in sorted(states.items()):
+            totals.add_row(what, state, str(count))
+    console.print(totals)
+    table = Table("study", "state", "revision", "instances", "last heard", "why", title="studies")
+    for row in recent:
+        table.add_row(
+            row["study_uid"],
+            row["state"],
+            str(row["revision"]),
+            str(row["received"]),
+            _when(row["last_at"]),
+            row["reason"],
+        )
+    console.print(table)
+
+
+@app.command()
+def show(study: StudyUID, as_json: Json = False) -> None:
+    """Show everything that is known of one study."""
+    with explained():
+        found = _ledger().study(study)
+        if found is None:
+            raise MonroError(f"no study {study} was received; `status` lists the latest")
+    if as_json:
+        print(json.dumps(found, indent=2))  # noqa: T201
+        return
+    console.print(f"study {study}: {found['state']}, revision {found['revision']}")
+    for title in ("instances", "jobs", "deliveries", "events"):
+        _print_rows(title, found[title])
+
+
+@app.command()
+def retry(study: StudyUID) -> None:
+    """Run failed jobs of a study again, and send what was parked or waits."""
+    with explained():
+        failed, parked = _ledger().retry(study)
+    console.print(f"{failed} job(s) queued again, {parked} parked result(s) on their way again")
+
+
+@app.command()
+def reconcile() -> None:
+    """Bring spool, ledger and broker together once, as `serve` does all the time."""
+    with explained():
+        settings = read_settings()
+        ledger = Ledger(settings.ledger_url)
+        found = rebuild(Spool(settings.spool), ledger)
+        dispatcher = Dispatcher(celery_app(settings.broker), ledger, resend_seconds=0)
+        steward(ledger, dispatcher, settings)
+    console.print(f"{found} instance(s) recorded from the spool; waiting jobs dispatched")
+
+
+@app.command()
+def rules(analysis: str = ANALYSES[0]) -> None:
+    """Print how the series for an analysis is chosen."""
+    columns = ("rule", "kind", "points", "a series is wanted when")
+    rows = [dict(zip(columns, row, strict=True)) for row in rules_table(analysis)]
+    _print_rows(f"series for {analysis}", rows)
+
+
+@app.command()
+def transitions() -> None:
+    """Print what may become of a study, a job, a delivery and an instance."""
+    for what, moves in TRANSITIONS.items():
+        rows = [{"from": state, "to": ", ".join(sorted(nexts))} for state, nexts in moves.items()]
+        _print_rows(what, rows)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say what a user can mend in one line, without a traceback, and exit with 1."""
+    try:
+        yield
+    except MonroError as error:
+        complaints.print(f"monro: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+    except SQLAlchemyError as error:
+        complaints.print(
+            f"monro: the ledger at MONRO_LEDGER does not answer ({type(error).__name__}); "
+            "start it or correct the URL",
+            style="red",
+            markup=False,
+        )
+        raise typer.Exit(1) from None
+
+
+def _ledger() -> Ledger:
+    return Ledger(read_settings().ledger_url)
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # Both print attribute values when they meet malformed ones, and those may be a name.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    warnings.simplefilter("ignore")
+
+
+def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        console.print(f"{title}: none")
+        return
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*(_shown(value, name) for name, value in row.items()))
+    console.print(table)
+
+
+def _shown(value: Any, name: str = "") -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and name.endswith("at"):
+        return _when(value)
+    if isinstance(value, tuple):
+        return "\n".join(map(str, value))
+    return str(value)
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,139 @@
+"""When a study is complete, and why we think so; and what a complete study asks for.
+
+DICOM has no word for "that was all", so several signs are weighed: how long it has been
+quiet, whether the sender released its association, whether one is still open.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from listener.errors import BadAttribute
+from listener.ledger import BundleRow, Gathering, Instance, Ledger, Plan
+from listener.selection import Selection, select
+from listener.series import SeriesFacts, read_series_facts
+from listener.settings import ListenerSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a study must be quiet before it counts as complete, in seconds."""
+
+    quiet_seconds: float
+    """When nothing else is known."""
+    released_seconds: float
+    """When the last sender released its association: it had said all it wanted to say."""
+    stalled_seconds: float
+    """When an association that brought part of the study is still open."""
+
+    @classmethod
+    def from_settings(cls, settings: ListenerSettings) -> "Patience":
+        """Take the three times from the settings."""
+        return cls(
+            settings.quiet_seconds, settings.released_quiet_seconds, settings.stalled_seconds
+        )
+
+
+def reason_to_complete(study: Gathering, now: float, patience: Patience) -> str | None:
+    """Say why a study is complete, or None while it is not.
+
+    >>> patience = Patience(quiet_seconds=60, released_seconds=10, stalled_seconds=600)
+    >>> study = Gathering("1.2", last_at=100, released_at=101, open_associations=0)
+    >>> reason_to_complete(study, 105, patience)
+    >>> reason_to_complete(study, 112, patience)
+    'association released, then quiet for 10 s'
+    """
+    if study.open_associations:
+        quiet, sign = patience.stalled_seconds, "an association is still open, but quiet for"
+    elif study.released_at is not None:
+        quiet, sign = patience.released_seconds, "association released, then quiet for"
+    else:
+        quiet, sign = patience.quiet_seconds, "quiet for"
+    last_sign = max(study.last_at, study.released_at or 0)
+    return f"{sign} {quiet:g} s" if now - last_sign >= quiet else None
+
+
+def complete_studies(ledger: Ledger, patience: Patience, now: float) -> None:
+    """Declare complete every study that is."""
+    for study in ledger.gathering():
+        reason = reason_to_complete(study, now, patience)
+        if reason and ledger.complete(study, reason):
+            log.info("study %s is complete: %s", study.study_uid, reason)
+
+
+def plan_studies(ledger: Ledger, analyses: Sequence[str]) -> list[str]:
+    """Turn every complete study into jobs; returns the IDs of jobs to dispatch.
+
+    A study that an analysis wants waits, visibly, until some worker has a bundle for it.
+    """
+    return [
+        job_id
+        for study_uid, revision in ledger.unplanned()
+        for job_id in _plan_study(ledger, study_uid, revision, analyses)
+    ]
+
+
+def _plan_study(
+    ledger: Ledger, study_uid: str, revision: int, analyses: Sequence[str]
+) -> list[str]:
+    by_series = _by_series(ledger.instances_of(study_uid))
+    facts, unreadable = _read_facts(by_series)
+    selections = [select(analysis, facts) for analysis in analyses]
+    wanted: list[tuple[Plan, BundleRow]] = []
+    for selection in selections:
+        plan = _plan_of(selection, by_series)
+        if plan is None:
+            continue
+        bundle = ledger.active_bundle(selection.analysis)
+        if bundle is None:
+            return []
+        wanted.append((plan, bundle))
+    not_wanted = _reasons(selections) | unreadable
+    for plan, _bundle in wanted:
+        for instance in plan.inputs:
+            not_wanted.pop(instance.series_uid, None)
+    return ledger.plan(study_uid, revision, wanted, not_wanted)
+
+
+def _by_series(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+    by_series: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        by_series[instance.series_uid].append(instance)
+    return by_series
+
+
+def _read_facts(
+    by_series: dict[str, list[Instance]],
+) -> tuple[list[SeriesFacts], dict[str, str]]:
+    """Facts of each series from one instance of it, and why there are none."""
+    facts: list[SeriesFacts] = []
+    unreadable: dict[str, str] = {}
+    for series_uid, members in by_series.items():
+        first = min(members, key=lambda instance: instance.sop_uid)
+        try:
+            facts.append(read_series_facts(first.path, len(members)))
+        except BadAttribute as error:
+            unreadable[series_uid] = str(error)
+    return facts, unreadable
+
+
+def _plan_of(selection: Selection, by_series: dict[str, list[Instance]]) -> Plan | None:
+    """What an analysis asks for: its chosen series, or a refusal of the whole study."""
+    if selection.chosen is not None:
+        return Plan(selection.analysis, selection.chosen, tuple(by_series[selection.chosen]))
+    if not selection.holds_head_mr:
+        return None
+    considered = [verdict.series_uid for verdict in selection.verdicts]
+    inputs = tuple(instance for uid in considered for instance in by_series[uid])
+    return Plan(selection.analysis, None, inputs)
+
+
+def _reasons(selections: Sequence[Selection]) -> dict[str, str]:
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for selection in selections:
+        for verdict in selection.verdicts:
+            reasons[verdict.series_uid].append(f"{selection.analysis}: {verdict.decided_by}")
+    return {series_uid: "; ".join(lines) for series_uid, lines in reasons.items()}

@@ -1,0 +1,193 @@
+"""The outbox: results to their destinations, for as long as it takes.
+
+Anything temporary is tried again with a growing, capped pause, without end. Only a
+permanent rejection parks a result, visibly, until an operator retries it. The order is
+the ledger's: the report follows only once every overlay it refers to was acknowledged.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.status import code_to_category
+from sqlalchemy.exc import SQLAlchemyError
+
+from listener.ledger import Ledger, Pending, Result
+from listener.settings import Destination, ListenerSettings
+
+log = logging.getLogger(__name__)
+
+TRANSFER_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+
+PERMANENT_STATUSES = (range(0xA900, 0xAA00), range(0xC000, 0xD000), range(0x0122, 0x0123))
+"""PS3.4 B.2.3: the object itself is refused, and will be refused again."""
+
+UNREACHABLE = "the destination does not answer"
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Pauses that double up to a cap."""
+
+    first_seconds: float
+    cap_seconds: float
+
+    def pause(self, attempts: int) -> float:
+        """Pause after that many failed attempts.
+
+        >>> [Backoff(5, 600).pause(attempts) for attempts in (1, 2, 3, 20)]
+        [5.0, 10.0, 20.0, 600]
+        """
+        return min(self.cap_seconds, self.first_seconds * 2.0 ** min(attempts - 1, 30))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a destination made of one object."""
+
+    state: str
+    """SENT, PARKED, or PENDING to be tried again."""
+    message: str
+    status: int | None = None
+    sent_as: str | None = None
+
+
+class Courier(threading.Thread):
+    """Delivers to one destination."""
+
+    def __init__(
+        self, destination: Destination, settings: ListenerSettings, ledger: Ledger
+    ) -> None:
+        super().__init__(name=f"courier-{destination.name}", daemon=True)
+        self._destination = destination
+        self._ae_title = settings.ae_title
+        self._timeout_seconds = settings.association_timeout_seconds
+        self._backoff = Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
+        self._poll_seconds = settings.poll_seconds
+        self._ledger = ledger
+        self._over = threading.Event()
+
+    def stop(self) -> None:
+        """Finish the object at hand, then stop."""
+        self._over.set()
+
+    def run(self) -> None:
+        """Deliver what is due until stopped."""
+        while not self._over.wait(self._poll_seconds):
+            try:
+                self.deliver_due()
+            except SQLAlchemyError as error:
+                log.error("delivery waits for the ledger: %s", type(error).__name__)
+
+    def deliver_due(self) -> None:
+        """Send everything that may be sent now, one job at a time."""
+        self._ledger.expect_deliveries([self._destination.name])
+        due = self._ledger.due(self._destination.name)
+        for _job_id, of_job in groupby(due, key=lambda pending: pending.job_id):
+            if self._over.is_set():
+                return
+            self._deliver(list(of_job))
+
+    def _deliver(self, of_job: Sequence[Pending]) -> None:
+        with self._association(of_job) as association:
+            for position, pending in enumerate(of_job):
+                if association is None or not association.is_established:
+                    self._postpone(of_job[position:])
+                    return
+                self._note(pending, self._send(association, pending))
+
+    def _postpone(self, rest: Sequence[Pending]) -> None:
+        pause = self._backoff.pause(rest[0].attempts + 1)
+        log.warning(
+            "%s does not answer: %d result(s) of study %s wait, next attempt in %g s",
+            self._destination.name,
+            len(rest),
+            rest[0].study_uid,
+            pause,
+        )
+        self._ledger.postpone(rest, self._destination.name, UNREACHABLE, time.time() + pause)
+
+    def _note(self, pending: Pending, answer: Answer) -> None:
+        pause = self._backoff.pause(pending.attempts + 1)
+        self._ledger.note_delivery(
+            pending,
+            self._destination.name,
+            answer.state,
+            answer.message,
+            status=answer.status,
+            sent_as=answer.sent_as,
+            next_at=time.time() + pause if answer.state == "PENDING" else 0.0,
+        )
+        if answer.state != "SENT":
+            log.warning(
+                "result %s for %s: %s (%s)",
+                pending.encodings[0].sop_uid,
+                self._destination.name,
+                answer.message,
+                f"next attempt in {pause:g} s"
+                if answer.state == "PENDING"
+                else "parked; `retry` the study once it is mended",
+            )
+
+    @contextmanager
+    def _association(self, of_job: Sequence[Pending]) -> Iterator[Association | None]:
+        entity = AE(ae_title=self._ae_title)
+        entity.acse_timeout = entity.dimse_timeout = self._timeout_seconds
+        entity.network_timeout = entity.connection_timeout = self._timeout_seconds
+        for sop_class in sorted(
+            {result.sop_class for pending in of_job for result in pending.encodings}
+        ):
+            entity.add_requested_context(sop_class, TRANSFER_SYNTAXES)
+        association = entity.associate(
+            self._destination.host, self._destination.port, ae_title=self._destination.ae_title
+        )
+        try:
+            yield association if association.is_established else None
+        finally:
+            if association.is_established:
+                association.release()
+
+    def _send(self, association: Association, pending: Pending) -> Answer:
+        accepted = {context.abstract_syntax for context in association.accepted_contexts}
+        for result in pending.encodings:
+            if result.sop_class in accepted:
+                return _store(association, result)
+        offered = ", ".join(sorted({result.sop_class for result in pending.encodings}))
+        return Answer("PARKED", f"the destination accepts no object of class {offered}")
+
+
+def _store(association: Association, result: Result) -> Answer:
+    try:
+        response = association.send_c_store(result.path)
+    except (RuntimeError, ValueError, OSError) as error:
+        return Answer("PENDING", f"sending stopped: {type(error).__name__}")
+    if "Status" not in response:
+        return Answer("PENDING", "the connection was lost before the destination answered")
+    status = int(response.Status)
+    return _answer(status, result)
+
+
+def _answer(status: int, result: Result) -> Answer:
+    """Sort a C-STORE status by what to do.
+
+    A warning means that the object was stored, perhaps with coerced attributes (PS3.4 B.2.3).
+    """
+    category = code_to_category(status)
+    said = f"0x{status:04X} {category}"
+    if category in ("Success", "Warning"):
+        return Answer("SENT", said, status, sent_as=result.sop_uid)
+    if any(status in statuses for statuses in PERMANENT_STATUSES):
+        return Answer("PARKED", f"rejected with {said}", status)
+    return Answer("PENDING", f"not stored: {said}", status)
+
+
+def couriers(settings: ListenerSettings, ledger: Ledger) -> list[Courier]:
+    """One courier per destination, not yet started: a slow one never holds up another."""
+    return [Courier(destination, settings, ledger) for destination in settings.destinations]

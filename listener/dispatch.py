@@ -1,0 +1,91 @@
+"""The message to a worker: a task name and a job ID.
+
+The broker is a bell, not a book: losing it loses nothing. The ledger knows which jobs
+wait, and `ring` rings again for those whose message seems to be lost.
+"""
+
+import logging
+from typing import Any, cast
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from listener.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+ANALYSE_STUDY = "monro.analyse_study"
+"""Name of the task; the worker registers it, the listener never imports the worker."""
+
+QUEUE = "monro"
+
+VISIBILITY_SECONDS = 24 * 3600
+"""Redis hands an unacknowledged message to a second worker after this long. Leases, not
+redelivery, decide who works, so it only has to be longer than any job."""
+
+
+def celery_app(broker: str) -> Celery:
+    """The Celery application that listener and worker share: JSON only, one queue."""
+    app = Celery("monro", broker=broker)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_default_queue=QUEUE,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "visibility_timeout": VISIBILITY_SECONDS,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+        },
+    )
+    return app
+
+
+class Dispatcher:
+    """Sends job IDs to the broker."""
+
+    def __init__(self, app: Celery, ledger: Ledger, resend_seconds: float) -> None:
+        self._app = app
+        self._ledger = ledger
+        self._resend_seconds = resend_seconds
+
+    def ring(self, now: float) -> int:
+        """Send each queued job that has no message; returns how many were sent.
+
+        A job that was never sent is sent. One that was sent is sent again only when its
+        message is overdue and the broker holds fewer messages than jobs are queued, so
+        a long queue is not doubled by impatience.
+        """
+        queued = self._ledger.queued()
+        never_sent = [job for job in queued if job.sent_at is None]
+        overdue = [
+            job
+            for job in queued
+            if job.sent_at is not None and job.sent_at <= now - self._resend_seconds
+        ]
+        if not never_sent and not overdue:
+            return 0
+        try:
+            lost = max(0, len(queued) - len(never_sent) - self._messages())
+            due = [*never_sent, *overdue[:lost]]
+            for job in due:
+                self._app.send_task(
+                    ANALYSE_STUDY, kwargs={"job_id": job.job_id}, queue=QUEUE, retry=False
+                )
+                self._ledger.note_sent(job.job_id)
+        except (OperationalError, RedisError, OSError) as error:
+            log.warning(
+                "the broker does not answer (%s); %d job(s) wait in the ledger and are sent when "
+                "it is back",
+                type(error).__name__,
+                len(queued),
+            )
+            return 0
+        return len(due)
+
+    def _messages(self) -> int:
+        with self._app.connection_for_write() as connection:
+            redis = cast(Any, connection.default_channel).client
+            return int(redis.llen(QUEUE))

@@ -1,0 +1,186 @@
+"""What the application entity answers: disk first, then 0x0000, then the ledger.
+
+The order is the promise. A peer may delete its copy once it reads Success, so Success
+is sent only after the bytes are on stable storage. The ledger's row follows a moment
+later (recorder.py); if the process dies in between, it is rebuilt from the spool.
+"""
+
+import logging
+import uuid
+import zlib
+from io import BytesIO
+from typing import Final, cast
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pynetdicom import evt
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import encode_file_meta
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+
+from listener.errors import BadAttribute, SpoolFull
+from listener.recorder import Recorder
+from listener.series import BROKEN, InstanceKey
+from listener.settings import ListenerSettings
+from listener.spool import Arrival, Spool
+
+log = logging.getLogger(__name__)
+
+# PS3.4 B.2.3 and PS3.7 C.5
+SUCCESS: Final = 0x0000
+SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+OUT_OF_RESOURCES: Final = 0xA700
+CANNOT_UNDERSTAND: Final = 0xC000
+
+# PS3.8 9.3.4: result, source, reason
+REJECTED_CALLING_AE: Final = (0x01, 0x01, 0x03)
+REJECTED_CALLED_AE: Final = (0x01, 0x01, 0x07)
+
+KEY_KEYWORDS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+KEY_TAGS: Final = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
+
+LARGEST_HEADER_BYTES: Final = 64 << 20
+"""A deflated dataset is inflated no further than this in search of its UIDs."""
+
+
+def on_requested(event: evt.Event, settings: ListenerSettings) -> None:
+    """Name an association; reject it from anybody who is not on the list."""
+    event.assoc.name = uuid.uuid4().hex
+    address = event.assoc.requestor.address or ""
+    proposal = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
+    calling, called = proposal.calling_ae_title.strip(), proposal.called_ae_title.strip()
+    if called != settings.ae_title:
+        log.warning(
+            "rejected an association from %s at %s: it called %r, but this is %s; correct the "
+            "called AE title there",
+            calling,
+            address,
+            called,
+            settings.ae_title,
+        )
+        _reject(event, REJECTED_CALLED_AE)
+    elif not settings.open_node and not any(
+        peer.admits(calling, address) for peer in settings.peers
+    ):
+        log.warning(
+            "rejected an association from %s at %s: not among MONRO_PEERS; add it there if it "
+            "may send",
+            calling,
+            address,
+        )
+        _reject(event, REJECTED_CALLING_AE)
+
+
+def on_echo(_event: evt.Event) -> int:
+    """Answer C-ECHO."""
+    return SUCCESS
+
+
+def on_store(event: evt.Event, spool: Spool, recorder: Recorder) -> int:
+    """Answer one C-STORE request with a status.
+
+    A peer that missed our answer sends again, so the write bears repeating. Anything
+    unforeseen is left to pynetdicom, which answers 0xC211 for us.
+    """
+    sender = event.assoc.requestor.ae_title
+    request = cast(C_STORE, event.request)
+    if request.AffectedSOPClassUID != event.context.abstract_syntax:
+        log.warning(
+            "refused an instance from %s: class %s was sent where %s had been agreed",
+            sender,
+            request.AffectedSOPClassUID,
+            event.context.abstract_syntax,
+        )
+        return SOP_CLASS_NOT_SUPPORTED
+    try:
+        key = read_key(event)
+        held = spool.write(key, file_head(event), cast(BytesIO, request.DataSet).getbuffer())
+    except BadAttribute as error:
+        log.warning("refused an instance from %s: %s", sender, error)
+        return CANNOT_UNDERSTAND
+    except SpoolFull as error:
+        log.error("refused an instance from %s: %s", sender, error)
+        return OUT_OF_RESOURCES
+    if held.arrival is Arrival.CONFLICT:
+        log.warning("quarantined instance %s from %s: %s", key.sop_uid, sender, held.arrival.value)
+    recorder.instance(held, association_of(event))
+    return SUCCESS
+
+
+def on_closed(event: evt.Event, recorder: Recorder) -> None:
+    """Note how an association ended: release, or anything else."""
+    recorder.closed(association_of(event), released=event.event is evt.EVT_RELEASED)
+
+
+def association_of(event: evt.Event) -> str:
+    """A name for an association that no other process will give to one of its own."""
+    return str(event.assoc.name)
+
+
+def file_head(event: evt.Event) -> bytes:
+    """Preamble and file meta information for the dataset as it was sent (PS3.10 7.1)."""
+    return b"\x00" * 128 + b"DICM" + encode_file_meta(event.file_meta)
+
+
+def read_key(event: evt.Event) -> InstanceKey:
+    """Read the UIDs of a dataset without decoding the rest of it.
+
+    Raises:
+        BadAttribute: they are missing, malformed or contradict the command.
+    """
+    header = _read_header(event)
+    found = {keyword: _uid(header, keyword) for keyword in KEY_KEYWORDS}
+    for keyword in ("SOPClassUID", "SOPInstanceUID"):
+        commanded = getattr(event.request, f"Affected{keyword}")
+        if found[keyword] != commanded:
+            raise BadAttribute(
+                f"the dataset's {keyword} is {found[keyword]!r}, but the C-STORE command says "
+                f"{commanded!r}; one of the two was changed on the way"
+            )
+    return InstanceKey(
+        study_uid=found["StudyInstanceUID"],
+        series_uid=found["SeriesInstanceUID"],
+        sop_uid=found["SOPInstanceUID"],
+    )
+
+
+def _reject(event: evt.Event, answer: tuple[int, int, int]) -> None:
+    event.assoc.acse.send_reject(*answer)
+    event.assoc.kill()  # waits until the answer is on its way
+
+
+def _read_header(event: evt.Event) -> Dataset:
+    syntax = event.context.transfer_syntax
+    request = cast(C_STORE, event.request)
+    stream = cast(BytesIO, request.DataSet)
+    stream.seek(0)
+    try:
+        if syntax.is_deflated:
+            stream = BytesIO(_inflate(stream))
+        return read_dataset(
+            stream,
+            syntax.is_implicit_VR,
+            syntax.is_little_endian,
+            stop_when=lambda tag, _vr, _length: tag > KEY_TAGS[-1],
+            specific_tags=list(KEY_TAGS),
+        )
+    except (*BROKEN, zlib.error) as error:
+        raise BadAttribute(
+            f"instance {request.AffectedSOPInstanceUID}: the dataset cannot be read as "
+            f"{syntax.name} ({type(error).__name__}); send it again from the source"
+        ) from error
+
+
+def _inflate(stream: BytesIO) -> bytes:
+    # PS3.5 A.5: raw deflate, no zlib header.
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.getbuffer(), LARGEST_HEADER_BYTES)
+
+
+def _uid(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    if not isinstance(value, str) or not value:
+        raise BadAttribute(
+            f"the dataset's {keyword} is {'absent' if value is None else 'not one UID'}; "
+            "the sender must set it"
+        )
+    return value

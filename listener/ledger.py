@@ -1,0 +1,1275 @@
+"""The ledger: every instance, study, job, result and delivery, and what may become of each.
+
+States move only along TRANSITIONS. Times are seconds since the epoch, UTC. The tables
+hold UIDs and hashes, never a patient's name, ID or birth date.
+"""
+
+import hashlib
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    and_,
+    case,
+    create_engine,
+    delete,
+    event,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from listener.errors import IllegalTransition, LeaseLost, WrongLedger
+from listener.spool import Arrival, Held
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+"""Raised with every change of the tables below."""
+
+TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "studies": {
+            "RECEIVING": frozenset({"COMPLETE"}),
+            "COMPLETE": frozenset({"RECEIVING"}),
+        },
+        "jobs": {
+            "QUEUED": frozenset({"RUNNING", "SUPERSEDED"}),
+            "RUNNING": frozenset({"QUEUED", "REPORTED", "REFUSED", "FAILED"}),
+            "FAILED": frozenset({"QUEUED"}),
+            "REPORTED": frozenset(),
+            "REFUSED": frozenset({"QUEUED"}),
+            "SUPERSEDED": frozenset({"QUEUED"}),
+        },
+        "deliveries": {
+            "PENDING": frozenset({"SENT", "PARKED"}),
+            "PARKED": frozenset({"PENDING"}),
+            "SENT": frozenset({"CONFIRMED", "PENDING"}),
+            "CONFIRMED": frozenset(),
+        },
+        "instances": {
+            "waiting": frozenset({"used", "not wanted", "refused"}),
+            "not wanted": frozenset({"waiting"}),
+            "refused": frozenset({"waiting"}),
+            "used": frozenset(),
+            "quarantined": frozenset(),
+        },
+    }
+)
+"""What may become of what. A move that is not in this table does not happen."""
+
+metadata = MetaData()
+Uid = String(64)
+
+schema = Table("schema_version", metadata, Column("version", Integer, nullable=False))
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("study_uid", Uid, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("revision", Integer, nullable=False, default=0),
+    Column("planned_revision", Integer, nullable=False, default=0),
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+    Column("released_at", Double),
+    Column("completed_at", Double),
+    Column("reason", Text),
+    Index("studies_by_state", "state"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("sop_uid", Uid, primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
+    Column("series_uid", Uid, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("received_at", Double, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+)
+
+associations = Table(
+    "associations",
+    metadata,
+    Column("association", String(64), primary_key=True),
+    Column("study_uid", Uid, primary_key=True),
+    Column("process", String(255), nullable=False),
+)
+"""Associations that are open and brought something of a study."""
+
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("analysis", String(32), primary_key=True),
+    Column("weights_sha256", String(64), primary_key=True),
+    Column("version", String(64), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("registered_at", Double, nullable=False),
+)
+"""What workers said they can run; `role` is active or retired."""
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", String(36), primary_key=True),
+    Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
+    Column("analysis", String(32), nullable=False),
+    Column("series_uid", Uid),
+    Column("digest", String(64), nullable=False),
+    Column("weights_sha256", String(64), nullable=False),
+    Column("bundle_version", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("predecessor", String(36)),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("created_at", Double, nullable=False),
+    Column("sent_at", Double),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("lease", String(36)),
+    Column("lease_until", Double),
+    Column("holder", String(255)),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("retriable", Boolean, nullable=False, default=False),
+    Column("seconds", JSON),
+    Column("summary", JSON),
+    Index("jobs_by_state", "state"),
+)
+
+job_inputs = Table(
+    "job_inputs",
+    metadata,
+    Column("job_id", String(36), ForeignKey("jobs.job_id"), primary_key=True),
+    Column("sop_uid", Uid, primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Index("job_inputs_by_instance", "sop_uid"),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("sop_uid", Uid, primary_key=True),
+    Column("job_id", String(36), ForeignKey("jobs.job_id"), nullable=False, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("phase", Integer, nullable=False),
+    Column("alternative_of", Uid),
+    Column("series_uid", Uid, nullable=False),
+    Column("sop_class", Uid, nullable=False),
+    Column("path", Text, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("sop_uid", Uid, ForeignKey("results.sop_uid"), primary_key=True),
+    Column("destination", String(32), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("sent_as", Uid),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_at", Double, nullable=False),
+    Column("status", Integer),
+    Column("message", Text),
+    Column("at", Double),
+    Index("deliveries_by_state", "state", "next_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("study_uid", Uid, nullable=False, index=True),
+    Column("what", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
+JOB_NAMESPACE = uuid.UUID("6d6f6e72-6f00-5a0b-9000-6a6f62000000")
+"""Names jobs by what they are about, so that asking twice is asking once."""
+
+OWN_RESULT = "our own result, sent back to us"
+
+HOPELESS_ATTEMPTS = 10
+"""A job given back this often has failed for good: only an operator's retry revives it."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """One acknowledged instance, and the association that brought it."""
+
+    held: Held
+    association: str | None
+    at: float
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """A study that is still coming in."""
+
+    study_uid: str
+    last_at: float
+    released_at: float | None
+    open_associations: int
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One acknowledged instance as the ledger knows it."""
+
+    sop_uid: str
+    sha256: str
+    series_uid: str
+    path: Path
+    state: str
+
+
+@dataclass(frozen=True)
+class BundleRow:
+    """A bundle that some worker can run."""
+
+    analysis: str
+    name: str
+    version: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one revision of a study asks of the workers, and what it leaves aside."""
+
+    analysis: str
+    series_uid: str | None
+    """The chosen series; None where the study is to be refused as a whole."""
+    inputs: tuple[Instance, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result object on disk."""
+
+    sop_uid: str
+    series_uid: str
+    sop_class: str
+    kind: str
+    number: int
+    phase: int
+    """Delivery order: everything of a lower phase is acknowledged first."""
+    path: Path
+    alternative_of: str | None = None
+    """Instance UID of the preferred encoding of the same content."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it is lent to a worker."""
+
+    job_id: str
+    study_uid: str
+    analysis: str
+    series_uid: str | None
+    digest: str
+    weights_sha256: str
+    bundle_version: str
+    created_at: float
+    attempts: int
+    lease: str
+    inputs: tuple[Instance, ...]
+    predecessor: "Predecessor | None"
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job that waits for a worker."""
+
+    job_id: str
+    sent_at: float | None
+    """When a message was last given to the broker; None since it was queued (again)."""
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """What must be known of an earlier job to name its result."""
+
+    job_id: str
+    digest: str
+    weights_sha256: str
+    bundle_version: str
+    refused: bool
+    """Whether its result was a refusal rather than a report."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """One result object that a destination does not have yet."""
+
+    job_id: str
+    study_uid: str
+    phase: int
+    attempts: int
+    encodings: tuple[Result, ...]
+    """The same content in order of preference; one of them is to be sent."""
+
+
+def digest_of(inputs: Iterable[Instance]) -> str:
+    """Digest of a set of instances: their UIDs and bytes, in no order (results.md R2)."""
+    lines = sorted(f"{instance.sop_uid} {instance.sha256}\n" for instance in inputs)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def this_process() -> str:
+    """Name of this process among all hosts that share a ledger."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Lease:
+    """A job lent to one worker for as long as its heart beats."""
+
+    def __init__(self, ledger: "Ledger", job: Job, seconds: float) -> None:
+        self.job = job
+        self._ledger = ledger
+        self._seconds = seconds
+        self._lost = threading.Event()
+        self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._heart.start()
+
+    def check(self) -> None:
+        """Raise LeaseLost once somebody else may hold the job. Cheap: call it often."""
+        if self._lost.is_set():
+            raise LeaseLost(self.job.job_id)
+
+    def end(self) -> None:
+        """Stop the heartbeat."""
+        self._over.set()
+        self._heart.join()
+
+    def _beat(self) -> None:
+        valid_until = time.monotonic() + self._seconds
+        while not self._over.wait(self._seconds / 4):
+            beat_at = time.monotonic()
+            try:
+                extended = self._ledger.extend(self.job, self._seconds)
+            except SQLAlchemyError:
+                log.warning("job %s: the ledger did not take a heartbeat", self.job.job_id)
+                extended = beat_at < valid_until
+            else:
+                valid_until = beat_at + self._seconds
+            if not extended:
+                self._lost.set()
+                return
+
+
+class Ledger:
+    """The tables behind everything that may not be forgotten.
+
+    Args:
+        url: SQLAlchemy URL, SQLite or PostgreSQL.
+        clock: seconds since the epoch.
+
+    Raises:
+        WrongLedger: the database was written by another version of monro.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+        self._engine = _engine(url)
+        self._clock = clock
+        with self._engine.begin() as connection:
+            metadata.create_all(connection)
+            version = connection.scalar(select(schema.c.version))
+            if version is None:
+                connection.execute(insert(schema).values(version=SCHEMA_VERSION))
+        if version not in (None, SCHEMA_VERSION):
+            raise WrongLedger(version, SCHEMA_VERSION)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    # Receiving
+
+    def record(self, batch: Sequence[Received]) -> None:
+        """Write down acknowledged instances; those known already change nothing."""
+        with self._engine.begin() as connection:
+            for received in batch:
+                self._record_one(connection, received)
+
+    def _record_one(self, connection: Connection, received: Received) -> None:
+        held, key = received.held, received.held.key
+        self._open_study(connection, key.study_uid, received.at)
+        state, reason = self._first_state(connection, held)
+        added = connection.execute(
+            self._insert_or_ignore(instances).values(
+                sop_uid=key.sop_uid,
+                sha256=held.sha256,
+                study_uid=key.study_uid,
+                series_uid=key.series_uid,
+                path=str(held.path),
+                size=held.size,
+                received_at=received.at,
+                state=state,
+                reason=reason,
+            )
+        ).rowcount
+        if received.association is not None:
+            self._note_association(connection, received.association, key.study_uid)
+        if state == "quarantined" and added:
+            self._note(
+                connection, key.study_uid, "instance quarantined", f"{key.sop_uid}: {reason}"
+            )
+        if state == "waiting":
+            self._touch_study(connection, key.study_uid, received.at, reopen=bool(added))
+
+    def _first_state(self, connection: Connection, held: Held) -> tuple[str, str | None]:
+        if held.arrival is Arrival.CONFLICT:
+            return "quarantined", held.arrival.value
+        ours = connection.scalar(select(exists().where(results.c.sop_uid == held.key.sop_uid)))
+        return ("not wanted", OWN_RESULT) if ours else ("waiting", None)
+
+    def _open_study(self, connection: Connection, study_uid: str, at: float) -> None:
+        connection.execute(
+            self._insert_or_ignore(studies).values(
+                study_uid=study_uid,
+                state="RECEIVING",
+                revision=0,
+                planned_revision=0,
+                first_at=at,
+                last_at=at,
+            )
+        )
+
+    def _touch_study(self, connection: Connection, study_uid: str, at: float, reopen: bool) -> None:
+        here = studies.c.study_uid == study_uid
+        connection.execute(
+            update(studies)
+            .where(here, studies.c.last_at < at, studies.c.state == "RECEIVING")
+            .values(last_at=at)
+        )
+        if reopen and _move(connection, studies, here, "RECEIVING", last_at=at, released_at=None):
+            self._note(connection, study_uid, "study reopened", "an instance came late")
+
+    def _note_association(self, connection: Connection, association: str, study_uid: str) -> None:
+        connection.execute(
+            self._insert_or_ignore(associations).values(
+                association=association, study_uid=study_uid, process=this_process()
+            )
+        )
+
+    def close_association(self, association: str, released: bool, at: float) -> None:
+        """Note that an association ended, by release or otherwise."""
+        mine = associations.c.association == association
+        with self._engine.begin() as connection:
+            brought = select(associations.c.study_uid).where(mine)
+            connection.execute(
+                update(studies)
+                .where(studies.c.study_uid.in_(brought))
+                .values(released_at=at if released else None)
+            )
+            connection.execute(delete(associations).where(mine))
+
+    def forget_associations_of(self, is_gone: Callable[[str], bool]) -> None:
+        """Drop the associations of processes that died without closing them."""
+        with self._engine.begin() as connection:
+            processes = connection.scalars(select(associations.c.process).distinct()).all()
+            for process in filter(is_gone, processes):
+                connection.execute(delete(associations).where(associations.c.process == process))
+
+    def known(self, study_uid: str) -> set[Path]:
+        """Paths of the instances of a study that the ledger holds."""
+        with self._reading() as connection:
+            rows = connection.scalars(
+                select(instances.c.path).where(instances.c.study_uid == study_uid)
+            )
+            return {Path(path) for path in rows}
+
+    # Completion and planning
+
+    def gathering(self) -> list[Gathering]:
+        """Studies that are still coming in."""
+        open_associations = (
+            select(func.count())
+            .where(associations.c.study_uid == studies.c.study_uid)
+            .scalar_subquery()
+        )
+        query = select(
+            studies.c.study_uid, studies.c.last_at, studies.c.released_at, open_associations
+        ).where(studies.c.state == "RECEIVING")
+        with self._reading() as connection:
+            return [Gathering(*row) for row in connection.execute(query)]
+
+    def complete(self, study: Gathering, reason: str) -> bool:
+        """Declare a study complete, unless something came since `study` was read."""
+        now = self._clock()
+        unchanged = and_(studies.c.study_uid == study.study_uid, studies.c.last_at == study.last_at)
+        with self._engine.begin() as connection:
+            moved = _move(
+                connection,
+                studies,
+                unchanged,
+                "COMPLETE",
+                revision=studies.c.revision + 1,
+                completed_at=now,
+                reason=reason,
+            )
+            if moved:
+                self._note(connection, study.study_uid, "study complete", reason)
+        return bool(moved)
+
+    def unplanned(self) -> list[tuple[str, int]]:
+        """Complete studies whose latest revision has not been planned, with that revision."""
+        query = select(studies.c.study_uid, studies.c.revision).where(
+            studies.c.state == "COMPLETE", studies.c.planned_revision < studies.c.revision
+        )
+        with self._reading() as connection:
+            return [(row.study_uid, row.revision) for row in connection.execute(query)]
+
+    def instances_of(self, study_uid: str) -> list[Instance]:
+        """The instances of a study that may become input: no quarantine, no own results."""
+        query = (
+            select(instances)
+            .where(
+                instances.c.study_uid == study_uid,
+                instances.c.state != "quarantined",
+                func.coalesce(instances.c.reason, "") != OWN_RESULT,
+            )
+            .order_by(instances.c.series_uid, instances.c.sop_uid)
+        )
+        with self._reading() as connection:
+            return [_instance(row) for row in connection.execute(query)]
+
+    def active_bundle(self, analysis: str) -> BundleRow | None:
+        """The bundle that new jobs of an analysis are for."""
+        query = select(bundles).where(bundles.c.analysis == analysis, bundles.c.role == "active")
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return None
+        return BundleRow(row.analysis, row.name, row.version, row.weights_sha256)
+
+    def register_bundle(self, bundle: BundleRow) -> None:
+        """Make a bundle the active one of its analysis; jobs queued for another are re-planned."""
+        of_analysis = bundles.c.analysis == bundle.analysis
+        this = and_(
+            of_analysis,
+            bundles.c.weights_sha256 == bundle.weights_sha256,
+            bundles.c.version == bundle.version,
+        )
+        with self._engine.begin() as connection:
+            connection.execute(update(bundles).where(of_analysis, ~this).values(role="retired"))
+            connection.execute(
+                self._insert_or_ignore(bundles).values(
+                    analysis=bundle.analysis,
+                    weights_sha256=bundle.weights_sha256,
+                    version=bundle.version,
+                    name=bundle.name,
+                    role="active",
+                    registered_at=self._clock(),
+                )
+            )
+            connection.execute(update(bundles).where(this).values(role="active"))
+            self._supersede_other_bundles(connection, bundle)
+
+    def _supersede_other_bundles(self, connection: Connection, bundle: BundleRow) -> None:
+        outdated = and_(
+            jobs.c.analysis == bundle.analysis,
+            jobs.c.state == "QUEUED",
+            or_(
+                jobs.c.weights_sha256 != bundle.weights_sha256,
+                jobs.c.bundle_version != bundle.version,
+            ),
+        )
+        touched = connection.scalars(select(jobs.c.study_uid).where(outdated)).all()
+        _move(connection, jobs, outdated, "SUPERSEDED", reason="its bundle was replaced")
+        connection.execute(
+            update(studies).where(studies.c.study_uid.in_(touched)).values(planned_revision=0)
+        )
+
+    def plan(
+        self,
+        study_uid: str,
+        revision: int,
+        wanted: Sequence[tuple[Plan, BundleRow]],
+        not_wanted: Mapping[str, str],
+    ) -> list[str]:
+        """Turn one revision of a study into jobs.
+
+        Args:
+            study_uid: the study.
+            revision: the revision that was looked at.
+            wanted: what each analysis asks for, and the bundle to use.
+            not_wanted: series UID to the reason it is left aside, for every other series.
+
+        Returns:
+            IDs of the jobs that must now be dispatched.
+        """
+        with self._engine.begin() as connection:
+            for series_uid, reason in not_wanted.items():
+                _set_instances(connection, study_uid, series_uid, "not wanted", reason)
+            queued = [
+                job_id
+                for plan, bundle in wanted
+                if (job_id := self._plan_job(connection, study_uid, revision, plan, bundle))
+            ]
+            connection.execute(
+                update(studies)
+                .where(studies.c.study_uid == study_uid, studies.c.revision == revision)
+                .values(planned_revision=revision)
+            )
+        return queued
+
+    def _plan_job(
+        self, connection: Connection, study_uid: str, revision: int, plan: Plan, bundle: BundleRow
+    ) -> str | None:
+        digest = digest_of(plan.inputs)
+        name = [study_uid, plan.analysis, digest, bundle.weights_sha256, bundle.version]
+        job_id = str(uuid.uuid5(JOB_NAMESPACE, "|".join(name)))
+        of_analysis = and_(jobs.c.study_uid == study_uid, jobs.c.analysis == plan.analysis)
+        _move(
+            connection,
+            jobs,
+            and_(of_analysis, jobs.c.job_id != job_id, jobs.c.state == "QUEUED"),
+            "SUPERSEDED",
+            reason=f"revision {revision} of the study has other input",
+        )
+        state = connection.scalar(select(jobs.c.state).where(jobs.c.job_id == job_id))
+        if state is not None:
+            if state == "SUPERSEDED":
+                _move(connection, jobs, jobs.c.job_id == job_id, "QUEUED", reason=None)
+            return job_id if state == "SUPERSEDED" else None
+        connection.execute(
+            insert(jobs).values(
+                job_id=job_id,
+                study_uid=study_uid,
+                analysis=plan.analysis,
+                series_uid=plan.series_uid,
+                digest=digest,
+                weights_sha256=bundle.weights_sha256,
+                bundle_version=bundle.version,
+                revision=revision,
+                predecessor=_latest_answer(connection, of_analysis),
+                state="QUEUED",
+                created_at=self._clock(),
+                attempts=0,
+            )
+        )
+        inputs = [
+            {"job_id": job_id, "sop_uid": instance.sop_uid, "sha256": instance.sha256}
+            for instance in plan.inputs
+        ]
+        connection.execute(insert(job_inputs), inputs)
+        _set_inputs(connection, job_id, "waiting", None)
+        self._note(connection, study_uid, "job queued", f"{plan.analysis} {job_id}")
+        return job_id
+
+    # Dispatch
+
+    def queued(self) -> list[Queued]:
+        """Jobs that wait for a worker, oldest first."""
+        query = (
+            select(jobs.c.job_id, jobs.c.sent_at)
+            .where(jobs.c.state == "QUEUED")
+            .order_by(jobs.c.created_at)
+        )
+        with self._reading() as connection:
+            return [Queued(*row) for row in connection.execute(query)]
+
+    def note_sent(self, job_id: str) -> None:
+        """Note that a message for the job is with the broker."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(jobs).where(jobs.c.job_id == job_id).values(sent_at=self._clock())
+            )
+
+    def reclaim(self) -> list[str]:
+        """Queue again the jobs whose holder's heart stopped; returns their IDs."""
+        expired = and_(jobs.c.state == "RUNNING", jobs.c.lease_until < self._clock())
+        with self._engine.begin() as connection:
+            rows = connection.execute(select(jobs).where(expired)).all()
+            for row in rows:
+                _give_back(connection, row.job_id, "its worker stopped answering")
+                self._note(
+                    connection, row.study_uid, "lease expired", f"{row.job_id} at {row.holder}"
+                )
+        return [row.job_id for row in rows]
+
+    # Work
+
+    @contextmanager
+    def lease(self, job_id: str, holder: str, seconds: float) -> Iterator[Lease | None]:
+        """Lend a job to one holder, as long as its heart beats.
+
+        Yields None when there is nothing to do: the job is done or lent to another. A
+        holder that leaves without `keep` gives the job back, and the reason is kept.
+        """
+        job = self._lend(job_id, holder, seconds)
+        if job is None:
+            yield None
+            return
+        lease = Lease(self, job, seconds)
+        try:
+            yield lease
+        except BaseException as error:
+            lease.end()
+            self._return(job, f"{type(error).__name__} in attempt {job.attempts}")
+            raise
+        lease.end()
+        self._return(job, "its worker left without an answer")
+
+    def _lend(self, job_id: str, holder: str, seconds: float) -> Job | None:
+        now = self._clock()
+        lease = str(uuid.uuid4())
+        this = jobs.c.job_id == job_id
+        with self._engine.begin() as connection:
+            if connection.scalar(
+                select(exists().where(this, jobs.c.state == "RUNNING", jobs.c.lease_until < now))
+            ):
+                _give_back(connection, job_id, "its worker stopped answering")
+            lent = _move(
+                connection,
+                jobs,
+                and_(this, ~_predecessor_is_running()),
+                "RUNNING",
+                lease=lease,
+                lease_until=now + seconds,
+                holder=holder,
+                started_at=now,
+                attempts=jobs.c.attempts + 1,
+            )
+            return self._job(connection, job_id, lease) if lent else None
+
+    def _job(self, connection: Connection, job_id: str, lease: str) -> Job:
+        row = connection.execute(select(jobs).where(jobs.c.job_id == job_id)).one()
+        inputs = connection.execute(
+            select(instances)
+            .join(
+                job_inputs,
+                and_(
+                    job_inputs.c.sop_uid == instances.c.sop_uid,
+                    job_inputs.c.sha256 == instances.c.sha256,
+                ),
+            )
+            .where(job_inputs.c.job_id == job_id)
+            .order_by(instances.c.sop_uid)
+        )
+        return Job(
+            job_id=job_id,
+            study_uid=row.study_uid,
+            analysis=row.analysis,
+            series_uid=row.series_uid,
+            digest=row.digest,
+            weights_sha256=row.weights_sha256,
+            bundle_version=row.bundle_version,
+            created_at=row.created_at,
+            attempts=row.attempts,
+            lease=lease,
+            inputs=tuple(_instance(instance) for instance in inputs),
+            predecessor=_predecessor(connection, row),
+        )
+
+    def extend(self, job: Job, seconds: float) -> bool:
+        """Beat the heart of a lease; False when it is no longer ours."""
+        mine = and_(jobs.c.job_id == job.job_id, jobs.c.lease == job.lease)
+        with self._engine.begin() as connection:
+            beat = connection.execute(
+                update(jobs)
+                .where(mine, jobs.c.state == "RUNNING")
+                .values(lease_until=self._clock() + seconds)
+            )
+        return bool(beat.rowcount)
+
+    def keep(
+        self,
+        job: Job,
+        state: str,
+        reason: str | None,
+        found: Sequence[Result],
+        seconds: Mapping[str, float],
+        summary: Mapping[str, Any],
+        retriable: bool = False,
+    ) -> None:
+        """Keep what the holder of a lease found, and only what it found.
+
+        Args:
+            job: as it was lent.
+            state: REPORTED, REFUSED or FAILED.
+            reason: of a refusal or failure.
+            found: result objects, on stable storage already.
+            seconds: where the time went.
+            summary: plain values for people, e.g. the probability; no patient data.
+            retriable: whether an operator may run the same input again.
+
+        Raises:
+            LeaseLost: the job was lent to somebody else meanwhile. Nothing is kept.
+        """
+        mine = and_(jobs.c.job_id == job.job_id, jobs.c.lease == job.lease)
+        instance_state, why = {
+            "REPORTED": ("used", f"used by {job.analysis} in job {job.job_id}"),
+            "REFUSED": ("refused", reason),
+        }.get(state, ("waiting", reason))
+        with self._engine.begin() as connection:
+            if not _move(
+                connection,
+                jobs,
+                mine,
+                state,
+                reason=reason,
+                finished_at=self._clock(),
+                lease=None,
+                lease_until=None,
+                seconds=dict(seconds),
+                summary=dict(summary),
+                retriable=retriable,
+            ):
+                raise LeaseLost(job.job_id)
+            for result in found:
+                connection.execute(
+                    self._insert_or_ignore(results).values(**_result_row(job, result))
+                )
+            if instance_state != "waiting":
+                _set_inputs(connection, job.job_id, instance_state, why)
+            self._note(connection, job.study_uid, f"job {state.lower()}", reason or job.job_id)
+
+    def _return(self, job: Job, reason: str) -> None:
+        """Give a job back if its lease is still ours: after `keep` it is not."""
+        mine = and_(jobs.c.job_id == job.job_id, jobs.c.lease == job.lease)
+        with self._engine.begin() as connection:
+            if connection.scalar(select(exists().where(mine, jobs.c.state == "RUNNING"))):
+                _give_back(connection, job.job_id, reason)
+                self._note(connection, job.study_uid, "job given back", reason)
+
+    # Delivery
+
+    def expect_deliveries(self, destinations: Sequence[str]) -> None:
+        """Make sure that every result is on its way to every destination."""
+        with self._engine.begin() as connection:
+            for destination in destinations:
+                missing = (
+                    select(results.c.sop_uid)
+                    .where(
+                        results.c.alternative_of.is_(None),
+                        ~exists().where(
+                            deliveries.c.sop_uid == results.c.sop_uid,
+                            deliveries.c.destination == destination,
+                        ),
+                    )
+                    .order_by(results.c.sop_uid)
+                )
+                rows = [
+                    {
+                        "sop_uid": sop_uid,
+                        "destination": destination,
+                        "state": "PENDING",
+                        "attempts": 0,
+                        "next_at": 0.0,
+                    }
+                    for sop_uid in connection.scalars(missing)
+                ]
+                if rows:
+                    connection.execute(self._insert_or_ignore(deliveries), rows)
+
+    def due(self, destination: str) -> list[Pending]:
+        """What may be sent to a destination now, oldest job first and phases in order.
+
+        A result waits until everything of a lower phase of its job was acknowledged.
+        """
+        earlier, earlier_delivery = results.alias(), deliveries.alias()
+        held_up = exists().where(
+            earlier.c.job_id == results.c.job_id,
+            earlier.c.phase < results.c.phase,
+            earlier_delivery.c.sop_uid == earlier.c.sop_uid,
+            earlier_delivery.c.destination == destination,
+            earlier_delivery.c.state.in_(("PENDING", "PARKED")),
+        )
+        query = (
+            select(results, deliveries.c.attempts, jobs.c.study_uid)
+            .join(deliveries, deliveries.c.sop_uid == results.c.sop_uid)
+            .join(jobs, jobs.c.job_id == results.c.job_id)
+            .where(
+                deliveries.c.destination == destination,
+                deliveries.c.state == "PENDING",
+                deliveries.c.next_at <= self._clock(),
+                ~held_up,
+            )
+            .order_by(jobs.c.finished_at, results.c.job_id, results.c.phase, results.c.number)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query).all()
+            return [
+                Pending(
+                    row.job_id,
+                    row.study_uid,
+                    row.phase,
+                    row.attempts,
+                    (_result(row), *_alternatives(connection, row.sop_uid)),
+                )
+                for row in rows
+            ]
+
+    def note_delivery(
+        self,
+        pending: Pending,
+        destination: str,
+        state: str,
+        message: str,
+        status: int | None = None,
+        sent_as: str | None = None,
+        next_at: float = 0.0,
+    ) -> None:
+        """Note what a destination answered. `state` PENDING leaves it for `next_at`."""
+        this = and_(
+            deliveries.c.sop_uid == pending.encodings[0].sop_uid,
+            deliveries.c.destination == destination,
+        )
+        values = {
+            "attempts": deliveries.c.attempts + 1,
+            "next_at": next_at,
+            "status": status,
+            "message": message,
+            "sent_as": sent_as,
+            "at": self._clock(),
+        }
+        with self._engine.begin() as connection:
+            if state == "PENDING":
+                connection.execute(update(deliveries).where(this).values(**values))
+            elif not _move(connection, deliveries, this, state, **values):
+                raise IllegalTransition("delivery", pending.encodings[0].sop_uid, state)
+
+    def postpone(
+        self, rest: Sequence[Pending], destination: str, message: str, next_at: float
+    ) -> None:
+        """Note that a destination could not be reached for any of these."""
+        uids = [pending.encodings[0].sop_uid for pending in rest]
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(deliveries)
+                .where(
+                    deliveries.c.sop_uid.in_(uids),
+                    deliveries.c.destination == destination,
+                    deliveries.c.state == "PENDING",
+                )
+                .values(
+                    attempts=deliveries.c.attempts + 1,
+                    next_at=next_at,
+                    message=message,
+                    at=self._clock(),
+                )
+            )
+
+    def retry(self, study_uid: str) -> tuple[int, int]:
+        """Try again what failed or was parked for a study; returns (jobs, deliveries)."""
+        of_study = select(results.c.sop_uid).join(jobs).where(jobs.c.study_uid == study_uid)
+        with self._engine.begin() as connection:
+            here = jobs.c.study_uid == study_uid
+            refused = and_(here, jobs.c.state == "REFUSED", jobs.c.retriable)
+            again = {"attempts": 0, "sent_at": None}
+            failed = _move(connection, jobs, refused, "QUEUED", predecessor=jobs.c.job_id, **again)
+            failed += _move(
+                connection, jobs, and_(here, jobs.c.state == "FAILED"), "QUEUED", **again
+            )
+            parked = _move(
+                connection,
+                deliveries,
+                and_(deliveries.c.sop_uid.in_(of_study), deliveries.c.state == "PARKED"),
+                "PENDING",
+                next_at=0.0,
+            )
+            hurried = connection.execute(
+                update(deliveries)
+                .where(deliveries.c.sop_uid.in_(of_study), deliveries.c.state == "PENDING")
+                .values(next_at=0.0)
+            )
+            self._note(
+                connection,
+                study_uid,
+                "retry by operator",
+                f"{failed} job(s), {hurried.rowcount} deliveries",
+            )
+        return failed, parked
+
+    # Looking
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many instances, studies, jobs and deliveries are in each state."""
+        tables = {
+            "instances": instances,
+            "studies": studies,
+            "jobs": jobs,
+            "deliveries": deliveries,
+        }
+        with self._reading() as connection:
+            return {name: _count_states(connection, table) for name, table in tables.items()}
+
+    def study(self, study_uid: str) -> dict[str, Any] | None:
+        """All that is known of a study, as plain values; None when nothing is."""
+        here = studies.c.study_uid == study_uid
+        with self._reading() as connection:
+            row = connection.execute(select(studies).where(here)).first()
+            if row is None:
+                return None
+            per_series = (
+                select(
+                    instances.c.series_uid,
+                    instances.c.state,
+                    instances.c.reason,
+                    func.count().label("count"),
+                )
+                .where(instances.c.study_uid == study_uid)
+                .group_by(instances.c.series_uid, instances.c.state, instances.c.reason)
+                .order_by(instances.c.series_uid, instances.c.state)
+            )
+            sent = (
+                select(
+                    results.c.job_id,
+                    results.c.kind,
+                    deliveries.c.destination,
+                    deliveries.c.state,
+                    func.count().label("count"),
+                    func.max(deliveries.c.attempts).label("attempts"),
+                    func.max(deliveries.c.at).label("at"),
+                    func.max(deliveries.c.message).label("message"),
+                )
+                .join(results, results.c.sop_uid == deliveries.c.sop_uid)
+                .join(jobs, jobs.c.job_id == results.c.job_id)
+                .where(jobs.c.study_uid == study_uid)
+                .group_by(
+                    results.c.job_id,
+                    results.c.phase,
+                    results.c.kind,
+                    deliveries.c.destination,
+                    deliveries.c.state,
+                )
+                .order_by(results.c.job_id, results.c.phase)
+            )
+            of_study = jobs.c.study_uid == study_uid
+            return {
+                **_plain(row),
+                "instances": _rows(connection, per_series),
+                "jobs": _rows(connection, select(jobs).where(of_study).order_by(jobs.c.created_at)),
+                "deliveries": _rows(connection, sent),
+                "events": _rows(
+                    connection,
+                    select(events.c.at, events.c.what, events.c.detail)
+                    .where(events.c.study_uid == study_uid)
+                    .order_by(events.c.number),
+                ),
+            }
+
+    def recent_studies(self, limit: int) -> list[dict[str, Any]]:
+        """The studies heard of last, newest first, with how many instances each has."""
+        query = (
+            select(
+                studies,
+                select(func.count())
+                .where(instances.c.study_uid == studies.c.study_uid)
+                .scalar_subquery()
+                .label("received"),
+            )
+            .order_by(studies.c.last_at.desc())
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            return _rows(connection, query)
+
+    def results_of(self, job_id: str) -> list[Result]:
+        """The result objects of a job, in delivery order."""
+        query = (
+            select(results)
+            .where(results.c.job_id == job_id)
+            .order_by(results.c.phase, results.c.number, results.c.alternative_of)
+        )
+        with self._reading() as connection:
+            return [_result(row) for row in connection.execute(query)]
+
+    def _note(self, connection: Connection, study_uid: str, what: str, detail: str) -> None:
+        connection.execute(
+            insert(events).values(at=self._clock(), study_uid=study_uid, what=what, detail=detail)
+        )
+
+    def _insert_or_ignore(self, table: Table) -> Any:
+        dialect = self._engine.dialect.name
+        make = postgresql_insert if dialect == "postgresql" else sqlite_insert
+        return make(table).on_conflict_do_nothing()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._engine.connect().execution_options(monro_reading=True) as connection:
+            yield connection
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": 60, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        # None hands BEGIN to us: the driver's own would take the write lock too late,
+        # and two writers that both read first would then deadlock.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("monro_reading", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _move(
+    connection: Connection, table: Table, where: ColumnElement[bool], to: str, **values: Any
+) -> int:
+    """Move rows to a state, those that may; returns how many did."""
+    allowed = [state for state, nexts in TRANSITIONS[table.name].items() if to in nexts]
+    moved = connection.execute(
+        update(table).where(where, table.c.state.in_(allowed)).values(state=to, **values)
+    )
+    return moved.rowcount
+
+
+def _give_back(connection: Connection, job_id: str, reason: str) -> None:
+    this = jobs.c.job_id == job_id
+    nobody = {"lease": None, "lease_until": None, "sent_at": None, "reason": reason}
+    hopeless = and_(this, jobs.c.attempts >= HOPELESS_ATTEMPTS)
+    if not _move(connection, jobs, hopeless, "FAILED", **nobody):
+        _move(connection, jobs, and_(this, jobs.c.state == "RUNNING"), "QUEUED", **nobody)
+
+
+def _set_instances(
+    connection: Connection, study_uid: str, series_uid: str, state: str, reason: str
+) -> None:
+    here = and_(instances.c.study_uid == study_uid, instances.c.series_uid == series_uid)
+    _move(connection, instances, here, state, reason=reason)
+
+
+def _set_inputs(connection: Connection, job_id: str, state: str, reason: str | None) -> None:
+    is_input = exists().where(
+        job_inputs.c.job_id == job_id,
+        job_inputs.c.sop_uid == instances.c.sop_uid,
+        job_inputs.c.sha256 == instances.c.sha256,
+    )
+    _move(connection, instances, is_input, state, reason=reason)
+
+
+def _latest_answer(connection: Connection, of_analysis: ColumnElement[bool]) -> str | None:
+    """The job whose result a new one replaces: the latest that will not be superseded."""
+    query = (
+        select(jobs.c.job_id)
+        .where(of_analysis, jobs.c.state.in_(("REPORTED", "REFUSED", "RUNNING")))
+        .order_by(case((jobs.c.state == "RUNNING", 0), else_=1), jobs.c.created_at.desc())
+        .limit(1)
+    )
+    return connection.scalar(query)
+
+
+def _predecessor_is_running() -> ColumnElement[bool]:
+    """A newer revision waits for the older one's answer, which it must name."""
+    before = jobs.alias()
+    return exists().where(
+        before.c.job_id == jobs.c.predecessor,
+        before.c.job_id != jobs.c.job_id,
+        before.c.state == "RUNNING",
+    )
+
+
+def _predecessor(connection: Connection, job: Row[Any]) -> Predecessor | None:
+    """The latest earlier job that answered; a refusal run again follows upon itself."""
+    before = connection.execute(select(jobs).where(jobs.c.job_id == job.predecessor)).first()
+    if before is None:
+        return None
+    again = before.job_id == job.job_id
+    if not again and before.state not in ("REPORTED", "REFUSED"):
+        return _predecessor(connection, before)
+    return Predecessor(
+        before.job_id,
+        before.digest,
+        before.weights_sha256,
+        before.bundle_version,
+        refused=again or before.state == "REFUSED",
+    )
+
+
+def _alternatives(connection: Connection, sop_uid: str) -> tuple[Result, ...]:
+    query = select(results).where(results.c.alternative_of == sop_uid).order_by(results.c.sop_uid)
+    return tuple(_result(row) for row in connection.execute(query))
+
+
+def _instance(row: Row[Any]) -> Instance:
+    return Instance(row.sop_uid, row.sha256, row.series_uid, Path(row.path), row.state)
+
+
+def _result(row: Row[Any]) -> Result:
+    return Result(
+        sop_uid=row.sop_uid,
+        series_uid=row.series_uid,
+        sop_class=row.sop_class,
+        kind=row.kind,
+        number=row.number,
+        phase=row.phase,
+        path=Path(row.path),
+        alternative_of=row.alternative_of,
+    )
+
+
+def _result_row(job: Job, result: Result) -> dict[str, Any]:
+    return {
+        "sop_uid": result.sop_uid,
+        "job_id": job.job_id,
+        "kind": result.kind,
+        "number": result.number,
+        "phase": result.phase,
+        "alternative_of": result.alternative_of,
+        "series_uid": result.series_uid,
+        "sop_class": result.sop_class,
+        "path": str(result.path),
+    }
+
+
+def _count_states(connection: Connection, table: Table) -> dict[str, int]:
+    query = select(table.c.state, func.count()).group_by(table.c.state).order_by(table.c.state)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _plain(row: Row[Any]) -> dict[str, Any]:
+    return dict(row._mapping)
+
+
+def _rows(connection: Connection, query: Any) -> list[dict[str, Any]]:
+    return [_plain(row) for row in connection.execute(query)]

@@ -1,0 +1,120 @@
+"""One running listener: the application entity and the loops behind it."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from listener.completion import Patience, complete_studies, plan_studies
+from listener.delivery import couriers
+from listener.dispatch import Dispatcher, celery_app
+from listener.ledger import Ledger, Received
+from listener.recorder import Recorder
+from listener.server import listen
+from listener.settings import ListenerSettings
+from listener.spool import Spool
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """Receives, completes, plans, dispatches and delivers until it is stopped.
+
+    Every loop may die and start anew at any point: what it does next is read from the
+    ledger, and the ledger from the spool.
+    """
+
+    def __init__(self, settings: ListenerSettings) -> None:
+        self._settings = settings
+        self.spool = Spool(settings.spool, settings.keep_free)
+        self.ledger = Ledger(settings.ledger_url)
+        self._dispatcher = Dispatcher(
+            celery_app(settings.broker), self.ledger, settings.resend_seconds
+        )
+        self._over = threading.Event()
+        self._steward = threading.Thread(target=self._run, name="steward", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Bring ledger and spool together, then start answering."""
+        self.spool.sweep()
+        self.ledger.forget_associations_of(_is_gone)
+        rebuild(self.spool, self.ledger)
+        self._recorder = Recorder(self.ledger)
+        self._couriers = couriers(self._settings, self.ledger)
+        for courier in self._couriers:
+            courier.start()
+        self._steward.start()
+        self._server = listen(self._settings, self.spool, self._recorder)
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Stop answering, write what is left, stop the loops."""
+        self._server.shutdown()
+        self._over.set()
+        self._recorder.close()
+        for courier in self._couriers:
+            courier.stop()
+        for thread in (self._steward, *self._couriers):
+            thread.join()
+        self.ledger.close()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._settings.poll_seconds):
+            try:
+                steward(self.ledger, self._dispatcher, self._settings)
+            except SQLAlchemyError as error:
+                log.error("the ledger does not answer: %s", type(error).__name__)
+
+
+def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) -> None:
+    """One round of what must happen by itself: complete, plan, reclaim, dispatch."""
+    now = time.time()
+    complete_studies(ledger, Patience.from_settings(settings), now)
+    plan_studies(ledger, settings.analyses)
+    for job_id in ledger.reclaim():
+        log.warning("job %s: its worker stopped answering; it is queued again", job_id)
+    dispatcher.ring(now)
+
+
+def rebuild(spool: Spool, ledger: Ledger) -> int:
+    """Record every instance that is in the spool and not in the ledger; returns how many.
+
+    This is how rows come back that died with a process between disk and ledger.
+    """
+    known: set[object] = set()
+    study_uid = None
+    missing = []
+    for key, path in (*spool.received(), *spool.quarantined()):
+        if key.study_uid != study_uid:
+            study_uid, known = key.study_uid, set(ledger.known(key.study_uid))
+        if path not in known:
+            missing.append(Received(spool.held(key, path), None, path.stat().st_mtime))
+    ledger.record(missing)
+    if missing:
+        log.warning("recorded %d instance(s) that only the spool knew of", len(missing))
+    return len(missing)
+
+
+def _is_gone(process: str) -> bool:
+    host, _, pid = process.rpartition(":")
+    return host == socket.gethostname() and (int(pid) == os.getpid() or not _is_alive(int(pid)))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,88 @@
+"""Writes the ledger's rows behind the associations' backs, in order and in batches.
+
+A ledger that is away delays the rows, never the associations: the instances are in the
+spool already, and a row that dies with the process is rebuilt from there.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from listener.ledger import Ledger, Received
+from listener.spool import Held
+
+log = logging.getLogger(__name__)
+
+BATCH_SECONDS = 0.05
+"""How long rows may gather before they are written in one transaction."""
+
+LEDGER_RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Closed:
+    """An association that ended."""
+
+    association: str
+    released: bool
+    at: float
+
+
+class Recorder:
+    """A queue in front of the ledger, and the thread that empties it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._queue: queue.SimpleQueue[Received | Closed | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def instance(self, held: Held, association: str) -> None:
+        """Record an acknowledged instance, soon."""
+        self._queue.put(Received(held, association, time.time()))
+
+    def closed(self, association: str, released: bool) -> None:
+        """Record that an association ended, after everything that it brought."""
+        self._queue.put(Closed(association, released, time.time()))
+
+    def close(self) -> None:
+        """Write what is left, then stop."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        batch: list[Received] = []
+        while True:
+            try:
+                item = self._queue.get(timeout=BATCH_SECONDS if batch else None)
+            except queue.Empty:
+                self._flush(batch)
+                continue
+            if isinstance(item, Received):
+                batch.append(item)
+                continue
+            self._flush(batch)
+            if item is None:
+                return
+            self._insist(
+                partial(self._ledger.close_association, item.association, item.released, item.at)
+            )
+
+    def _flush(self, batch: list[Received]) -> None:
+        if batch:
+            self._insist(partial(self._ledger.record, tuple(batch)))
+            batch.clear()
+
+    def _insist(self, write: Callable[[], None]) -> None:
+        while True:
+            try:
+                return write()
+            except SQLAlchemyError as error:
+                log.error("the ledger took no rows, trying again: %s", type(error).__name__)
+                time.sleep(LEDGER_RETRY_SECONDS)

@@ -1,0 +1,244 @@
+"""Where an instance lies on disk, and how it gets there without ever being lost.
+
+    incoming/                                   being written, not yet acknowledged
+    studies/<study>/<series>/<instance>.dcm     acknowledged, exactly as received
+    quarantine/<study>/<series>/<instance>.<sha256 prefix>.dcm
+                                                same instance UID, other bytes
+    results/<study>/<job>/<lease>/...           what a worker found, before it is sent
+
+The spool is the truth: the ledger can be rebuilt from it. Names are UIDs and hashes only.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from pydicom.filereader import read_file_meta_info
+
+from listener.errors import BadAttribute, SpoolFull
+from listener.series import InstanceKey
+
+PREAMBLE_BYTES = 132
+"""PS3.10 7.1: 128 bytes of preamble and 'DICM' stand before the file meta information."""
+
+GROUP_LENGTH_BYTES = 12
+"""Encoded size of (0002,0000), whose value counts the bytes of meta information after it."""
+
+ABANDONED_AFTER_SECONDS = 3600.0
+"""A file in incoming/ this old belongs to a process that died: no association lasts as long."""
+
+CHUNK_BYTES = 1 << 20
+
+
+class Arrival(Enum):
+    """What an acknowledged instance turned out to be."""
+
+    NEW = "new"
+    SAME = "same bytes as an instance held already"
+    CONFLICT = "same UID as an instance held already, but other bytes"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One instance on stable storage."""
+
+    key: InstanceKey
+    path: Path
+    sha256: str
+    """Of the encoded dataset, without preamble and meta information: those name the sender."""
+    size: int
+    """Bytes of the encoded dataset."""
+    arrival: Arrival
+
+
+class Spool:
+    """A folder that holds what was acknowledged.
+
+    Args:
+        root: the folder; made if absent. Every part of it must be on one file system.
+        keep_free: bytes that must stay free on that file system.
+    """
+
+    def __init__(self, root: Path, keep_free: int = 0) -> None:
+        self.root = root.absolute()
+        self.keep_free = keep_free
+        self._durable: set[Path] = set()
+        self._durable_lock = threading.Lock()
+        self._incoming = self.root / "incoming"
+        self._make_folder(self._incoming)
+
+    def write(self, key: InstanceKey, head: bytes, dataset: bytes | memoryview) -> Held:
+        """Put one instance on stable storage; when this returns it survives a power cut.
+
+        Args:
+            key: of the instance; its UIDs are safe as file names.
+            head: preamble and file meta information.
+            dataset: encoded as received.
+
+        Raises:
+            SpoolFull: writing would leave less than `keep_free`. Nothing is kept.
+        """
+        size = memoryview(dataset).nbytes
+        self._require_space(size)
+        sha256 = hashlib.sha256(dataset).hexdigest()
+        part = self._write_aside(head, dataset)
+        try:
+            path = self._study_path(key)
+            if self._place(part, path):
+                return Held(key, path, sha256, size, Arrival.NEW)
+            if _dataset_sha256(path) == sha256:
+                return Held(key, path, sha256, size, Arrival.SAME)
+            path = self._quarantine_path(key, sha256)
+            self._place(part, path)
+            return Held(key, path, sha256, size, Arrival.CONFLICT)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def received(self) -> Iterator[tuple[InstanceKey, Path]]:
+        """Walk over every instance that was acknowledged and is not in quarantine."""
+        for path in sorted((self.root / "studies").glob("*/*/*.dcm")):
+            yield InstanceKey(path.parts[-3], path.parts[-2], path.stem), path
+
+    def quarantined(self) -> Iterator[tuple[InstanceKey, Path]]:
+        """Walk over every instance that was acknowledged and put into quarantine."""
+        for path in sorted((self.root / "quarantine").glob("*/*/*.dcm")):
+            sop_uid = path.stem.rpartition(".")[0]
+            yield InstanceKey(path.parts[-3], path.parts[-2], sop_uid), path
+
+    def held(self, key: InstanceKey, path: Path) -> Held:
+        """Describe an instance found on disk, reading it once."""
+        arrival = Arrival.CONFLICT if self._is_quarantine(path) else Arrival.NEW
+        size = path.stat().st_size - _dataset_offset(path)
+        return Held(key, path, _dataset_sha256(path), size, arrival)
+
+    def keep_result(self, study_uid: str, job_id: str, lease: str, name: str, data: bytes) -> Path:
+        """Put one result file on stable storage.
+
+        Each lease writes into a folder of its own, so that a worker that lost its
+        lease cannot change what another one kept.
+        """
+        path = self.root / "results" / study_uid / job_id / lease / name
+        self._require_space(len(data))
+        part = self._write_aside(b"", data)
+        self._make_folder(path.parent)
+        part.replace(path)
+        _sync_folder(path.parent)
+        return path
+
+    def drop_results(self, study_uid: str, job_id: str, lease: str) -> None:
+        """Remove what a lease left behind that was never kept."""
+        shutil.rmtree(self.root / "results" / study_uid / job_id / lease, ignore_errors=True)
+
+    def sweep(self) -> int:
+        """Remove what dead processes left in incoming/: none of it was acknowledged."""
+        horizon = time.time() - ABANDONED_AFTER_SECONDS
+        abandoned = [
+            part for part in self._incoming.glob("*.part") if part.stat().st_mtime < horizon
+        ]
+        for part in abandoned:
+            part.unlink(missing_ok=True)
+        return len(abandoned)
+
+    def free_bytes(self) -> int:
+        """Space left on the spool's file system for an unprivileged process."""
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize
+
+    def _require_space(self, size: int) -> None:
+        free = self.free_bytes()
+        if free - size < self.keep_free:
+            raise SpoolFull(str(self.root), free, size, self.keep_free)
+
+    def _write_aside(self, head: bytes, body: bytes | memoryview) -> Path:
+        part = self._incoming / f"{uuid.uuid4().hex}.part"
+        try:
+            with part.open("xb", buffering=0) as file:
+                for piece in (memoryview(head), memoryview(body).cast("B")):
+                    _write_all(file.fileno(), piece)
+                os.fsync(file.fileno())
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                size = len(head) + memoryview(body).nbytes
+                raise SpoolFull(str(self.root), self.free_bytes(), size, self.keep_free) from error
+            raise
+        return part
+
+    def _place(self, part: Path, path: Path) -> bool:
+        """Give a synced file its name, durably; False when the name is taken.
+
+        A hard link, unlike a rename, never replaces what is there: two associations
+        that bring the same instance at the same time cannot overwrite each other.
+        """
+        self._make_folder(path.parent)
+        try:
+            path.hardlink_to(part)
+            placed = True
+        except FileExistsError:
+            placed = False
+        _sync_folder(path.parent)
+        return placed
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder whose own name survives a power cut, up to the root."""
+        with self._durable_lock:
+            if folder in self._durable and folder.is_dir():
+                return
+        folder.mkdir(parents=True, exist_ok=True)
+        for level in (folder, *folder.parents):
+            _sync_folder(level)
+            if level == self.root.parent:
+                break
+        with self._durable_lock:
+            self._durable.add(folder)
+
+    def _study_path(self, key: InstanceKey) -> Path:
+        return self.root / "studies" / key.study_uid / key.series_uid / f"{key.sop_uid}.dcm"
+
+    def _quarantine_path(self, key: InstanceKey, sha256: str) -> Path:
+        folder = self.root / "quarantine" / key.study_uid / key.series_uid
+        return folder / f"{key.sop_uid}.{sha256[:16]}.dcm"
+
+    def _is_quarantine(self, path: Path) -> bool:
+        return path.is_relative_to(self.root / "quarantine")
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _dataset_offset(path: Path) -> int:
+    meta = read_file_meta_info(path)
+    length = meta.get("FileMetaInformationGroupLength")
+    if length is None:
+        raise BadAttribute(
+            f"{path.name} in the spool has no file meta group length, so it was not written by "
+            "this listener; move it out of the spool and send it by C-STORE"
+        )
+    return PREAMBLE_BYTES + GROUP_LENGTH_BYTES + int(length)
+
+
+def _dataset_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(_dataset_offset(path))
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

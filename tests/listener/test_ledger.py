@@ -1,0 +1,387 @@
+"""The ledger: what may become of what, and who may say so."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, update
+
+from listener import ledger as ledger_module
+from listener.errors import IllegalTransition, LeaseLost, WrongLedger
+from listener.ledger import (
+    HOPELESS_ATTEMPTS,
+    OWN_RESULT,
+    TRANSITIONS,
+    BundleRow,
+    Gathering,
+    Instance,
+    Ledger,
+    Plan,
+    Received,
+    Result,
+    digest_of,
+)
+from listener.series import InstanceKey
+from listener.spool import Arrival, Held
+
+BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
+    book = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", clock=clock)
+    yield book
+    book.close()
+
+
+def received(
+    sop: str = "1.1.1",
+    series: str = "1.1",
+    study: str = "1",
+    at: float = 1000.0,
+    sha256: str = "f" * 64,
+    association: str | None = None,
+    arrival: Arrival = Arrival.NEW,
+) -> Received:
+    key = InstanceKey(study, series, sop)
+    return Received(Held(key, Path("/spool") / sop, sha256, 10, arrival), association, at)
+
+
+def only(ledger: Ledger) -> Gathering:
+    (study,) = ledger.gathering()
+    return study
+
+
+def queue_a_job(ledger: Ledger, sop: str = "1.1.1") -> str:
+    """Take a study of one instance as far as a queued job."""
+    ledger.record([received(sop)])
+    ledger.complete(only(ledger), "quiet")
+    return plan_everything(ledger)
+
+
+def plan_everything(ledger: Ledger) -> str:
+    ((study_uid, revision),) = ledger.unplanned()
+    inputs = tuple(ledger.instances_of(study_uid))
+    plan = Plan("fistula", inputs[0].series_uid, inputs)
+    (job_id,) = ledger.plan(study_uid, revision, [(plan, BUNDLE)], {})
+    return job_id
+
+
+def a_report(job_id: str, sop: str = "2.25.1", phase: int = 1, **changes: Any) -> Result:
+    values: dict[str, Any] = {
+        "sop_uid": sop,
+        "series_uid": "2.25.9",
+        "sop_class": "1.2.840.10008.5.1.4.1.1.88.34",
+        "kind": "report",
+        "number": 1,
+        "phase": phase,
+        "path": Path("/spool/results") / job_id / sop,
+    }
+    return Result(**(values | changes))
+
+
+def report(ledger: Ledger, job_id: str, *found: Result) -> None:
+    with ledger.lease(job_id, "worker", 60) as lease:
+        assert lease is not None
+        ledger.keep(lease.job, "REPORTED", None, found or [a_report(job_id)], {}, {})
+
+
+def test_every_state_that_can_be_reached_is_in_the_table() -> None:
+    for moves in TRANSITIONS.values():
+        assert {state for nexts in moves.values() for state in nexts} <= moves.keys()
+
+
+def test_a_late_instance_reopens_the_study_and_makes_a_new_revision(
+    ledger: Ledger, clock: Clock
+) -> None:
+    ledger.record([received()])
+    ledger.complete(only(ledger), "quiet")
+    ledger.record([received("1.1.2", at=1100.0)])
+
+    study = only(ledger)
+    assert study.last_at == 1100.0
+    assert ledger.complete(study, "quiet again")
+    found = ledger.study("1")
+    assert found is not None
+    assert (found["revision"], found["reason"]) == (2, "quiet again")
+
+
+def test_a_resent_instance_does_not_reopen_the_study(ledger: Ledger) -> None:
+    ledger.record([received()])
+    ledger.complete(only(ledger), "quiet")
+    ledger.record([received(at=1100.0)])
+
+    assert ledger.gathering() == []
+
+
+def test_an_instance_that_comes_while_we_decide_keeps_the_study_open(ledger: Ledger) -> None:
+    ledger.record([received()])
+    seen = only(ledger)
+    ledger.record([received("1.1.2", at=1001.0)])
+
+    assert not ledger.complete(seen, "quiet")
+    assert len(ledger.gathering()) == 1
+
+
+def test_a_job_is_queued_once_for_the_same_input_and_bundle(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    ledger.record([received("1.2.1", series="1.2", at=1100.0)])
+    ledger.complete(only(ledger), "quiet")
+    ((study, revision),) = ledger.unplanned()
+    same = Plan(
+        "fistula", "1.1", tuple(i for i in ledger.instances_of("1") if i.series_uid == "1.1")
+    )
+
+    assert ledger.plan(study, revision, [(same, BUNDLE)], {"1.2": "not T1"}) == []
+    assert [job.job_id for job in ledger.queued()] == [job_id]
+    assert ledger.unplanned() == []
+
+
+def test_a_queued_job_is_superseded_when_its_input_changes(ledger: Ledger) -> None:
+    first = queue_a_job(ledger)
+    second = queue_a_job(ledger, "1.1.2")
+
+    found = ledger.study("1")
+    assert found is not None
+    assert {job["job_id"]: job["state"] for job in found["jobs"]} == {
+        first: "SUPERSEDED",
+        second: "QUEUED",
+    }
+
+
+def test_a_new_revision_names_the_answer_that_it_replaces(ledger: Ledger) -> None:
+    first = queue_a_job(ledger)
+    report(ledger, first)
+    second = queue_a_job(ledger, "1.1.2")
+
+    with ledger.lease(second, "worker", 60) as lease:
+        assert lease is not None
+        assert lease.job.predecessor is not None
+        assert lease.job.predecessor.job_id == first
+        assert not lease.job.predecessor.refused
+
+
+def test_a_new_revision_waits_for_the_answer_that_it_must_name(ledger: Ledger) -> None:
+    first = queue_a_job(ledger)
+    with ledger.lease(first, "worker", 60) as running:
+        assert running is not None
+        second = queue_a_job(ledger, "1.1.2")
+        with ledger.lease(second, "other worker", 60) as lease:
+            assert lease is None
+        ledger.keep(running.job, "REFUSED", "too few slices", [], {}, {})
+
+    with ledger.lease(second, "other worker", 60) as lease:
+        assert lease is not None
+        assert lease.job.predecessor is not None
+        assert lease.job.predecessor.refused
+
+
+def test_a_job_is_lent_to_one_worker_at_a_time(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    with ledger.lease(job_id, "a", 60) as first, ledger.lease(job_id, "b", 60) as second:
+        assert first is not None
+        assert second is None
+
+
+def test_a_job_whose_worker_died_is_queued_again_and_may_be_lent_anew(
+    ledger: Ledger, clock: Clock
+) -> None:
+    job_id = queue_a_job(ledger)
+    dead = ledger._lend(job_id, "dead", 60)
+    assert dead is not None
+    assert ledger.reclaim() == []
+
+    clock.now += 61
+    assert ledger.reclaim() == [job_id]
+    with ledger.lease(job_id, "alive", 60) as lease:
+        assert lease is not None
+        assert lease.job.attempts == 2
+        with pytest.raises(LeaseLost):
+            ledger.keep(dead, "REPORTED", None, [a_report(job_id)], {}, {})
+    assert ledger.results_of(job_id) == []
+
+
+def test_a_lease_that_was_lost_says_so_before_anything_is_kept(
+    ledger: Ledger, clock: Clock
+) -> None:
+    job_id = queue_a_job(ledger)
+    with ledger.lease(job_id, "slow", 0.2) as lease:
+        assert lease is not None
+        lease.check()
+        clock.now += 1
+        ledger.reclaim()
+        with pytest.raises(LeaseLost):
+            for _ in range(100):
+                lease.check()
+                time.sleep(0.02)
+
+
+def test_a_heart_that_beats_keeps_the_job(ledger: Ledger, clock: Clock) -> None:
+    job_id = queue_a_job(ledger)
+    with ledger.lease(job_id, "steady", 0.2) as lease:
+        assert lease is not None
+        for _ in range(5):
+            clock.now += 0.15
+            time.sleep(0.15)
+            assert ledger.reclaim() == []
+
+
+def test_a_worker_that_fails_gives_the_job_back(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    with pytest.raises(ZeroDivisionError), ledger.lease(job_id, "worker", 60):
+        raise ZeroDivisionError
+
+    assert [job.job_id for job in ledger.queued()] == [job_id]
+    found = ledger.study("1")
+    assert found is not None
+    assert found["jobs"][0]["reason"] == "ZeroDivisionError in attempt 1"
+
+
+def test_a_job_that_kills_every_worker_fails_until_an_operator_retries_it(
+    ledger: Ledger, clock: Clock
+) -> None:
+    job_id = queue_a_job(ledger)
+    for _ in range(HOPELESS_ATTEMPTS):
+        assert ledger._lend(job_id, "doomed", 60) is not None
+        clock.now += 61
+        ledger.reclaim()
+
+    assert ledger.counts()["jobs"] == {"FAILED": 1}
+    assert ledger.retry("1") == (1, 0)
+    assert ledger.counts()["jobs"] == {"QUEUED": 1}
+
+
+def test_the_inputs_of_a_reported_job_were_used_and_of_a_refused_one_refused(
+    ledger: Ledger,
+) -> None:
+    first = queue_a_job(ledger)
+    report(ledger, first)
+    assert ledger.counts()["instances"] == {"used": 1}
+
+    second = queue_a_job(ledger, "1.1.2")
+    with ledger.lease(second, "worker", 60) as lease:
+        assert lease is not None
+        ledger.keep(lease.job, "REFUSED", "uneven slices", [], {}, {})
+    assert ledger.counts()["instances"] == {"used": 1, "refused": 1}
+
+
+def test_our_own_results_coming_back_are_no_input_and_reopen_nothing(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    report(ledger, job_id)
+    ledger.record([received("2.25.1", series="2.25.9", at=2000.0)])
+
+    assert ledger.gathering() == []
+    assert [instance.sop_uid for instance in ledger.instances_of("1")] == ["1.1.1"]
+    found = ledger.study("1")
+    assert found is not None
+    assert {row["reason"] for row in found["instances"]} >= {OWN_RESULT}
+
+
+def test_a_report_waits_until_the_overlays_it_refers_to_were_acknowledged(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    overlay = a_report(job_id, "2.25.2", phase=0, kind="overlay")
+    report(ledger, job_id, overlay, a_report(job_id))
+    ledger.expect_deliveries(["pacs"])
+
+    (pending,) = ledger.due("pacs")
+    assert pending.encodings == (overlay,)
+    ledger.note_delivery(pending, "pacs", "PARKED", "rejected")
+    assert ledger.due("pacs") == []
+    ledger.retry("1")
+    (pending,) = ledger.due("pacs")
+    ledger.note_delivery(pending, "pacs", "SENT", "Success", sent_as=overlay.sop_uid)
+    (pending,) = ledger.due("pacs")
+    assert pending.encodings[0].sop_uid == "2.25.1"
+
+
+def test_what_was_sent_cannot_be_parked(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    report(ledger, job_id)
+    ledger.expect_deliveries(["pacs"])
+    (pending,) = ledger.due("pacs")
+    ledger.note_delivery(pending, "pacs", "SENT", "Success")
+
+    with pytest.raises(IllegalTransition):
+        ledger.note_delivery(pending, "pacs", "PARKED", "too late")
+
+
+def test_a_postponed_result_is_due_again_when_its_pause_is_over(
+    ledger: Ledger, clock: Clock
+) -> None:
+    job_id = queue_a_job(ledger)
+    report(ledger, job_id)
+    ledger.expect_deliveries(["pacs"])
+    ledger.postpone(ledger.due("pacs"), "pacs", "no answer", next_at=clock.now + 5)
+
+    assert ledger.due("pacs") == []
+    clock.now += 5
+    assert [pending.attempts for pending in ledger.due("pacs")] == [1]
+
+
+def test_an_alternative_encoding_travels_with_the_preferred_one(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    preferred = a_report(job_id)
+    other = a_report(job_id, "2.25.3", alternative_of="2.25.1")
+    report(ledger, job_id, preferred, other)
+    ledger.expect_deliveries(["pacs", "research"])
+
+    assert ledger.counts()["deliveries"] == {"PENDING": 2}
+    (pending,) = ledger.due("research")
+    assert pending.encodings == (preferred, other)
+
+
+def test_jobs_queued_for_a_replaced_bundle_are_planned_again(ledger: Ledger) -> None:
+    ledger.register_bundle(BUNDLE)
+    queue_a_job(ledger)
+    newer = BundleRow("fistula", "demo", "1.1.0", "b" * 64)
+    ledger.register_bundle(newer)
+
+    assert ledger.active_bundle("fistula") == newer
+    assert ledger.counts()["jobs"] == {"SUPERSEDED": 1}
+    assert ledger.unplanned() == [("1", 1)]
+
+
+def test_the_digest_depends_on_what_came_and_not_on_the_order() -> None:
+    a = Instance("1.1", "a" * 64, "1", Path("a"), "waiting")
+    b = Instance("1.2", "b" * 64, "1", Path("b"), "waiting")
+
+    assert digest_of([a, b]) == digest_of([b, a])
+    assert digest_of([a, b]) != digest_of([a])
+
+
+def test_a_ledger_of_another_version_stops_the_start(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    Ledger(url).close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(update(ledger_module.schema).values(version=99))
+    engine.dispose()
+
+    with pytest.raises(WrongLedger, match="99"):
+        Ledger(url)
+
+
+def test_open_associations_of_a_process_that_died_are_forgotten(ledger: Ledger) -> None:
+    ledger.record([received(association="a")])
+    assert only(ledger).open_associations == 1
+
+    is_gone: Callable[[str], bool] = lambda _process: True  # noqa: E731
+    ledger.forget_associations_of(is_gone)
+    assert only(ledger).open_associations == 0

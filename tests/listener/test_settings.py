@@ -1,0 +1,74 @@
+"""Settings refuse to guess."""
+
+import json
+
+import pytest
+
+from listener.errors import BadSettings
+from listener.settings import Peer, read_settings
+
+SOUND = {
+    "MONRO_SPOOL": "/var/lib/monro",
+    "MONRO_BROKER": "redis://localhost/0",
+    "MONRO_SITE": "site-1",
+    "MONRO_PEERS": json.dumps([{"ae_title": "PACS"}]),
+    "MONRO_DESTINATIONS": json.dumps(
+        [{"name": "pacs", "ae_title": "PACS", "host": "pacs", "port": 104}]
+    ),
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name, value in SOUND.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_sound_settings_are_read_and_frozen(environment: pytest.MonkeyPatch) -> None:
+    settings = read_settings()
+
+    assert settings.ae_title == "MONRO"
+    assert settings.ledger_url == "sqlite:////var/lib/monro/ledger.sqlite"
+    with pytest.raises(ValueError, match="frozen"):
+        settings.port = 104  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("MONRO_SPOOL", None, "MONRO_SPOOL: Field required"),
+        ("MONRO_SITE", "../x", "MONRO_SITE: String should match"),
+        ("MONRO_PEERS", None, "MONRO_OPEN_NODE=true to accept anyone"),
+        ("MONRO_OPEN_NODE", "true", "contradict"),
+        ("MONRO_DESTINATIONS", "[]", "nowhere to go"),
+        ("MONRO_AE_TITLE", "A TITLE THAT IS TOO LONG", "1 to 16 printable"),
+        ("MONRO_ANALYSES", '["astrology"]', "astrology"),
+        ("MONRO_QUIET_SECOND", "5", "unknown settings MONRO_QUIET_SECOND"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_and_is_named(
+    environment: pytest.MonkeyPatch, name: str, value: str | None, complaint: str
+) -> None:
+    if value is None:
+        environment.delenv(name)
+    else:
+        environment.setenv(name, value)
+
+    with pytest.raises(BadSettings) as raised:
+        read_settings()
+    assert complaint in str(raised.value)
+
+
+def test_names_of_the_other_programs_are_left_to_them(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MONRO_WORKER_DEVICE", "cpu")
+
+    assert read_settings().site == "site-1"
+
+
+def test_a_peer_may_be_tied_to_a_network() -> None:
+    peer = Peer(ae_title="PACS", address="10.1.0.0/16")
+
+    assert peer.admits("PACS", "10.1.2.3")
+    assert not peer.admits("PACS", "10.2.2.3")
+    assert not peer.admits("OTHER", "10.1.2.3")

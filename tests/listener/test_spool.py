@@ -1,0 +1,125 @@
+"""The spool: on stable storage before anybody is told so."""
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from listener import spool as spool_module
+from listener.errors import SpoolFull
+from listener.series import InstanceKey
+from listener.spool import Arrival, Spool
+
+KEY = InstanceKey("1.2.3", "1.2.3.4", "1.2.3.4.5")
+HEAD = b"\0" * 128 + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00\x04\x00\x00\x00" + b"meta"
+
+
+def test_an_instance_lies_where_its_uids_say_with_the_bytes_that_came(tmp_path: Path) -> None:
+    held = Spool(tmp_path).write(KEY, HEAD, b"dataset")
+
+    assert held.path == tmp_path / "studies" / "1.2.3" / "1.2.3.4" / "1.2.3.4.5.dcm"
+    assert held.path.read_bytes() == HEAD + b"dataset"
+    assert held.arrival is Arrival.NEW
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_the_file_and_every_folder_above_it_are_synced_before_write_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    spool = Spool(tmp_path)
+    monkeypatch.setattr(os, "fsync", fsync)
+    held = spool.write(KEY, HEAD, b"dataset")
+
+    assert synced[0].startswith(str(tmp_path / "incoming"))
+    assert synced[-1] == str(held.path.parent)
+    for folder in (held.path.parent, held.path.parents[1], held.path.parents[2], tmp_path):
+        assert str(folder) in synced
+
+
+def test_the_same_bytes_again_are_the_same_instance(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    first = spool.write(KEY, HEAD, b"dataset")
+    again = spool.write(KEY, HEAD.replace(b"meta", b"atem"), b"dataset")
+
+    assert again.arrival is Arrival.SAME
+    assert (again.path, again.sha256) == (first.path, first.sha256)
+    assert first.path.read_bytes() == HEAD + b"dataset"
+
+
+def test_other_bytes_under_the_same_uid_are_kept_apart(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    first = spool.write(KEY, HEAD, b"dataset")
+    other = spool.write(KEY, HEAD, b"changed")
+    other_again = spool.write(KEY, HEAD, b"changed")
+
+    assert other.arrival is Arrival.CONFLICT
+    assert other.path.read_bytes() == HEAD + b"changed"
+    assert other_again.path == other.path
+    assert first.path.read_bytes() == HEAD + b"dataset"
+    assert [key for key, _ in spool.received()] == [KEY]
+    assert [key for key, _ in spool.quarantined()] == [KEY]
+
+
+def test_a_full_spool_takes_nothing_and_says_how_much_room_is_missing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, keep_free=1 << 62)
+
+    with pytest.raises(SpoolFull, match="4,611,686,018,427,387,904"):
+        spool.write(KEY, HEAD, b"dataset")
+
+    assert list(tmp_path.rglob("*.dcm")) == []
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+
+    def no_room(_descriptor: int, _data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spool_module.os, "write", no_room)
+    with pytest.raises(SpoolFull):
+        spool.write(KEY, HEAD, b"dataset")
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_was_never_acknowledged_is_swept_once_nobody_can_be_writing_it(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path)
+    old, fresh = tmp_path / "incoming" / "old.part", tmp_path / "incoming" / "fresh.part"
+    old.write_bytes(b"half")
+    fresh.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+
+    assert spool.sweep() == 1
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def test_an_instance_found_on_disk_is_described_as_it_was_when_it_came(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    written = spool.write(KEY, HEAD, b"dataset")
+
+    assert spool.held(KEY, written.path) == written
+
+
+def test_results_of_one_lease_do_not_touch_those_of_another(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    kept = spool.keep_result("1.2.3", "job", "lease-a", "report.dcm", b"a")
+    spool.keep_result("1.2.3", "job", "lease-b", "report.dcm", b"b")
+    spool.drop_results("1.2.3", "job", "lease-b")
+
+    assert kept.read_bytes() == b"a"
+    assert [path.name for path in kept.parents[1].iterdir()] == ["lease-a"]
