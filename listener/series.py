@@ -191,23 +191,28 @@ class Header:
     def __init__(self, *layers: Dataset) -> None:
         self.layers = layers
 
-    def text(self, *places: str) -> str:
-        return next(iter(self.texts(*places)), "")
-
     def texts(self, *places: str) -> tuple[str, ...]:
+        """The first value that holds some text, part by part; runs of blanks become one."""
         for value in self._values(places):
             found = tuple(" ".join(str(part).split()) for part in _parts(value))
             if any(found):
                 return found
         return ()
 
+    def text(self, *places: str) -> str:
+        """The first part of `texts`, or an empty text."""
+        return next(iter(self.texts(*places)), "")
+
     def codes(self, *places: str) -> tuple[str, ...]:
+        """`texts` in upper case, as code strings ought to be."""
         return tuple(text.upper() for text in self.texts(*places))
 
     def code(self, *places: str) -> str:
+        """`text` in upper case."""
         return self.text(*places).upper()
 
     def numbers(self, *places: str) -> tuple[float, ...]:
+        """The first value whose parts are all finite numbers."""
         for value in self._values(places):
             found = tuple(_number(part) for part in _parts(value))
             known = tuple(number for number in found if number is not None)
@@ -216,16 +221,17 @@ class Header:
         return ()
 
     def number(self, *places: str) -> float | None:
+        """The first part of `numbers`."""
         return next(iter(self.numbers(*places)), None)
 
     def whole(self, *places: str) -> int | None:
+        """`number`, rounded."""
         number = self.number(*places)
         return None if number is None else round(number)
 
     def _values(self, places: Iterable[str]) -> Iterator[Any]:
-        for place in places:
-            for layer in self.layers:
-                yield from _walk(layer, place)
+        found = (_walk(layer, place) for place in places for layer in self.layers)
+        return (value for value in found if value is not None)
 
 
 def frame_headers(dataset: Dataset) -> tuple[Header, ...]:
@@ -378,16 +384,15 @@ def _require_uid(keyword: str, value: str) -> None:
         )
 
 
-def _walk(item: Dataset, place: str) -> list[Any]:
-    """The values at `place`, a dotted path through the first items of sequences."""
+def _walk(item: Dataset, place: str) -> Any:
+    """The value at `place`, through the first items of sequences; None where there is none."""
     *groups, keyword = place.split(".")
     for group in groups:
         inner = _items(item, group)
         if not inner:
-            return []
+            return None
         item = inner[0]
-    value = _get(item, keyword)
-    return [] if value is None else [value]
+    return _get(item, keyword)
 
 
 def _items(item: Dataset, keyword: str) -> tuple[Dataset, ...]:

@@ -5,12 +5,40 @@ Right, y to Anterior, z to Superior. DICOM writes LPS (PS3.3 C.7.6.2.1.1): RAS x
 RAS y = -LPS y, z is the same. Voxel axis 0 of a volume runs to the Right, axis 1 to Anterior,
 axis 2 to Superior, each as nearly as a permutation and flips of the acquired axes allow; how far a
 tilted scan departs from the world axes stays in the affine.
+
+Slices are put in order by where they lie, never by name, number or order of arrival, and the slice
+direction is taken from their positions: scanners run it along the cross product of row and column
+and against it alike.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import RLELossless
+
+from listener.series import BROKEN, Header, frame_headers
+from worker.quality import Reason, UnusableStudy
+
+LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+# A head at 0.5 mm is 512 x 512 x 400; as float32, twice, this limit costs 1 GiB.
+MAX_VOXELS: Final = 512**3
+MAX_BYTES: Final = 2 * 1024**3
+
+# Scanners round direction cosines to 4-6 digits; half a degree is another plan of the scan.
+COSINE_TOLERANCE: Final = 0.005
+SPACING_TOLERANCE_MM: Final = 0.001
+ECHO_TOLERANCE_MS: Final = 0.5
+# Positions nearer than this are one position: far below any slice distance, above rounding.
+SAME_POSITION_MM: Final = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +50,8 @@ class Slice:
         position: (3,) LPS mm, centre of the first pixel (ImagePositionPatient).
         row: (3,) LPS, unit, direction in which the column index grows.
         column: (3,) LPS, unit, direction in which the row index grows.
-        row_spacing: mm between rows (PixelSpacing[0]); column_spacing likewise (PixelSpacing[1]).
+        row_spacing: mm between rows (PixelSpacing[0]).
+        column_spacing: mm between columns (PixelSpacing[1]).
     """
 
     sop_uid: str
@@ -38,12 +67,17 @@ class Slice:
     rows: int
     columns: int
 
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """(3,) LPS, unit: row x column."""
+        return np.cross(self.row, self.column)
+
     def pixel_to_ras(self) -> NDArray[np.float64]:
         """The 4x4 affine from (column index, row index, 0, 1) to RAS mm."""
         lps = np.eye(4)
         lps[:3, 0] = self.row * self.column_spacing
         lps[:3, 1] = self.column * self.row_spacing
-        lps[:3, 2] = np.cross(self.row, self.column)
+        lps[:3, 2] = self.normal
         lps[:3, 3] = self.position
         return LPS_TO_RAS @ lps
 
@@ -53,7 +87,7 @@ class Volume:
     """One series as a block of voxels and as the planes it was acquired in.
 
     Attributes:
-        voxels: (X, Y, Z) float32, rescaled (PS3.3 C.7.6.16.2.9); axes run R, A, S.
+        voxels: (X, Y, Z) float32, rescaled stored values (PS3.3 C.11.1); axes run R, A, S.
         affine: (4, 4), voxel index to RAS mm.
         slices: sorted along the slice normal, row x column.
         planes: (slices, rows, columns) float32, the same values as acquired, in slice order.
@@ -65,4 +99,314 @@ class Volume:
     planes: NDArray[np.float32]
 
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """One image before its pixels are read: where it lies, and what it is an image of."""
+
+    slice: Slice
+    index: int
+    slope: float
+    intercept: float
+    series_uid: str
+    frame_of_reference: str
+    component: str
+    echo_time: float | None
+    inversion_time: float | None
+    temporal_position: int | None
+    image_type: tuple[str, ...]
+
+
+def read_volume(paths: Sequence[Path]) -> Volume:
+    """Read one series, classic or enhanced multi-frame, from its files; each is read once.
+
+    The result is a volume for any set of parallel images; whether slices are enough, evenly spaced
+    and all there is for `quality.check_volume` to say.
+
+    Raises:
+        UnusableStudy: UNREADABLE, MIXED or TOO_LARGE.
+    """
+    datasets = _datasets(paths)
+    frames = [_frames(dataset) for dataset in datasets]
+    every = [frame for of_one in frames for frame in of_one]
+    _refuse_what_is_too_large(every)
+    _refuse_mixtures(every)
+    order = _along_normal([frame.slice for frame in every])
+    planes = _planes(datasets, frames, np.argsort(order))
+    slices = tuple(every[at].slice for at in order)
+    voxels, affine = _canonical(planes, LPS_TO_RAS @ _planes_to_lps(slices))
+    return Volume(voxels=voxels, affine=affine, slices=slices, planes=planes)
+
+
+# --- headers ---
+
+
+def _datasets(paths: Sequence[Path]) -> list[Dataset]:
+    if not paths:
+        raise UnusableStudy(Reason.UNREADABLE, "no images", "the images of one MR series")
+    try:
+        size = sum(path.stat().st_size for path in paths)
+        if size > MAX_BYTES:
+            raise _too_large(f"{size / 1024**3:.1f} GiB", f"{MAX_BYTES / 1024**3:.0f} GiB")
+        return [pydicom.dcmread(path) for path in paths]
+    except BROKEN as error:
+        raise _unreadable(f"an image that cannot be parsed ({type(error).__name__})") from error
+
+
+def _frames(dataset: Dataset) -> list[_Frame]:
+    headers = frame_headers(dataset)
+    announced = Header(dataset).whole("NumberOfFrames") or 1
+    if announced != len(headers):
+        raise _unreadable(f"an object of {announced} frames that describes {len(headers)}")
+    return [_frame(dataset, header, index) for index, header in enumerate(headers)]
+
+
+def _frame(dataset: Dataset, header: Header, index: int) -> _Frame:
+    transformation = "PixelValueTransformationSequence"
+    frame_type = "MRImageFrameTypeSequence"
+    image_type = header.codes(f"{frame_type}.FrameType", "ImageType")
+    slope = header.number(f"{transformation}.RescaleSlope", "RescaleSlope")
+    intercept = header.number(f"{transformation}.RescaleIntercept", "RescaleIntercept")
+    return _Frame(
+        slice=_slice(dataset, header, index),
+        index=index,
+        slope=1.0 if slope is None else slope,
+        intercept=0.0 if intercept is None else intercept,
+        series_uid=header.text("SeriesInstanceUID"),
+        frame_of_reference=header.text("FrameOfReferenceUID"),
+        component=header.code(f"{frame_type}.ComplexImageComponent", "ComplexImageComponent")
+        or next((value for value in image_type[2:] if value in {"M", "P", "R", "I"}), ""),
+        echo_time=header.number("MREchoSequence.EffectiveEchoTime", "EchoTime"),
+        inversion_time=header.number("MRModifierSequence.InversionTimes", "InversionTime"),
+        temporal_position=header.whole(
+            "FrameContentSequence.TemporalPositionIndex", "TemporalPositionIdentifier"
+        ),
+        image_type=image_type,
+    )
+
+
+def _slice(dataset: Dataset, header: Header, index: int) -> Slice:
+    measures = "PixelMeasuresSequence"
+    position = header.numbers("PlanePositionSequence.ImagePositionPatient", "ImagePositionPatient")
+    cosines = header.numbers(
+        "PlaneOrientationSequence.ImageOrientationPatient", "ImageOrientationPatient"
+    )
+    spacing = header.numbers(f"{measures}.PixelSpacing", "PixelSpacing")
+    matrix = header.whole("Rows") or 0, header.whole("Columns") or 0
+    if (len(position), len(cosines), len(spacing)) != (3, 6, 2) or min(*spacing, *matrix) <= 0:
+        raise _unreadable("an image whose header does not say where it lies in the patient")
+    row, column = _directions(cosines)
+    return Slice(
+        sop_uid=header.text("SOPInstanceUID"),
+        sop_class_uid=header.text("SOPClassUID"),
+        frame=index + 1 if "PerFrameFunctionalGroupsSequence" in dataset else None,
+        instance_number=header.whole("InstanceNumber"),
+        position=np.array(position),
+        row=row,
+        column=column,
+        row_spacing=spacing[0],
+        column_spacing=spacing[1],
+        thickness_mm=header.number(f"{measures}.SliceThickness", "SliceThickness"),
+        rows=matrix[0],
+        columns=matrix[1],
+    )
+
+
+def _directions(cosines: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Row and column direction, made exactly unit and perpendicular."""
+    row, column = np.array(cosines[:3]), np.array(cosines[3:])
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if np.abs(np.array(lengths) - 1).max() > 0.01 or abs(row @ column) > 0.01:
+        raise _unreadable("an image whose row and column directions are not perpendicular")
+    row /= lengths[0]
+    column -= row * (row @ column)
+    return row, column / np.linalg.norm(column)
+
+
+# --- one consistent stack ---
+
+
+def _refuse_what_is_too_large(frames: Sequence[_Frame]) -> None:
+    voxels = sum(frame.slice.rows * frame.slice.columns for frame in frames)
+    if voxels > MAX_VOXELS:
+        raise _too_large(f"{voxels / 1e6:.0f} million voxels", f"{MAX_VOXELS / 1e6:.0f} million")
+
+
+def _one(value: Callable[[_Frame], Any]) -> Callable[[Sequence[_Frame]], bool]:
+    return lambda frames: len({value(frame) for frame in frames}) == 1
+
+
+def _near(value: Callable[[_Frame], Any], tolerance: float) -> Callable[[Sequence[_Frame]], bool]:
+    def holds(frames: Sequence[_Frame]) -> bool:
+        values = np.array([value(frame) for frame in frames], dtype=np.float64)
+        return bool(np.all(np.abs(values - values[0]) <= tolerance))
+
+    return holds
+
+
+# What all images of a volume share, and the words for images that do not.
+SHARED: Final[tuple[tuple[str, Callable[[Sequence[_Frame]], bool]], ...]] = (
+    ("images of several series", _one(lambda f: f.series_uid)),
+    ("images of several frames of reference", _one(lambda f: f.frame_of_reference)),
+    ("images of different sizes", _one(lambda f: (f.slice.rows, f.slice.columns))),
+    (
+        "images of different orientations",
+        _near(lambda f: (*f.slice.row, *f.slice.column), COSINE_TOLERANCE),
+    ),
+    (
+        "images of different pixel spacings",
+        _near(lambda f: (f.slice.row_spacing, f.slice.column_spacing), SPACING_TOLERANCE_MM),
+    ),
+    ("magnitude images mixed with phase, real or imaginary ones", _one(lambda f: f.component)),
+    ("images of several echo times", _near(lambda f: f.echo_time or 0.0, ECHO_TOLERANCE_MS)),
+)
+# What may differ from slice to slice in a sound stack, but explains images that lie on each other.
+TOLD_APART_BY: Final[tuple[tuple[str, Callable[[Sequence[_Frame]], bool]], ...]] = (
+    ("several points in time at one place", _one(lambda f: f.temporal_position)),
+    ("several inversion times at one place", _one(lambda f: f.inversion_time)),
+    ("several kinds of image at one place", _one(lambda f: f.image_type)),
+)
+
+
+def _refuse_mixtures(frames: Sequence[_Frame]) -> None:
+    for words, holds in SHARED:
+        if not holds(frames):
+            raise _mixed(words)
+    if repeated_positions([frame.slice for frame in frames]):
+        for words, holds in TOLD_APART_BY:
+            if not holds(frames):
+                raise _mixed(words)
+
+
+def depths(slices: Sequence[Slice]) -> NDArray[np.float64]:
+    """(slices,) mm along the normal of the first slice."""
+    return np.array([piece.position for piece in slices]) @ slices[0].normal
+
+
+def repeated_positions(slices: Sequence[Slice]) -> int:
+    """How many slices lie where another one lies already."""
+    return int(np.count_nonzero(np.diff(np.sort(depths(slices))) < SAME_POSITION_MM))
+
+
+def _along_normal(slices: Sequence[Slice]) -> list[int]:
+    """The order of slices along their normal; at one position by UID, so that it is stable."""
+    depth = depths(slices)
+    return sorted(
+        range(len(slices)), key=lambda at: (depth[at], slices[at].sop_uid, slices[at].frame or 0)
+    )
+
+
+# --- pixels ---
+
+
+def _planes(
+    datasets: list[Dataset], frames: Sequence[Sequence[_Frame]], places: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Decode every frame into its place; datasets are let go as soon as they are decoded."""
+    matrix = frames[0][0].slice.rows, frames[0][0].slice.columns
+    planes = np.empty((len(places), *matrix), dtype=np.float32)
+    place = iter(places)
+    for at, of_one in enumerate(frames):
+        decoded = _stored_values(datasets[at], (len(of_one), *matrix))
+        for frame, stored in zip(of_one, decoded, strict=True):
+            planes[next(place)] = stored * np.float64(frame.slope) + frame.intercept
+        datasets[at] = Dataset()
+    if not np.isfinite(planes).all():
+        raise _unreadable("pixel values beyond the range of numbers")
+    return planes
+
+
+def _stored_values(dataset: Dataset, shape: tuple[int, int, int]) -> Iterator[NDArray[Any]]:
+    """(rows, columns) of integers for each frame, in the order of the file."""
+    _require_grey(dataset)
+    decoded = 0
+    try:
+        for stored in iter_pixels(dataset):
+            if stored.shape != shape[1:]:
+                raise _unreadable(f"pixels of {stored.shape} where the header says {shape[1:]}")
+            decoded += 1
+            yield _used_bits(dataset, stored)
+    except (*BROKEN, RuntimeError) as error:
+        raise _unreadable(f"pixels that cannot be decoded ({type(error).__name__})") from error
+    if decoded != shape[0]:
+        raise _unreadable(f"pixels of {decoded} frames where the header says {shape[0]}")
+
+
+def _require_grey(dataset: Dataset) -> None:
+    header = Header(dataset)
+    if (
+        header.whole("SamplesPerPixel") != 1
+        or header.code("PhotometricInterpretation") != "MONOCHROME2"
+    ):
+        raise _unreadable("images in colour or with reversed greys")
+
+
+def _used_bits(dataset: Dataset, stored: NDArray[Any]) -> NDArray[Any]:
+    """Pixel cells without what lies above the high bit: old scanners kept overlays there.
+
+    PS3.5 8.1.1. Compressed cells, RLE apart, hold nothing else than values.
+    """
+    header = Header(dataset)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    allocated, high, used = (
+        header.whole(keyword) or 0 for keyword in ("BitsAllocated", "HighBit", "BitsStored")
+    )
+    if (syntax.is_compressed and syntax != RLELossless) or not 0 < used <= high + 1 < allocated:
+        return stored
+    shifted: NDArray[Any] = (stored << (allocated - 1 - high)) >> (allocated - used)
+    return shifted
+
+
+# --- geometry ---
+
+
+def _planes_to_lps(slices: Sequence[Slice]) -> NDArray[np.float64]:
+    """The 4x4 affine from (slice, row, column) index to LPS mm."""
+    first, last = slices[0], slices[-1]
+    step = (last.position - first.position) / max(1, len(slices) - 1)
+    if np.linalg.norm(step) < SAME_POSITION_MM:  # one slice, or all at one place
+        step = first.normal * (first.thickness_mm or 1.0)
+    affine = np.eye(4)
+    affine[:3, 0] = step
+    affine[:3, 1] = first.column * first.row_spacing
+    affine[:3, 2] = first.row * first.column_spacing
+    affine[:3, 3] = first.position
+    return affine
+
+
+def _canonical(
+    planes: NDArray[np.float32], affine: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Permute and flip axes so that they run as nearly to R, A, S as they can."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    order = max(
+        permutations(range(3)),
+        key=lambda axes: sum(abs(directions[world, axis]) for world, axis in enumerate(axes)),
+    )
+    turned = affine.copy()
+    turned[:3, :3] = affine[:3, order]
+    voxels = planes.transpose(order)
+    for world in range(3):
+        if turned[world, world] < 0:
+            voxels = np.flip(voxels, world)
+            turned[:3, 3] += turned[:3, world] * (voxels.shape[world] - 1)
+            turned[:3, world] *= -1
+    return np.ascontiguousarray(voxels), turned
+
+
+# --- refusals ---
+
+
+def _unreadable(found: str) -> UnusableStudy:
+    return UnusableStudy(
+        Reason.UNREADABLE,
+        found,
+        "complete MR images in grey with their position; please send the series again",
+    )
+
+
+def _mixed(found: str) -> UnusableStudy:
+    return UnusableStudy(Reason.MIXED, found, "one stack of parallel images of one acquisition")
+
+
+def _too_large(found: str, limit: str) -> UnusableStudy:
+    return UnusableStudy(Reason.TOO_LARGE, found, f"a series of at most {limit}")
