@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -13,10 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer.cohort import phantom_cohort
-from trainer.evaluate import auroc, operation
-from trainer.export import DEMO, export
+from trainer.evaluate import TESTS, auroc, judge, localisation, operation
+from trainer.export import DEMO, export, record_metrics
 from trainer.loop import Epoch, cross_validate
+from trainer.phantom import NORMAL_MRI, SIGNS, draw_case, render
 from trainer.settings import FitSettings
+from trainer.study import write_study
+from worker.bundle import load_bundle
+from worker.ensemble import Ensemble
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 console = Console()
@@ -37,14 +41,14 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of folds, weights and augmentation.")] = 0,
     normal_mri: Annotated[
         float, typer.Option(min=0, max=1, help="Share of positives without any sign.")
-    ] = 0.19,
+    ] = NORMAL_MRI,
     cache: Annotated[Path, typer.Option(help="Where prepared phantoms are kept.")] = CACHE,
     processes: Annotated[int, typer.Option(min=1, help="Phantoms made at a time.")] = 2,
 ) -> None:
     """Fit five members on phantoms and write the demo bundle."""
     if out.exists():
         raise typer.BadParameter(f"{out} exists; name a new folder", param_hint="--out")
-    chosen = {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
+    chosen: dict[str, Any] = {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
     settings = FitSettings(**chosen)
     with _progress("phantoms") as report:
         cohort = phantom_cohort(range(phantoms), DEMO.recipe, normal_mri, cache, processes, report)
@@ -55,7 +59,7 @@ def fit(
             console.log(f"fold {at.fold} epoch {at.epoch}: loss {at.loss:.3f}")
 
         folds = cross_validate(cohort, settings, on_epoch)
-    metrics = {"training_phantoms": phantoms}
+    metrics: dict[str, Any] = {"training_phantoms": phantoms}
     for number, fold in enumerate(folds):
         held_out = cohort.labels[fold.held_out]
         metrics[f"out_of_fold_auroc_{number}"] = round(auroc(held_out, fold.log_odds), 3)
@@ -64,6 +68,44 @@ def fit(
     metrics["out_of_fold_auroc"] = round(auroc(labels, log_odds), 3)
     export(out, DEMO, settings, folds, operation(labels, log_odds, settings), metrics, _command())
     console.print(f"{out}: out-of-fold AUROC {metrics['out_of_fold_auroc']}")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Its folder.")],
+    pairs: Annotated[int, typer.Option(min=0, help="Maps per sign.")] = 6,
+    record: Annotated[bool, typer.Option(help="Write the figures into the bundle.")] = False,
+    cache: Annotated[Path, typer.Option(help="Where prepared phantoms are kept.")] = CACHE,
+    processes: Annotated[int, typer.Option(min=1, help="Phantoms made at a time.")] = 2,
+) -> None:
+    """Judge phantoms that no member has seen, and see whether the maps find planted signs."""
+    ensemble = Ensemble(load_bundle(bundle))
+    metrics: dict[str, Any] = {}
+    for test in TESTS:
+        with _progress(test.name) as report:
+            cohort = phantom_cohort(
+                test.seeds, ensemble.bundle.recipe, test.normal_mri, cache, processes, report
+            )
+        metrics |= judge(ensemble, cohort, test.name)
+    for sign in SIGNS:
+        with _progress(f"maps of {sign}") as report:
+            metrics |= localisation(ensemble, sign, pairs, report)
+    for name, value in metrics.items():
+        console.print(f"{name.replace('_', ' ')}: {value}")
+    if record:
+        record_metrics(bundle, metrics)
+        console.print(f"{bundle}: figures recorded and manifest sealed anew")
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Option(help="Folder for study/, truth.json and truth.npy.")],
+    seed: Annotated[int, typer.Option(min=0, help="Which synthetic patient.")] = 0,
+    signs: Annotated[bool, typer.Option(help="Whether the MRI shows signs.")] = False,
+) -> None:
+    """Write a synthetic head MRI as a complete DICOM study, with its ground truth."""
+    paths = write_study(render(draw_case(seed, positive=signs, normal_mri=0.0)), out)
+    console.print(f"{paths[0].parent}: {len(paths)} instances; {out / 'truth.json'}")
 
 
 @contextmanager

@@ -5,25 +5,59 @@ service averages all members: the ensemble is a little less over-confident than 
 fitted on. A locked hold-out would avoid that and is beyond small cohorts.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 from sklearn.metrics import roc_auc_score
 
-from trainer.phantom import Case, render, visible_signs
+from trainer.cohort import Cohort
+from trainer.phantom import NORMAL_MRI, Case, draw_case, render, visible_signs
 from trainer.settings import FitSettings
 from worker.bundle import NOT_SUGGESTED, SUGGESTED
-from worker.ensemble import Ensemble, calibrate
+from worker.ensemble import Band, Ensemble, calibrate
 from worker.occlusion import OcclusionSpec, explain
 from worker.preprocess import Prepared, prepare
 
 Values: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
+
+
+# Seeds far from those of training, which count from 0.
+FIRST_UNSEEN: Final = 1_000_000
+PLANTED_SEEDS: Final = 2_000_000
+
+
+@dataclass(frozen=True)
+class Test:
+    """Phantoms that no member has seen: how many, and how many positives look normal."""
+
+    name: str
+    seeds: range
+    normal_mri: float
+
+
+TESTS: Final = (
+    Test("visible_signs", range(FIRST_UNSEEN, FIRST_UNSEEN + 60), 0.0),
+    Test("all", range(FIRST_UNSEEN + 1000, FIRST_UNSEEN + 1200), NORMAL_MRI),
+)
+
+# A sign is worth looking for in a map when this size differs from health by this much.
+STRONG: Final[Mapping[str, tuple[str, float]]] = MappingProxyType(
+    {
+        "dura": ("dura_gain", 0.4),
+        "sinus": ("sinus_mm", 1.0),
+        "subdural": ("subdural_mm", 2.0),
+        "cisterns": ("suprasellar_mm", 1.5),
+        "pituitary": ("pituitary_mm", 1.5),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +134,62 @@ def conformal_threshold(nonconformity: Values, missed: float) -> float:
     return float(np.sort(nonconformity)[rank - 1])
 
 
+def judge(ensemble: Ensemble, cohort: Cohort, name: str) -> dict[str, float | int]:
+    """Figures of an ensemble on cases that no member was trained on."""
+    found = [ensemble.predict(Prepared(_float32(each), np.eye(4))) for each in cohort.voxels]
+    probabilities = np.array([each.probability for each in found])
+    positive = cohort.labels == 1
+    bands = np.array([each.band.value for each in found])
+    figures: dict[str, float | int] = {
+        "cases": len(cohort),
+        "auroc": round(auroc(cohort.labels, probabilities), 3),
+        "brier": round(float(np.mean((probabilities - cohort.labels) ** 2)), 3),
+        "out_of_distribution": round(
+            float(np.mean([each.ood_percentile > ensemble.bundle.ood_limit for each in found])), 3
+        ),
+    }
+    for band in Band:
+        for label, cases in (("positives", positive), ("negatives", ~positive)):
+            share = float(np.mean(bands[cases] == band.value))
+            figures[f"{label}_{band.value.replace(' ', '_')}"] = round(share, 3)
+    return {f"{name}_{figure}": value for figure, value in figures.items()}
+
+
+def localisation(
+    ensemble: Ensemble, sign: str, cases: int, on_progress: Callable[[int, int], None]
+) -> dict[str, float]:
+    """Figures of the maps of one sign, planted alone in heads that no member has seen."""
+    if cases == 0:
+        return {}
+    found = []
+    for case in planted_cases(sign, cases):
+        found.append(localise(ensemble, case, sign, _unwatched))
+        on_progress(len(found), cases)
+    return {
+        f"{sign}_hit": round(float(np.mean([each.hit for each in found])), 3),
+        f"{sign}_energy": round(float(np.mean([each.energy for each in found])), 3),
+        f"{sign}_chance": round(float(np.mean([each.chance for each in found])), 3),
+    }
+
+
+def planted_cases(sign: str, count: int) -> Iterator[Case]:
+    """The first unseen cases that do have the sign, and visibly so."""
+    found = 0
+    for seed in itertools.count(PLANTED_SEEDS):
+        case = draw_case(seed, positive=True, normal_mri=0.0)
+        if _strong(case, sign):
+            yield case
+            found += 1
+        if found == count:
+            return
+
+
+def _strong(case: Case, sign: str) -> bool:
+    """Whether a sign is well above what separates healthy heads."""
+    size, difference = STRONG[sign]
+    return bool(abs(getattr(case.shown, size) - getattr(case.usual, size)) >= difference)
+
+
 def localise(
     ensemble: Ensemble, case: Case, sign: str, on_progress: Callable[[int, int], None]
 ) -> Localisation:
@@ -137,3 +227,11 @@ def _touches(mask: Mask, spec: OcclusionSpec, grid: tuple[int, ...]) -> Mask:
     for x, y, z in np.ndindex(grid):
         touched[x, y, z] = mask[spec.box((x, y, z))].any()
     return touched
+
+
+def _float32(voxels: NDArray[np.float16]) -> NDArray[np.float32]:
+    return voxels.astype(np.float32)
+
+
+def _unwatched(done: int, total: int) -> None:
+    """Progress that nobody watches."""

@@ -189,7 +189,8 @@ def render(case: Case, spacing_mm: float = SPACING_MM) -> Phantom:
 def visible_signs(shown: Phantom, usual: Phantom) -> NDArray[np.bool_]:
     """Where two renderings of one head differ so much that one could see it, (X, Y, Z)."""
     limit = VISIBLE_CHANGE * MEANS["white matter"] * GREY_VALUES
-    return np.abs(shown.clean - usual.clean) > limit
+    visible: NDArray[np.bool_] = np.abs(shown.clean - usual.clean) > limit
+    return visible
 
 
 def _draw_usual(rng: np.random.Generator) -> Signs:
@@ -382,7 +383,8 @@ class _Head:
         self.folds = self._gyri(rng)
         self.ventricle_mm = rng.uniform(3.4, 4.8)
         # Fluid gathers over the convexities, not at the base.
-        self.fluid = np.clip((self.z - 10) / 25, 0, 1) * np.float32(signs.subdural_mm)
+        convexity = np.asarray(np.clip((self.z - 10) / 25, 0, 1), dtype=np.float32)
+        self.fluid: Field = convexity * np.float32(signs.subdural_mm)
 
     def paint(self, means: Mapping[str, float]) -> Field:
         """Signal of every voxel, shape over shape, each weighed by the share it fills."""
@@ -394,7 +396,8 @@ class _Head:
 
     def _share(self, distance: Field) -> Field:
         """How much of each voxel a shape fills, 0..1."""
-        return np.clip(0.5 - distance / np.float32(self.spacing_mm), 0, 1)
+        share: Field = np.clip(0.5 - distance / np.float32(self.spacing_mm), 0, 1)
+        return share
 
     def _shells(self, means: Mapping[str, float]) -> Field:
         """Layers from the skin inwards; nested, so that the thinnest keeps its right share."""
@@ -429,7 +432,8 @@ class _Head:
         return _stretched(rng.normal(size=knots).astype(np.float32), self.inner.shape)
 
     def _cerebrum(self) -> Shapes:
-        depth = self.inner + np.float32(self.BRAIN_GAP_MM + self.signs.dura_mm) + self.fluid
+        gap: Field = self.inner + np.float32(self.BRAIN_GAP_MM + self.signs.dura_mm)
+        depth = gap + self.fluid
         surface = depth + 1.6 * self.folds
         above_tentorium = (-14 - 0.15 * self.y) - self.z
         temporal = _either(
@@ -489,7 +493,9 @@ class _Head:
         """Signed distance of the half space behind the middle of the clivus."""
         top, end = np.array(self.DORSUM_SELLAE), np.array(self.CLIVUS_END)
         _, along_y, along_z = (end - top) / np.linalg.norm(end - top)
-        return (self.z - top[2]) * np.float32(along_y) - (self.y - top[1]) * np.float32(along_z)
+        up, ahead = self.z - top[2], self.y - top[1]
+        distance: Field = up * np.float32(along_y) - ahead * np.float32(along_z)
+        return distance
 
     def _pons_centre(self) -> float:
         """The y that leaves the prepontine cistern its depth at the height of mid-pons."""

@@ -214,16 +214,29 @@ def _middle(mask: Mask, axis: int) -> float:
 
 
 def _solid(bright: Mask) -> Mask:
-    """The largest piece without bridges to others, its gaps closed and its cavities filled."""
-    opened = ndimage.binary_opening(bright, iterations=round(BRIDGE_MM / MASK_SPACING_MM))
-    pieces, count = ndimage.label(opened if opened.any() else bright)
+    """The largest piece without bridges to others, its gaps closed and its cavities filled.
+
+    Cavities are filled before bridges are cut, or the scalp, thin and parted from the brain by
+    dark bone, would go with the bridges.
+    """
+    filled = _without_cavities(bright)
+    opened = ndimage.binary_opening(filled, iterations=round(BRIDGE_MM / MASK_SPACING_MM))
+    pieces, count = ndimage.label(opened if opened.any() else filled)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
     head = pieces == 1 + int(np.argmax(sizes))
     reach = round(GAP_MM / MASK_SPACING_MM)
     padded = np.pad(head, reach)  # closing must not eat the head where the field of view ends
     closed = ndimage.binary_closing(padded, iterations=reach)
-    filled = ndimage.binary_fill_holes(closed)
-    return filled[reach:-reach, reach:-reach, reach:-reach]
+    return _without_cavities(closed)[reach:-reach, reach:-reach, reach:-reach]
+
+
+def _without_cavities(mask: Mask) -> Mask:
+    """Fill what is enclosed in space or within any plane: the neck's cut end opens the skull."""
+    filled = ndimage.binary_fill_holes(mask)
+    plane = ndimage.generate_binary_structure(2, 1)
+    for axis in range(3):
+        filled |= ndimage.binary_fill_holes(mask, np.expand_dims(plane, axis))
+    return filled
 
 
 def _within(
@@ -241,7 +254,7 @@ def _within(
 
 def _between(affine: Affine, grid: Affine) -> tuple[Affine, Affine]:
     """Per axis, the step from one grid voxel to the next and the start, in source voxels."""
-    relative: Affine = np.linalg.solve(affine, grid)
+    relative = np.asarray(np.linalg.solve(affine, grid), dtype=np.float64)
     return np.diag(relative)[:3].copy(), relative[:3, 3].copy()
 
 
