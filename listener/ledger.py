@@ -11,9 +11,9 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -168,6 +168,7 @@ jobs = Table(
     Column("holder", String(255)),
     Column("attempts", Integer, nullable=False, default=0),
     Column("retriable", Boolean, nullable=False, default=False),
+    Column("lineage", JSON),
     Column("seconds", JSON),
     Column("summary", JSON),
     Index("jobs_by_state", "state"),
@@ -328,11 +329,33 @@ class Predecessor:
     """What must be known of an earlier job to name its result."""
 
     job_id: str
-    digest: str
-    weights_sha256: str
-    bundle_version: str
+    lineage: Mapping[str, Any]
+    """What its result UIDs derive from, as it was kept."""
     refused: bool
     """Whether its result was a refusal rather than a report."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker makes of a job.
+
+    Attributes:
+        state: REPORTED, REFUSED or FAILED.
+        reason: of a refusal or failure, in words.
+        found: result objects, on stable storage already.
+        lineage: what the result UIDs derive from.
+        seconds: where the time went.
+        summary: plain values for people, such as the probability; no patient data.
+        retriable: whether an operator may run the same input again.
+    """
+
+    state: str
+    reason: str | None = None
+    found: Sequence[Result] = ()
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    retriable: bool = False
 
 
 @dataclass(frozen=True)
@@ -731,13 +754,23 @@ class Ledger:
     # Work
 
     @contextmanager
-    def lease(self, job_id: str, holder: str, seconds: float) -> Iterator[Lease | None]:
+    def lease(
+        self, job_id: str, holder: str, seconds: float, able: Collection[str]
+    ) -> Iterator[Lease | None]:
         """Lend a job to one holder, as long as its heart beats.
 
-        Yields None when there is nothing to do: the job is done or lent to another. A
-        holder that leaves without `keep` gives the job back, and the reason is kept.
+        Args:
+            job_id: the job.
+            holder: who asks, for people to read.
+            seconds: how long the lease lasts without a heartbeat.
+            able: digests of the weights that the holder has.
+
+        Yields:
+            The lease, or None when there is nothing to do: the job is done, lent to another,
+            waits for its predecessor, or needs other weights. A holder that leaves without
+            `keep` gives the job back, and the reason is kept.
         """
-        job = self._lend(job_id, holder, seconds)
+        job = self._lend(job_id, holder, seconds, able)
         if job is None:
             yield None
             return
@@ -751,10 +784,10 @@ class Ledger:
         lease.end()
         self._return(job, "its worker left without an answer")
 
-    def _lend(self, job_id: str, holder: str, seconds: float) -> Job | None:
+    def _lend(self, job_id: str, holder: str, seconds: float, able: Collection[str]) -> Job | None:
         now = self._clock()
         lease = str(uuid.uuid4())
-        this = jobs.c.job_id == job_id
+        this = and_(jobs.c.job_id == job_id, jobs.c.weights_sha256.in_(able))
         with self._engine.begin() as connection:
             if connection.scalar(
                 select(exists().where(this, jobs.c.state == "RUNNING", jobs.c.lease_until < now))
@@ -813,57 +846,38 @@ class Ledger:
             )
         return bool(beat.rowcount)
 
-    def keep(
-        self,
-        job: Job,
-        state: str,
-        reason: str | None,
-        found: Sequence[Result],
-        seconds: Mapping[str, float],
-        summary: Mapping[str, Any],
-        retriable: bool = False,
-    ) -> None:
+    def keep(self, job: Job, answer: Answer) -> None:
         """Keep what the holder of a lease found, and only what it found.
-
-        Args:
-            job: as it was lent.
-            state: REPORTED, REFUSED or FAILED.
-            reason: of a refusal or failure.
-            found: result objects, on stable storage already.
-            seconds: where the time went.
-            summary: plain values for people, e.g. the probability; no patient data.
-            retriable: whether an operator may run the same input again.
 
         Raises:
             LeaseLost: the job was lent to somebody else meanwhile. Nothing is kept.
         """
         mine = and_(jobs.c.job_id == job.job_id, jobs.c.lease == job.lease)
-        instance_state, why = {
-            "REPORTED": ("used", f"used by {job.analysis} in job {job.job_id}"),
-            "REFUSED": ("refused", reason),
-        }.get(state, ("waiting", reason))
         with self._engine.begin() as connection:
             if not _move(
                 connection,
                 jobs,
                 mine,
-                state,
-                reason=reason,
+                answer.state,
+                reason=answer.reason,
                 finished_at=self._clock(),
                 lease=None,
                 lease_until=None,
-                seconds=dict(seconds),
-                summary=dict(summary),
-                retriable=retriable,
+                lineage=dict(answer.lineage),
+                seconds=dict(answer.seconds),
+                summary=dict(answer.summary),
+                retriable=answer.retriable,
             ):
                 raise LeaseLost(job.job_id)
-            for result in found:
-                connection.execute(
-                    self._insert_or_ignore(results).values(**_result_row(job, result))
-                )
-            if instance_state != "waiting":
-                _set_inputs(connection, job.job_id, instance_state, why)
-            self._note(connection, job.study_uid, f"job {state.lower()}", reason or job.job_id)
+            for result in answer.found:
+                row = _result_row(job, result)
+                connection.execute(self._insert_or_ignore(results).values(**row))
+            if answer.state == "REPORTED":
+                _set_inputs(connection, job.job_id, "used", f"{job.analysis} job {job.job_id}")
+            if answer.state == "REFUSED":
+                _set_inputs(connection, job.job_id, "refused", answer.reason)
+            what = f"job {answer.state.lower()}"
+            self._note(connection, job.study_uid, what, answer.reason or job.job_id)
 
     def _return(self, job: Job, reason: str) -> None:
         """Give a job back if its lease is still ours: after `keep` it is not."""
@@ -1217,13 +1231,8 @@ def _predecessor(connection: Connection, job: Row[Any]) -> Predecessor | None:
     again = before.job_id == job.job_id
     if not again and before.state not in ("REPORTED", "REFUSED"):
         return _predecessor(connection, before)
-    return Predecessor(
-        before.job_id,
-        before.digest,
-        before.weights_sha256,
-        before.bundle_version,
-        refused=again or before.state == "REFUSED",
-    )
+    refused = again or before.state == "REFUSED"
+    return Predecessor(before.job_id, before.lineage, refused)
 
 
 def _alternatives(connection: Connection, sop_uid: str) -> tuple[Result, ...]:

@@ -179,10 +179,10 @@ def refuse_unknown_names(
         )
 
 
-def explain_invalid(error: ValidationError) -> BadSettings:
+def explain_invalid(error: ValidationError, prefix: str = PREFIX) -> BadSettings:
     """Turn pydantic's report into one line per setting, without the values."""
     lines = [
-        f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}"
+        f"{prefix}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}"
         if item["loc"]
         else item["msg"].removeprefix("Value error, ")
         for item in error.errors(include_url=False, include_input=False)

@@ -14,6 +14,7 @@ from listener.ledger import (
     HOPELESS_ATTEMPTS,
     OWN_RESULT,
     TRANSITIONS,
+    Answer,
     BundleRow,
     Gathering,
     Instance,
@@ -27,6 +28,7 @@ from listener.series import InstanceKey
 from listener.spool import Arrival, Held
 
 BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
+ABLE = {BUNDLE.weights_sha256}
 
 
 class Clock:
@@ -98,9 +100,9 @@ def a_report(job_id: str, sop: str = "2.25.1", phase: int = 1, **changes: Any) -
 
 
 def report(ledger: Ledger, job_id: str, *found: Result) -> None:
-    with ledger.lease(job_id, "worker", 60) as lease:
+    with ledger.lease(job_id, "worker", 60, ABLE) as lease:
         assert lease is not None
-        ledger.keep(lease.job, "REPORTED", None, found or [a_report(job_id)], {}, {})
+        ledger.keep(lease.job, Answer("REPORTED", found=found or [a_report(job_id)]))
 
 
 def test_every_state_that_can_be_reached_is_in_the_table() -> None:
@@ -171,7 +173,7 @@ def test_a_new_revision_names_the_answer_that_it_replaces(ledger: Ledger) -> Non
     report(ledger, first)
     second = queue_a_job(ledger, "1.1.2")
 
-    with ledger.lease(second, "worker", 60) as lease:
+    with ledger.lease(second, "worker", 60, ABLE) as lease:
         assert lease is not None
         assert lease.job.predecessor is not None
         assert lease.job.predecessor.job_id == first
@@ -180,41 +182,51 @@ def test_a_new_revision_names_the_answer_that_it_replaces(ledger: Ledger) -> Non
 
 def test_a_new_revision_waits_for_the_answer_that_it_must_name(ledger: Ledger) -> None:
     first = queue_a_job(ledger)
-    with ledger.lease(first, "worker", 60) as running:
+    with ledger.lease(first, "worker", 60, ABLE) as running:
         assert running is not None
         second = queue_a_job(ledger, "1.1.2")
-        with ledger.lease(second, "other worker", 60) as lease:
+        with ledger.lease(second, "other worker", 60, ABLE) as lease:
             assert lease is None
-        ledger.keep(running.job, "REFUSED", "too few slices", [], {}, {})
+        ledger.keep(running.job, Answer("REFUSED", "too few slices", lineage={"digest": "d"}))
 
-    with ledger.lease(second, "other worker", 60) as lease:
+    with ledger.lease(second, "other worker", 60, ABLE) as lease:
         assert lease is not None
         assert lease.job.predecessor is not None
         assert lease.job.predecessor.refused
+        assert lease.job.predecessor.lineage == {"digest": "d"}
 
 
 def test_a_job_is_lent_to_one_worker_at_a_time(ledger: Ledger) -> None:
     job_id = queue_a_job(ledger)
-    with ledger.lease(job_id, "a", 60) as first, ledger.lease(job_id, "b", 60) as second:
+    with (
+        ledger.lease(job_id, "a", 60, ABLE) as first,
+        ledger.lease(job_id, "b", 60, ABLE) as second,
+    ):
         assert first is not None
         assert second is None
+
+
+def test_a_job_is_not_lent_to_a_worker_that_lacks_its_weights(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    with ledger.lease(job_id, "worker", 60, able={"b" * 64}) as lease:
+        assert lease is None
 
 
 def test_a_job_whose_worker_died_is_queued_again_and_may_be_lent_anew(
     ledger: Ledger, clock: Clock
 ) -> None:
     job_id = queue_a_job(ledger)
-    dead = ledger._lend(job_id, "dead", 60)
+    dead = ledger._lend(job_id, "dead", 60, ABLE)
     assert dead is not None
     assert ledger.reclaim() == []
 
     clock.now += 61
     assert ledger.reclaim() == [job_id]
-    with ledger.lease(job_id, "alive", 60) as lease:
+    with ledger.lease(job_id, "alive", 60, ABLE) as lease:
         assert lease is not None
         assert lease.job.attempts == 2
         with pytest.raises(LeaseLost):
-            ledger.keep(dead, "REPORTED", None, [a_report(job_id)], {}, {})
+            ledger.keep(dead, Answer("REPORTED", found=[a_report(job_id)]))
     assert ledger.results_of(job_id) == []
 
 
@@ -222,7 +234,7 @@ def test_a_lease_that_was_lost_says_so_before_anything_is_kept(
     ledger: Ledger, clock: Clock
 ) -> None:
     job_id = queue_a_job(ledger)
-    with ledger.lease(job_id, "slow", 0.2) as lease:
+    with ledger.lease(job_id, "slow", 0.2, ABLE) as lease:
         assert lease is not None
         lease.check()
         clock.now += 1
@@ -235,7 +247,7 @@ def test_a_lease_that_was_lost_says_so_before_anything_is_kept(
 
 def test_a_heart_that_beats_keeps_the_job(ledger: Ledger, clock: Clock) -> None:
     job_id = queue_a_job(ledger)
-    with ledger.lease(job_id, "steady", 0.2) as lease:
+    with ledger.lease(job_id, "steady", 0.2, ABLE) as lease:
         assert lease is not None
         for _ in range(5):
             clock.now += 0.15
@@ -245,7 +257,7 @@ def test_a_heart_that_beats_keeps_the_job(ledger: Ledger, clock: Clock) -> None:
 
 def test_a_worker_that_fails_gives_the_job_back(ledger: Ledger) -> None:
     job_id = queue_a_job(ledger)
-    with pytest.raises(ZeroDivisionError), ledger.lease(job_id, "worker", 60):
+    with pytest.raises(ZeroDivisionError), ledger.lease(job_id, "worker", 60, ABLE):
         raise ZeroDivisionError
 
     assert [job.job_id for job in ledger.queued()] == [job_id]
@@ -259,7 +271,7 @@ def test_a_job_that_kills_every_worker_fails_until_an_operator_retries_it(
 ) -> None:
     job_id = queue_a_job(ledger)
     for _ in range(HOPELESS_ATTEMPTS):
-        assert ledger._lend(job_id, "doomed", 60) is not None
+        assert ledger._lend(job_id, "doomed", 60, ABLE) is not None
         clock.now += 61
         ledger.reclaim()
 
@@ -276,9 +288,9 @@ def test_the_inputs_of_a_reported_job_were_used_and_of_a_refused_one_refused(
     assert ledger.counts()["instances"] == {"used": 1}
 
     second = queue_a_job(ledger, "1.1.2")
-    with ledger.lease(second, "worker", 60) as lease:
+    with ledger.lease(second, "worker", 60, ABLE) as lease:
         assert lease is not None
-        ledger.keep(lease.job, "REFUSED", "uneven slices", [], {}, {})
+        ledger.keep(lease.job, Answer("REFUSED", "uneven slices"))
     assert ledger.counts()["instances"] == {"used": 1, "refused": 1}
 
 
