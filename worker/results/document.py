@@ -1,0 +1,88 @@
+"""A Structured Report document around a content tree (PS3.3 C.17).
+
+The content trees come from highdicom's templates; the document around them is written here, since
+highdicom's own takes its dates from the clock.
+"""
+
+from collections.abc import Sequence
+
+from highdicom import ContributingEquipment
+from highdicom.sr import CodedConcept, LanguageOfContentItemAndDescendants
+from highdicom.sr.utils import collect_evidence
+from pydicom.dataset import Dataset
+
+from worker.results.letterhead import Letterhead
+from worker.results.outcome import Predecessor
+from worker.results.terms import COUNTERPART, KINDS, LANGUAGE, Kind
+
+
+def document(
+    letterhead: Letterhead, kind: Kind, root: Dataset, evidence: Sequence[Dataset]
+) -> Dataset:
+    """Write a content tree down as a document of one kind.
+
+    Args:
+        letterhead: patient, study, series, origin.
+        kind: of document; it decides the SOP class and the UIDs.
+        root: the container at the root of the content tree.
+        evidence: instances of the study that the content rests on, by their four UIDs.
+    """
+    report = letterhead.instance(kind)
+    report.Modality = "SR"
+    report.ReferencedPerformedProcedureStepSequence = []
+    report.CompletionFlag = "COMPLETE"
+    report.VerificationFlag = "UNVERIFIED"  # only a person verifies
+    report.PreliminaryFlag = "PRELIMINARY"
+    report.PerformedProcedureCodeSequence = []
+    _refer(report, root, evidence)
+    if (before := letterhead.outcome.predecessor) is not None:
+        judged = COUNTERPART[kind] if before.judged != _is_result(kind) else kind
+        report.PredecessorDocumentsSequence = [_reference(before, judged)]
+    report.ContributingEquipmentSequence.append(_library(letterhead))
+    for element in separated(root):
+        report.add(element)
+    return report
+
+
+def separated(container: Dataset) -> Dataset:
+    """Mark every container of a tree as a list of items: viewers run CONTINUOUS ones together."""
+    if container.ValueType == "CONTAINER":
+        container.ContinuityOfContent = "SEPARATE"
+    for item in container.get("ContentSequence", []):
+        separated(item)
+    return container
+
+
+def english() -> LanguageOfContentItemAndDescendants:
+    """The language of every document (TID 1204)."""
+    return LanguageOfContentItemAndDescendants(CodedConcept.from_code(LANGUAGE))
+
+
+def _refer(report: Dataset, root: Dataset, evidence: Sequence[Dataset]) -> None:
+    same_study, other_studies = collect_evidence(evidence, root, report.StudyInstanceUID)
+    if same_study:
+        report.CurrentRequestedProcedureEvidenceSequence = same_study
+    if other_studies:
+        report.PertinentOtherEvidenceSequence = other_studies
+
+
+def _is_result(kind: Kind) -> bool:
+    return kind in (Kind.REPORT, Kind.REPORT_ENHANCED, Kind.SUMMARY)
+
+
+def _reference(before: Predecessor, kind: Kind) -> Dataset:
+    """Name one document of an earlier outcome (PS3.3 table C.17-3)."""
+    instance, series, study = Dataset(), Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = KINDS[kind].sop_class
+    instance.ReferencedSOPInstanceUID = before.lineage.uid(kind)
+    series.SeriesInstanceUID = before.lineage.series_uid(kind)
+    series.ReferencedSOPSequence = [instance]
+    study.StudyInstanceUID = before.lineage.study_uid
+    study.ReferencedSeriesSequence = [series]
+    return study
+
+
+def _library(letterhead: Letterhead) -> Dataset:
+    item = ContributingEquipment.for_highdicom()
+    item.ContributionDateTime = letterhead.datetime
+    return item

@@ -1,0 +1,100 @@
+"""What a job ended with, before it is written down as DICOM objects."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from worker.bundle import Bundle
+from worker.ensemble import Prediction
+from worker.occlusion import OcclusionMap
+from worker.quality import UnusableStudy
+from worker.results.terms import ANALYSES, KINDS, PROCESSING_ALGORITHM, AnalysisTerms, Kind
+from worker.results.uids import Lineage
+from worker.volume import Volume
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The outcome that this one replaces.
+
+    Attributes:
+        lineage: of its objects.
+        judged: whether it was a result; otherwise it was a refusal.
+    """
+
+    lineage: Lineage
+    judged: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a site may choose about its result objects.
+
+    Attributes:
+        series_base: series numbers begin after it; None for that of the analysis.
+        algorithm_purpose: code under which the model is listed as contributing equipment;
+            (109102, DCM) where an archive refuses the one that IHE AIR asks for.
+    """
+
+    series_base: int | None = None
+    algorithm_purpose: Code = PROCESSING_ALGORITHM
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What both ends of a job share.
+
+    Attributes:
+        lineage: gives every object its UIDs.
+        created: the time that the objects bear, from the ledger; with its offset from UTC.
+        sources: headers of the instances looked at, without pixels; at least one.
+        predecessor: the outcome that this one replaces.
+
+    Raises:
+        ValueError: there is no source, the time has no offset, or nobody named the analysis.
+    """
+
+    lineage: Lineage
+    created: datetime
+    sources: tuple[Dataset, ...]
+    predecessor: Predecessor | None = field(default=None, kw_only=True)
+    options: Options = field(default=Options(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("no source instance: a result needs a study to belong to")
+        if self.created.tzinfo is None:
+            raise ValueError("the time of creation has no offset from UTC: give it a time zone")
+        if self.lineage.analysis not in ANALYSES:
+            raise ValueError(
+                f"no terms for the analysis {self.lineage.analysis!r}; known: {', '.join(ANALYSES)}"
+            )
+
+    @property
+    def terms(self) -> AnalysisTerms:
+        """What the analysis and its objects are called."""
+        return ANALYSES[self.lineage.analysis]
+
+    def series_number(self, kind: Kind) -> int:
+        """Of the series that holds the objects of one kind."""
+        base = self.options.series_base
+        return KINDS[kind].number + (self.terms.series_base if base is None else base)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged(Outcome):
+    """The study was judged."""
+
+    volume: Volume
+    bundle: Bundle
+    prediction: Prediction
+    map: OcclusionMap
+
+
+@dataclass(frozen=True, eq=False)
+class NotJudged(Outcome):
+    """The study could not be judged, and this is why."""
+
+    refusal: UnusableStudy

@@ -1,0 +1,169 @@
+"""The overlay series: one colour Secondary Capture per source slice, where the slice is.
+
+Secondary Capture is outside of IHE AIR and the one thing that every viewer shows. Each image has
+the frame of reference, position, orientation and spacing of its source slice, of the frame where
+the source is multi-frame, so that viewers scroll both together.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.valuerep import format_number_as_ds
+
+from worker.results import picture, terms
+from worker.results.header import copied
+from worker.results.letterhead import Letterhead, coded
+from worker.results.outcome import Judged
+from worker.results.picture import Bytes, Colours
+from worker.results.terms import Kind
+from worker.volume import Slice
+
+SHARED_WITH_SOURCE: Final = (
+    "PatientPosition",
+    "FrameOfReferenceUID",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+# PS3.3 C.7.6.1.1.1: LPS axis -> letter towards its positive and its negative end.
+DIRECTIONS: Final = (("L", "R"), ("P", "A"), ("H", "F"))
+# About 6 degrees: a smaller tilt is not worth a letter.
+LEAST_COSINE: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The two layers of one overlay image as PNG files, for the console; without margins.
+
+    Attributes:
+        anatomy: 8-bit grey.
+        heat: RGBA, transparent where blanking changed nothing.
+        pixel_mm: height and width of a pixel, to show it undistorted.
+    """
+
+    anatomy: bytes
+    heat: bytes
+    pixel_mm: tuple[float, float]
+
+
+def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, Layers]]:
+    """Each slice of the volume in turn, as an image with margins and as bare layers."""
+    window = picture.window(judged.volume.planes)
+    colours = Colours(picture.rounded_up(float(np.abs(judged.map.delta).max(initial=0.0))))
+    first = judged.volume.slices[0]
+    frame = picture.frame(first.rows, first.columns, colours, judged.bundle.statement)
+    series_of = {each.SOPInstanceUID: each.SeriesInstanceUID for each in judged.sources}
+    for index, (source, plane) in enumerate(
+        zip(judged.volume.slices, judged.volume.planes, strict=True)
+    ):
+        grey = window.grey(plane)
+        heat = colours.rgba(judged.map.sample(pixel_centres(source)))
+        image = letterhead.instance(Kind.OVERLAY, index)
+        _put_series(image, letterhead, judged)
+        _put_place(image, source)
+        _put_origin(image, source, series_of[source.sop_uid], letterhead)
+        _put_pixels(image, frame.around(picture.blend(grey, heat)))
+        pixel_mm = (source.row_spacing, source.column_spacing)
+        yield image, Layers(picture.png(grey), picture.png(heat), pixel_mm)
+
+
+def pixel_centres(source: Slice) -> NDArray[np.float64]:
+    """Where the pixels of a slice lie: (rows, columns, 3) in RAS mm."""
+    affine = source.pixel_to_ras()
+    rows = np.arange(source.rows)[:, None, None] * affine[:3, 1]
+    columns = np.arange(source.columns)[None, :, None] * affine[:3, 0]
+    centres: NDArray[np.float64] = rows + columns + affine[:3, 3]
+    return centres
+
+
+def patient_orientation(row: NDArray[np.float64], column: NDArray[np.float64]) -> list[str]:
+    """Letters for the directions in which column and row index grow (PS3.3 C.7.6.1.1.1).
+
+    Args:
+        row: (3,) LPS direction cosines in which the column index grows.
+        column: (3,) likewise for the row index.
+
+    >>> patient_orientation(np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.3, -0.954]))
+    ['P', 'FP']
+    """
+    return [_letters(row), _letters(column)]
+
+
+def _letters(direction: NDArray[np.float64]) -> str:
+    strongest_first = np.argsort(-np.abs(direction), kind="stable")
+    return "".join(
+        DIRECTIONS[axis][int(direction[axis] < 0)]
+        for axis in strongest_first
+        if abs(direction[axis]) > LEAST_COSINE
+    )
+
+
+def _put_series(image: Dataset, letterhead: Letterhead, judged: Judged) -> None:
+    """General Series, Frame of Reference and SC Equipment modules."""
+    image.Modality = "OT"
+    image.BodyPartExamined = judged.terms.body_part  # Laterality would be required without it
+    image.ConversionType = "WSD"
+    image.update(copied(letterhead.header, SHARED_WITH_SOURCE))
+    if "FrameOfReferenceUID" in image:
+        image.PositionReferenceIndicator = letterhead.header.get("PositionReferenceIndicator", "")
+
+
+def _put_place(image: Dataset, source: Slice) -> None:
+    """Image Plane module (PS3.3 C.7.6.2): that of the source slice."""
+    image.PatientOrientation = patient_orientation(source.row, source.column)
+    image.ImagePositionPatient = _decimals(*source.position)
+    image.ImageOrientationPatient = _decimals(*source.row, *source.column)
+    image.PixelSpacing = _decimals(source.row_spacing, source.column_spacing)
+    image.SliceThickness = _decimals(source.thickness_mm)[0] if source.thickness_mm else None
+
+
+def _decimals(*values: float) -> list[str]:
+    return [format_number_as_ds(float(value)) for value in values]
+
+
+def _put_origin(image: Dataset, source: Slice, series_uid: str, letterhead: Letterhead) -> None:
+    """General Image, SC Image and Common Instance Reference modules: made how, and from what."""
+    image.ImageType = ["DERIVED", "SECONDARY", "OCCLUSION"]
+    image.DerivationDescription = (
+        "Occlusion map over the source image: change of the log odds of the finding where a "
+        "region is blanked; warm supports the finding, cool speaks against it"
+    )
+    image.DateOfSecondaryCapture, image.TimeOfSecondaryCapture = letterhead.date, letterhead.time
+    image.BurnedInAnnotation = "NO"  # PS3.3 C.7.6.1: nothing that identifies the patient
+    image.RecognizableVisualFeatures = "YES"  # sagittal heads show the face
+    image.SourceImageSequence = [_source_image(source)]
+    series = Dataset()
+    series.SeriesInstanceUID = series_uid
+    series.ReferencedInstanceSequence = [_reference(source)]
+    image.ReferencedSeriesSequence = [series]
+
+
+def _source_image(source: Slice) -> Dataset:
+    item = _reference(source)
+    if source.frame is not None:
+        item.ReferencedFrameNumber = source.frame
+    item.PurposeOfReferenceCodeSequence = [coded(terms.SOURCE_IMAGE)]
+    return item
+
+
+def _reference(source: Slice) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = source.sop_class_uid
+    item.ReferencedSOPInstanceUID = source.sop_uid
+    return item
+
+
+def _put_pixels(image: Dataset, rgb: Bytes) -> None:
+    """Image Pixel module (PS3.3 C.7.6.3)."""
+    image.SamplesPerPixel = 3
+    image.PhotometricInterpretation = "RGB"
+    image.PlanarConfiguration = 0
+    image.Rows, image.Columns = rgb.shape[:2]
+    image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+    image.PixelRepresentation = 0
+    image["PixelData"] = DataElement("PixelData", "OB", rgb.tobytes() + b"\0" * (rgb.size % 2))

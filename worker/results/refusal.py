@@ -1,0 +1,72 @@
+"""The refusal pair: a coded reason for machines, and in plain words for people (R13)."""
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    FindingSite,
+    MeasurementsAndQualitativeEvaluations,
+    QualitativeEvaluation,
+    SourceImageForMeasurementGroup,
+)
+from pydicom.dataset import Dataset
+
+from worker.results import terms
+from worker.results.document import document
+from worker.results.letterhead import Letterhead, software_version
+from worker.results.outcome import NotJudged
+from worker.results.report import RESEARCH_USE_ONLY, tracking, tree
+from worker.results.summary import CAUTION, inputs, replacement, text
+from worker.results.terms import Kind
+
+
+def refusal(letterhead: Letterhead, kind: Kind, refused: NotJudged) -> Dataset:
+    """The measurement report of a study that was not judged: no number, a coded reason.
+
+    Args:
+        letterhead: patient, study, series, origin.
+        kind: REFUSAL or REFUSAL_ENHANCED: the same content in two SOP classes.
+        refused: why.
+    """
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking(refused),
+        algorithm_id=AlgorithmIdentification(
+            name=f"{terms.PRODUCT} check of the input",
+            version=software_version(),
+            parameters=[RESEARCH_USE_ONLY],
+        ),
+        finding_sites=[FindingSite(anatomic_location=refused.terms.site)],
+        qualitative_evaluations=[
+            QualitativeEvaluation(refused.terms.finding, terms.UNDETERMINED),
+            QualitativeEvaluation(terms.NOT_ANALYSED, terms.reason_code(refused.refusal.reason)),
+        ],
+        source_images=[
+            SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)
+            for source in refused.sources
+        ],
+    )
+    return document(letterhead, kind, tree(refused, group), refused.sources)
+
+
+def refusal_summary(letterhead: Letterhead, refused: NotJudged) -> Dataset:
+    """The same in words: what was found, what is needed, and that nothing was concluded."""
+    root = text(refused, conclusions(refused), findings(refused))
+    return document(letterhead, Kind.REFUSAL_SUMMARY, root, refused.sources)
+
+
+def conclusions(refused: NotJudged) -> list[str]:
+    """That nothing was concluded, and why."""
+    return [
+        f"{refused.terms.finding.meaning}: not analysed. {refused.refusal.reason.meaning}.",
+        f"Nothing was concluded: {refused.terms.finding_in_prose} is neither suggested nor "
+        "excluded.",
+        CAUTION,
+    ]
+
+
+def findings(refused: NotJudged) -> list[str]:
+    """What was found and what is needed."""
+    return [
+        f"Found: {refused.refusal.found}.",
+        f"Needed: {refused.refusal.needed}.",
+        inputs(refused),
+        *replacement(refused),
+    ]

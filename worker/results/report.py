@@ -1,0 +1,167 @@
+"""SR A: the measurement report for machines (TID 1500), modelled on IHE AIR Rev. 1.3."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    DeviceObserverIdentifyingAttributes,
+    FindingSite,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    QualitativeEvaluation,
+    SourceImageForMeasurementGroup,
+    TrackingIdentifier,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from worker.results import terms
+from worker.results.document import document, english
+from worker.results.letterhead import Letterhead, software_version
+from worker.results.outcome import Judged, Outcome
+from worker.results.terms import Kind
+from worker.volume import Slice
+
+RESEARCH_USE_ONLY = "Research use only. Not for primary diagnosis."
+
+
+def report(
+    letterhead: Letterhead, kind: Kind, judged: Judged, overlay: Sequence[Dataset]
+) -> Dataset:
+    """The measurement report of a judged study.
+
+    Args:
+        letterhead: patient, study, series, origin.
+        kind: REPORT or REPORT_ENHANCED: the same content in two SOP classes.
+        judged: what to report.
+        overlay: the overlay images, named as evidence beside the sources.
+    """
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking(judged),
+        algorithm_id=_algorithm(judged),
+        finding_sites=[FindingSite(anatomic_location=judged.terms.site)],
+        measurements=_measurements(judged),
+        qualitative_evaluations=_evaluations(judged),
+        source_images=_images(judged),
+    )
+    return document(letterhead, kind, tree(judged, group), [*judged.sources, *overlay])
+
+
+def tree(outcome: Outcome, group: MeasurementsAndQualitativeEvaluations) -> Dataset:
+    """The content tree around one group (TID 1500): language, observer, procedure, group."""
+    content = MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=_observer(outcome)),
+        procedure_reported=terms.PROCEDURE,
+        imaging_measurements=[group],
+        title=codes.DCM.ImagingMeasurementReport,
+        language_of_content_item_and_descendants=english(),
+    )
+    root: Dataset = content[0]
+    return root
+
+
+def tracking(outcome: Outcome) -> TrackingIdentifier:
+    """What is tracked from report to report: the finding in this study."""
+    return TrackingIdentifier(uid=outcome.lineage.tracking_uid, identifier=outcome.terms.tracking)
+
+
+def _observer(outcome: Outcome) -> ObserverContext:
+    return ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+            uid=outcome.lineage.station_uid,
+            name=terms.PRODUCT,
+            manufacturer_name=terms.MANUFACTURER,
+            model_name=f"{terms.PRODUCT} {software_version()}",
+            serial_number=outcome.lineage.site,
+        ),
+    )
+
+
+def _algorithm(judged: Judged) -> AlgorithmIdentification:
+    return AlgorithmIdentification(
+        name=judged.bundle.name,
+        version=judged.bundle.version,
+        parameters=parameters(judged),
+        family=terms.ARTIFICIAL_INTELLIGENCE,
+    )
+
+
+def parameters(judged: Judged) -> list[str]:
+    """How the model was run, one sentence each."""
+    bundle = judged.bundle
+    sentences = [
+        f"Ensemble of {len(judged.prediction.members)} members, mean of calibrated probabilities",
+        f"Thresholds: suggested from {100 * bundle.threshold_high:.1f} %, "
+        f"not suggested below {100 * bundle.threshold_low:.1f} %",
+        f"Out-of-distribution limit: percentile {bundle.ood_limit:.1f} of the reference cohort",
+        f"Weights sha256: {judged.lineage.weights_sha256}",
+        f"Intended input: {bundle.intended_input}",
+        _map_parameters(judged),
+        RESEARCH_USE_ONLY,
+    ]
+    return sentences + [bundle.statement] * bool(bundle.statement)
+
+
+def _map_parameters(judged: Judged) -> str:
+    found = judged.map
+    error = (
+        "every position recomputed in full"
+        if found.error is None
+        else f"largest difference from full recomputation {found.error:.2g} (log odds)"
+    )
+    return (
+        f"Occlusion map: mode {found.mode}, patch {_by(found.patch)}, stride {_by(found.stride)} "
+        f"voxels of {_by(judged.bundle.recipe.spacing_mm)} mm, {found.positions} positions of "
+        f"which {found.computed} hold anatomy; {error}"
+    )
+
+
+def _by(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
+
+
+def _measurements(judged: Judged) -> list[Measurement]:
+    prediction = judged.prediction
+    return [
+        _percentage(terms.PROBABILITY, 100 * prediction.probability),
+        _percentage(judged.terms.disagreement, 100 * prediction.disagreement),
+        _percentage(judged.terms.unusualness, prediction.ood_percentile),
+    ]
+
+
+def _percentage(name: Code, value: float) -> Measurement:
+    return Measurement(name=name, value=round(value, 1), unit=terms.PERCENT)
+
+
+def _evaluations(judged: Judged) -> list[QualitativeEvaluation]:
+    labels = terms.LABEL_SETS[judged.prediction.conformal]
+    return [
+        QualitativeEvaluation(judged.terms.finding, terms.BANDS[judged.prediction.band]),
+        QualitativeEvaluation(judged.terms.label_set, labels),
+    ]
+
+
+def _images(judged: Judged) -> list[SourceImageForMeasurementGroup]:
+    """Every image used, once; frames are named only where not all of an instance were used."""
+    slices: dict[str, list[Slice]] = defaultdict(list)
+    for each in judged.volume.slices:
+        slices[each.sop_uid].append(each)
+    frames = {each.SOPInstanceUID: int(each.get("NumberOfFrames") or 1) for each in judged.sources}
+    return [
+        SourceImageForMeasurementGroup(
+            referenced_sop_class_uid=used[0].sop_class_uid,
+            referenced_sop_instance_uid=sop_uid,
+            referenced_frame_numbers=_frames(used) if len(used) < frames[sop_uid] else None,
+        )
+        for sop_uid, used in slices.items()
+    ]
+
+
+def _frames(used: Sequence[Slice]) -> list[int]:
+    return sorted(each.frame for each in used if each.frame is not None)

@@ -1,0 +1,120 @@
+"""The result objects of one outcome, in the order of delivery, and their bytes."""
+
+import io
+from dataclasses import dataclass
+
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset
+
+from worker.results.header import UTF_8, fits_its_charset
+from worker.results.letterhead import letterhead
+from worker.results.outcome import Judged, NotJudged, Options, Predecessor
+from worker.results.overlay import Layers, overlay
+from worker.results.refusal import refusal, refusal_summary
+from worker.results.report import report
+from worker.results.summary import summary
+from worker.results.terms import KINDS, Kind, Phase
+
+__all__ = [
+    "Judged",
+    "Kind",
+    "Layers",
+    "NotJudged",
+    "Options",
+    "Phase",
+    "Predecessor",
+    "ResultObject",
+    "encode",
+    "objects",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class ResultObject:
+    """One DICOM instance of a result.
+
+    Attributes:
+        kind: what it is.
+        index: among the objects of its kind, from 0.
+        dataset: with file meta information, to be written by `encode`.
+        layers: of an overlay image, for the console; None otherwise.
+    """
+
+    kind: Kind
+    index: int
+    dataset: Dataset
+    layers: Layers | None = None
+
+    @property
+    def series_uid(self) -> str:
+        """SeriesInstanceUID."""
+        return str(self.dataset.SeriesInstanceUID)
+
+    @property
+    def sop_uid(self) -> str:
+        """SOPInstanceUID."""
+        return str(self.dataset.SOPInstanceUID)
+
+    @property
+    def sop_class_uid(self) -> str:
+        """SOPClassUID."""
+        return str(self.dataset.SOPClassUID)
+
+    @property
+    def phase(self) -> Phase:
+        """When it is delivered: after all objects of lower phases are acknowledged."""
+        return KINDS[self.kind].phase
+
+    @property
+    def alternative_of(self) -> Kind | None:
+        """The kind of which it is another encoding: a destination gets the one it accepts."""
+        return KINDS[self.kind].alternative_of
+
+
+def objects(outcome: Judged | NotJudged) -> list[ResultObject]:
+    """Write an outcome down: overlay, report in two encodings, summary; or the refusal pair.
+
+    The same outcome always gives the same objects, byte for byte.
+    """
+    found = _result(outcome) if isinstance(outcome, Judged) else _refusal(outcome)
+    # Patient and texts may need different character sets: then all objects get the one that
+    # holds everything, since the objects of a study should spell the patient's name alike.
+    if not all(fits_its_charset(each.dataset) for each in found if each.layers is None):
+        for each in found:
+            each.dataset.SpecificCharacterSet = UTF_8
+    return found
+
+
+def encode(dataset: Dataset) -> bytes:
+    """A dataset as a DICOM file (PS3.10), Explicit VR Little Endian."""
+    file = io.BytesIO()
+    dcmwrite(file, dataset, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _result(judged: Judged) -> list[ResultObject]:
+    head = letterhead(judged)
+    images = [
+        ResultObject(Kind.OVERLAY, index, image, layers)
+        for index, (image, layers) in enumerate(overlay(head, judged))
+    ]
+    evidence = [each.dataset for each in images]
+    return [
+        *images,
+        *(
+            ResultObject(kind, 0, report(head, kind, judged, evidence))
+            for kind in (Kind.REPORT, Kind.REPORT_ENHANCED)
+        ),
+        ResultObject(Kind.SUMMARY, 0, summary(head, judged, evidence)),
+    ]
+
+
+def _refusal(refused: NotJudged) -> list[ResultObject]:
+    head = letterhead(refused)
+    return [
+        *(
+            ResultObject(kind, 0, refusal(head, kind, refused))
+            for kind in (Kind.REFUSAL, Kind.REFUSAL_ENHANCED)
+        ),
+        ResultObject(Kind.REFUSAL_SUMMARY, 0, refusal_summary(head, refused)),
+    ]
