@@ -95,7 +95,9 @@ def export(
     for part in ("configs", "docs", "models"):
         (folder / part).mkdir(parents=True)
     for number, fold in enumerate(folds):
-        save_tensors(fold.weights, folder / _fold_file(number))
+        # Kept channels-last for speed; safetensors holds plain order only.
+        plain = {name: tensor.contiguous() for name, tensor in fold.weights.items()}
+        save_tensors(plain, folder / _fold_file(number))
     save_arrays(_references(folds), folder / REFERENCE)
     metadata = _metadata(model, settings, len(folds), operation, metrics, command)
     _write_json(folder / METADATA, metadata)

@@ -78,8 +78,7 @@ def _fold(
     network.eval()
     seen, _ = _judge(network, cohort, train)
     unseen, log_odds = _judge(network, cohort, held_out)
-    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    return Fold(weights, held_out, log_odds, _reference(seen, unseen))
+    return Fold(network.state_dict(), held_out, log_odds, _reference(seen, unseen))
 
 
 def _epochs(

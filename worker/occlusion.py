@@ -110,8 +110,8 @@ class OcclusionMap:
         inverse = np.linalg.inv(self.affine)
         index = ras @ inverse[:3, :3].T + inverse[:3, 3]
         values = ndimage.map_coordinates(
-            self.delta, np.moveaxis(index, -1, 0), order=1, mode="nearest", output=np.float32
-        )
+            self.delta, index.reshape(-1, 3).T, order=1, mode="nearest", output=np.float32
+        ).reshape(index.shape[:-1])
         voxel = index * self.stride + (np.array(self.patch) - 1) / 2
         within = np.all((voxel >= -0.5) & (voxel <= np.array(self.shape) - 0.5), axis=-1)
         return np.where(within, values, np.float32(0))
