@@ -13,7 +13,6 @@ and against it alike.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,8 @@ from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import RLELossless
 
 from listener.series import BROKEN, Header, frame_headers
-from worker.quality import Reason, UnusableStudy
+from worker.preprocess import canonical
+from worker.quality import SAME_POSITION_MM, Reason, UnusableStudy
 
 LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -37,8 +37,6 @@ MAX_BYTES: Final = 2 * 1024**3
 COSINE_TOLERANCE: Final = 0.005
 SPACING_TOLERANCE_MM: Final = 0.001
 ECHO_TOLERANCE_MS: Final = 0.5
-# Positions nearer than this are one position: far below any slice distance, above rounding.
-SAME_POSITION_MM: Final = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +96,19 @@ class Volume:
     slices: tuple[Slice, ...]
     planes: NDArray[np.float32]
 
+    @property
+    def gaps_mm(self) -> NDArray[np.float64]:
+        """(slices - 1,) distance from each slice to the next along the normal, 0 or more."""
+        return np.diff(_depths(self.slices))
+
+    @property
+    def shifts_mm(self) -> NDArray[np.float64]:
+        """(slices - 1,) how far each slice is shifted sideways, within its plane, to the next."""
+        steps = np.diff([piece.position for piece in self.slices], axis=0)
+        along = np.outer(steps @ self.slices[0].normal, self.slices[0].normal)
+        shifts: NDArray[np.float64] = np.linalg.norm(steps - along, axis=1)
+        return shifts
+
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
@@ -133,8 +144,8 @@ def read_volume(paths: Sequence[Path]) -> Volume:
     order = _along_normal([frame.slice for frame in every])
     planes = _planes(datasets, frames, np.argsort(order))
     slices = tuple(every[at].slice for at in order)
-    voxels, affine = _canonical(planes, LPS_TO_RAS @ _planes_to_lps(slices))
-    return Volume(voxels=voxels, affine=affine, slices=slices, planes=planes)
+    voxels, affine = canonical(planes, LPS_TO_RAS @ _planes_to_lps(slices))
+    return Volume(np.ascontiguousarray(voxels), affine, slices, planes)
 
 
 # --- headers ---
@@ -271,25 +282,26 @@ def _refuse_mixtures(frames: Sequence[_Frame]) -> None:
     for words, holds in SHARED:
         if not holds(frames):
             raise _mixed(words)
-    if repeated_positions([frame.slice for frame in frames]):
+    if _overlap([frame.slice for frame in frames]):
         for words, holds in TOLD_APART_BY:
             if not holds(frames):
                 raise _mixed(words)
 
 
-def depths(slices: Sequence[Slice]) -> NDArray[np.float64]:
+def _depths(slices: Sequence[Slice]) -> NDArray[np.float64]:
     """(slices,) mm along the normal of the first slice."""
-    return np.array([piece.position for piece in slices]) @ slices[0].normal
+    depths: NDArray[np.float64] = np.array([piece.position for piece in slices]) @ slices[0].normal
+    return depths
 
 
-def repeated_positions(slices: Sequence[Slice]) -> int:
-    """How many slices lie where another one lies already."""
-    return int(np.count_nonzero(np.diff(np.sort(depths(slices))) < SAME_POSITION_MM))
+def _overlap(slices: Sequence[Slice]) -> bool:
+    """Whether two slices lie at one position."""
+    return bool(np.any(np.diff(np.sort(_depths(slices))) < SAME_POSITION_MM))
 
 
 def _along_normal(slices: Sequence[Slice]) -> list[int]:
     """The order of slices along their normal; at one position by UID, so that it is stable."""
-    depth = depths(slices)
+    depth = _depths(slices)
     return sorted(
         range(len(slices)), key=lambda at: (depth[at], slices[at].sop_uid, slices[at].frame or 0)
     )
@@ -371,26 +383,6 @@ def _planes_to_lps(slices: Sequence[Slice]) -> NDArray[np.float64]:
     affine[:3, 2] = first.row * first.column_spacing
     affine[:3, 3] = first.position
     return affine
-
-
-def _canonical(
-    planes: NDArray[np.float32], affine: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Permute and flip axes so that they run as nearly to R, A, S as they can."""
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    order = max(
-        permutations(range(3)),
-        key=lambda axes: sum(abs(directions[world, axis]) for world, axis in enumerate(axes)),
-    )
-    turned = affine.copy()
-    turned[:3, :3] = affine[:3, order]
-    voxels = planes.transpose(order)
-    for world in range(3):
-        if turned[world, world] < 0:
-            voxels = np.flip(voxels, world)
-            turned[:3, 3] += turned[:3, world] * (voxels.shape[world] - 1)
-            turned[:3, world] *= -1
-    return np.ascontiguousarray(voxels), turned
 
 
 # --- refusals ---
