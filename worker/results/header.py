@@ -21,6 +21,7 @@ from typing import Any, Final
 from pydicom import config
 from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import DataElement, empty_value_for_VR
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
@@ -68,6 +69,7 @@ OPTIONAL: Final = (
     "Occupation",
     "AdditionalPatientHistory",
     "PregnancyStatus",
+    "PatientState",
     "AdmissionID",
     "TimezoneOffsetFromUTC",
 )
@@ -205,7 +207,10 @@ def repair(source: Dataset) -> Dataset:
     with config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote the value
         for keyword in (*PATIENT_AND_STUDY, *SCANNER, *SERIES):
-            _copy(source, header, keyword)
+            if (value := _usable(source, keyword)) is not None:
+                setattr(header, keyword, value)
+            elif keyword in REQUIRED or _is_known_empty(source, keyword):
+                header[keyword] = _empty(keyword)
         charset = _charset(source, header)
     if charset:
         header.SpecificCharacterSet = charset
@@ -226,17 +231,13 @@ def fits_its_charset(dataset: Dataset) -> bool:
     return _fits(dataset, python_encoding[dataset.get("SpecificCharacterSet", "ISO_IR 6")])
 
 
-def _copy(source: Dataset, header: Dataset, keyword: str) -> None:
-    """Copy one attribute as far as it is usable; leave it out, or empty, where it is not."""
+def _usable(source: Dataset, keyword: str) -> Any:
+    """The value of one attribute as a result may carry it; None where there is none."""
     try:
-        value = _mended(keyword, _read(source, keyword))
+        return _mended(keyword, _read(source, keyword))
     except Unusable as why:
         log.info("header of a source image: %s left out: %s", keyword, why)
-        value = None
-    if value is not None:
-        setattr(header, keyword, value)
-    elif keyword in REQUIRED:
-        setattr(header, keyword, "")
+        return None
 
 
 def _read(source: Dataset, keyword: str) -> Any:
@@ -244,6 +245,16 @@ def _read(source: Dataset, keyword: str) -> Any:
         return source.get(keyword)
     except UNREADABLE as error:
         raise Unusable(f"it cannot be read ({type(error).__name__})") from error
+
+
+def _is_known_empty(source: Dataset, keyword: str) -> bool:
+    """Whether the source says that it has no value: patient and study agree in that as well."""
+    return keyword in OPTIONAL and keyword in source and dictionary_VR(keyword) != "SQ"
+
+
+def _empty(keyword: str) -> DataElement:
+    vr = dictionary_VR(keyword)
+    return DataElement(keyword, vr, empty_value_for_VR(vr))
 
 
 def _mended(keyword: str, value: Any) -> Any:
@@ -314,8 +325,9 @@ def _mended_items(keyword: str, items: Sequence) -> list[Dataset] | None:
 def _mended_item(item: Dataset) -> Dataset:
     mended = Dataset()
     for tag in sorted(item.keys()):
-        if not tag.is_private and (keyword := keyword_for_tag(tag)):
-            _copy(item, mended, keyword)
+        keyword = keyword_for_tag(tag)
+        if keyword and (value := _usable(item, keyword)) is not None:
+            setattr(mended, keyword, value)
     return mended
 
 

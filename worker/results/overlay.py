@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
+from scipy import ndimage
 
+from worker.preprocess import head_mask
 from worker.results import picture, terms
 from worker.results.header import copied
 from worker.results.letterhead import Letterhead, coded
 from worker.results.outcome import Judged
 from worker.results.picture import Bytes, Colours
 from worker.results.terms import Kind
-from worker.volume import Slice
+from worker.volume import Slice, Volume
 
 SHARED_WITH_SOURCE: Final = (
     "PatientPosition",
@@ -51,10 +53,38 @@ class Layers:
     pixel_mm: tuple[float, float]
 
 
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The outline outside of which the network sees zeros, so that nothing there can matter.
+
+    Attributes:
+        mask: (x, y, z), 1 inside and 0 outside, at the coarse spacing of `head_mask`.
+        affine: 4 x 4, voxel -> RAS mm.
+    """
+
+    mask: NDArray[np.float32]
+    affine: NDArray[np.float64]
+
+    def share(self, ras: NDArray[np.float64]) -> NDArray[np.float32]:
+        """How far inside points (..., 3) in RAS mm lie: 0 outside, 1 inside, a ramp between."""
+        inverse = np.linalg.inv(self.affine)
+        index = ras @ inverse[:3, :3].T + inverse[:3, 3]
+        share: NDArray[np.float32] = ndimage.map_coordinates(
+            self.mask, np.moveaxis(index, -1, 0), order=1, mode="nearest"
+        )
+        return share
+
+
+def _head(volume: Volume) -> Head:
+    mask, affine = head_mask(volume.voxels, volume.affine)
+    return Head(mask.astype(np.float32), affine)
+
+
 def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, Layers]]:
     """Each slice of the volume in turn, as an image with margins and as bare layers."""
     window = picture.window(judged.volume.planes)
     colours = Colours(picture.rounded_up(float(np.abs(judged.map.delta).max(initial=0.0))))
+    head = _head(judged.volume)
     first = judged.volume.slices[0]
     frame = picture.frame(first.rows, first.columns, colours, judged.bundle.statement)
     series_of = {each.SOPInstanceUID: each.SeriesInstanceUID for each in judged.sources}
@@ -62,7 +92,8 @@ def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, L
         zip(judged.volume.slices, judged.volume.planes, strict=True)
     ):
         grey = window.grey(plane)
-        heat = colours.rgba(judged.map.sample(pixel_centres(source)))
+        centres = pixel_centres(source)
+        heat = colours.rgba(judged.map.sample(centres), head.share(centres))
         image = letterhead.instance(Kind.OVERLAY, index)
         _put_series(image, letterhead, judged)
         _put_place(image, source)

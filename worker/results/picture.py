@@ -100,10 +100,20 @@ class Colours:
 
     largest: float
 
-    def rgba(self, effect: Planes) -> Bytes:
-        """The map alone: (rows, columns, 4), transparent where nothing happened."""
-        colours: Bytes = self._table[self._levels(effect)]
-        return colours
+    def rgba(self, effect: Planes, visible: Planes | None = None) -> Bytes:
+        """The map alone, transparent where nothing happened.
+
+        Args:
+            effect: (...) in log odds.
+            visible: (...) share of the opacity to keep, 0..1; all of it if absent.
+
+        Returns:
+            (..., 4).
+        """
+        coloured: Bytes = self._table[self._levels(effect)]
+        if visible is not None:
+            coloured[..., 3] = np.rint(coloured[..., 3] * visible)
+        return coloured
 
     def _levels(self, effect: Planes) -> NDArray[np.intp]:
         share = effect / self.largest if self.largest else np.zeros_like(effect)
@@ -117,7 +127,8 @@ class Colours:
         colour = np.where(share[:, None] > 0, warm, cool)
         visible = np.clip((np.abs(share) - FAINTEST) / (1 - FAINTEST), 0, 1)
         alpha = 255 * OPAQUE * visible**0.6
-        return np.rint(np.column_stack([colour, alpha])).astype(np.uint8)
+        table: Bytes = np.rint(np.column_stack([colour, alpha])).astype(np.uint8)
+        return table
 
 
 def _ramp(stops: Stops, at: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -226,13 +237,13 @@ class _Bar:
     @property
     def least_height(self) -> int:
         """Room for the bar itself, what stands above and below it, and the unit."""
-        return (LEAST_BAR_LINES + 2 + len(UNIT) + 1) * self.text.line
+        return (LEAST_BAR_LINES + 5 + len(UNIT)) * self.text.line
 
     def draw(self, canvas: Image.Image, height: int) -> None:
         """Draw the bar and its legend over the height of the picture."""
         line = self.text.line
-        top = line // 2 + line
-        bottom = height - (2 + len(UNIT)) * line
+        top = 2 * line
+        bottom = height - (2 + len(UNIT)) * line - line // 2
         share = np.linspace(1, -1, bottom - top, dtype=np.float32)
         shades = blend(
             np.full((bottom - top, self.thickness), BAR_GREY, np.uint8),
@@ -242,6 +253,6 @@ class _Bar:
         beside = self.left + self.thickness + line // 3
         for text, place in zip(self.ticks, (top, (top + bottom) // 2, bottom), strict=True):
             self.text.write(canvas, beside, place - line // 2, [text], TEXT_GREY)
-        self.text.write(canvas, self.left, top - line - line // 4, [SUPPORTS], WARM[1][1])
-        self.text.write(canvas, self.left, bottom + line // 4, [AGAINST], COOL[1][1])
-        self.text.write(canvas, self.left, bottom + line * 3 // 2, UNIT, TEXT_GREY)
+        self.text.write(canvas, self.left, top - line * 3 // 2, [SUPPORTS], WARM[1][1])
+        self.text.write(canvas, self.left, bottom + line // 2, [AGAINST], COOL[1][1])
+        self.text.write(canvas, self.left, bottom + 2 * line, UNIT, TEXT_GREY)
