@@ -351,7 +351,7 @@ def is_mr_image(facts: SeriesFacts) -> bool:
 
 
 def _grey(facts: SeriesFacts) -> bool:
-    return facts.samples_per_pixel == 1 and facts.photometric in {"MONOCHROME1", "MONOCHROME2"}
+    return facts.samples_per_pixel == 1 and facts.photometric == "MONOCHROME2"
 
 
 def _original(facts: SeriesFacts) -> bool:
@@ -389,7 +389,7 @@ def _covers_head(facts: SeriesFacts) -> bool:
 RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "fistula": (
         Rule("mr", "must", "holds magnetic resonance images", is_mr_image),
-        Rule("grey", "must", "is grey, one sample per pixel", _grey),
+        Rule("grey", "must", "is grey, and bright where the signal is strong", _grey),
         Rule("original", "must", "is original, not derived from other images", _original),
         Rule("magnitude", "must", "shows magnitude, not phase or a field map", _magnitude),
         Rule(

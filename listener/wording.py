@@ -57,7 +57,7 @@ OTHER_WEIGHTING_WORDS: Final = _table(
     "stir swi swan venobold swip susceptibility hemo haemo pd pdw dp ciss fiesta trufi bssfp"
     " tof mra mrv angio angiography venography venogram pca qflow cine flow phase fieldmap"
     " b0map b1map spectroscopy svs csi mrs t1rho t1map t1mapping mtr inv1 inv2 uni myelo myelogram"
-    " elastography mre qsm"
+    " elastography mre qsm map maps mapping"
 )
 FAT_SATURATION_WORDS: Final = _table("fs fatsat fatsuppressed spir spair dixon water")
 T1_NAMES: Final = _table("mprage memprage bravo spgr fspgr irspgr vibe thrive 3dtfe")
