@@ -320,7 +320,8 @@ def _planes(
     for at, of_one in enumerate(frames):
         decoded = _stored_values(datasets[at], (len(of_one), *matrix))
         for frame, stored in zip(of_one, decoded, strict=True):
-            planes[next(place)] = stored * np.float64(frame.slope) + frame.intercept
+            with np.errstate(over="ignore"):  # refused below
+                planes[next(place)] = stored * np.float64(frame.slope) + frame.intercept
         datasets[at] = Dataset()
     if not np.isfinite(planes).all():
         raise _unreadable("pixel values beyond the range of numbers")
