@@ -217,7 +217,9 @@ HEADER_CHECKS: Final[tuple[Check[SeriesFacts], ...]] = (
 
 def _repeated(volume: "Volume") -> str | None:
     repeated = int(np.count_nonzero(volume.gaps_mm < SAME_POSITION_MM))
-    return f"{repeated} slices at a position that another one has" if repeated else None
+    if not repeated:
+        return None
+    return f"{repeated} of {len(volume.slices)} slices at a position that another slice has"
 
 
 def _coarse_volume(volume: "Volume") -> str | None:
