@@ -7,7 +7,6 @@ declare -A package_of=(
     [storescu]=dcmtk
     [dciodvfy]=dicom3tools
     [DicomSRValidator]=pixelmed-apps
-    [redis-server]=redis-server
     [java]=default-jre-headless
     [ip]=iproute2
     [unshare]=util-linux
@@ -35,5 +34,5 @@ fi
 
 # Debian starts what it installs; the tests start their own, on loopback only.
 if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ]; then
-    systemctl disable --now --quiet orthanc redis-server || true
+    systemctl disable --now --quiet orthanc || true
 fi

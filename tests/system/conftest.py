@@ -1,0 +1,248 @@
+"""Real servers for the system tests: Orthanc and DCMTK beside the whole of monro.
+
+Orthanc binds every interface whatever its settings say, so these tests run where there is
+only one: `make test` starts them through deploy/loopback-only.sh.
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import generate_uid
+
+from deploy.stack import Stack, answers, free_ports
+
+REPOSITORY = Path(__file__).parents[2]
+
+FORWARD_STABLE_STUDIES = """
+function OnStableStudy(studyId, tags, metadata)
+   local order = '{"Resources": ["' .. studyId .. '"], "Synchronous": false}'
+   RestApiPost('/modalities/monro/store', order)
+end
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    names = {name for _index, name in socket.if_nameindex()}
+    if names != {"lo"}:
+        pytest.exit(
+            f"system tests start servers that bind every interface, and here are {sorted(names)}; "
+            "run them as `make test` does: deploy/loopback-only.sh python -m pytest tests/system",
+            returncode=4,
+        )
+
+
+class Orthanc:
+    """A real Orthanc that forwards every stable study to monro, results included."""
+
+    def __init__(self, folder: Path, dicom_port: int, http_port: int, monro_port: int) -> None:
+        self.dicom_port = dicom_port
+        self._folder = folder
+        self._url = f"http://127.0.0.1:{http_port}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "forward.lua").write_text(FORWARD_STABLE_STUDIES)
+        self._config = folder / "orthanc.json"
+        self._config.write_text(
+            json.dumps(
+                {
+                    "Name": "PACS",
+                    "StorageDirectory": str(folder / "storage"),
+                    "IndexDirectory": str(folder / "storage"),
+                    "DicomAet": "PACS",
+                    "DicomPort": dicom_port,
+                    "HttpPort": http_port,
+                    "RemoteAccessAllowed": False,
+                    "AuthenticationEnabled": False,
+                    "DicomModalities": {"monro": ["MONRO", "127.0.0.1", monro_port]},
+                    "LuaScripts": [str(folder / "forward.lua")],
+                    "StableAge": 2,
+                    "OverwriteInstances": False,
+                }
+            )
+        )
+
+    def start(self) -> None:
+        with (self._folder / "orthanc.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", _orthanc(), str(self._config)],
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 60
+        while not answers(self.dicom_port):
+            assert self._process.poll() is None, (self._folder / "orthanc.log").read_text()
+            assert time.monotonic() < deadline, "Orthanc did not start within 60 s"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self._url}{path}", timeout=30) as response:
+            return json.load(response)
+
+    def download(self, path: str) -> bytes:
+        with urllib.request.urlopen(f"{self._url}{path}", timeout=30) as response:
+            content: bytes = response.read()
+            return content
+
+    def files(self, study_uid: str, folder: Path) -> list[Path]:
+        """Every instance that Orthanc holds of a study, as files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for study in self._studies(study_uid):
+            for instance in self.get(f"/studies/{study}/instances"):
+                path = folder / f"{instance['ID']}.dcm"
+                path.write_bytes(self.download(f"/instances/{instance['ID']}/file"))
+                paths.append(path)
+        return paths
+
+    def count(self, study_uid: str) -> int:
+        return sum(len(self.get(f"/studies/{s}/instances")) for s in self._studies(study_uid))
+
+    def _studies(self, study_uid: str) -> list[str]:
+        request = urllib.request.Request(
+            f"{self._url}/tools/find",
+            data=json.dumps({"Level": "Study", "Query": {"StudyInstanceUID": study_uid}}).encode(),
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            found: list[str] = json.load(response)
+        return found
+
+
+def _orthanc() -> str:
+    found = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
+    assert found, "Orthanc is not installed: `make system-tools` installs it"
+    return found
+
+
+class Hospital:
+    """monro and the Orthanc that plays the PACS."""
+
+    def __init__(self, stack: Stack, orthanc: Orthanc) -> None:
+        self.stack = stack
+        self.orthanc = orthanc
+
+    def send(self, files: Sequence[Path]) -> None:
+        """Send files to the PACS by DCMTK's storescu."""
+        done = subprocess.run(
+            ["storescu", "-xs", "-aet", "SCANNER", "-aec", "PACS", "127.0.0.1",
+             str(self.orthanc.dicom_port), *map(str, files)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    def job(self, study_uid: str) -> dict[str, Any]:
+        """The latest job of a study, once it has one."""
+        known = self.stack.ledger.study(study_uid) or {}
+        jobs = known.get("jobs") or [{}]
+        latest: dict[str, Any] = jobs[-1]
+        return latest
+
+    def delivered(self, study_uid: str) -> bool:
+        """Whether a study was answered and the PACS acknowledged everything."""
+        known = self.stack.ledger.study(study_uid) or {}
+        sent = {row["state"] for row in known.get("deliveries", ())}
+        done = {job["state"] for job in known.get("jobs", ())}
+        return sent == {"SENT"} and done <= {"REPORTED", "REFUSED", "SUPERSEDED"}
+
+    def await_delivery(self, study_uid: str, seconds: float = 120) -> None:
+        self.await_that(lambda: self.delivered(study_uid), seconds, study_uid)
+
+    def await_that(
+        self, condition: Callable[[], bool], seconds: float = 60, study_uid: str = ""
+    ) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                known = json.dumps(self.stack.ledger.study(study_uid), indent=1)
+                logs = {name: self.stack.log(name).read_text()[-2000:] for name in SERVERS}
+                pytest.fail(
+                    f"not within {seconds} s: {known}\n{logs['listener']}\n{logs['worker']}"
+                )
+            time.sleep(0.2)
+
+    def results(self, study_uid: str, folder: Path) -> list[Path]:
+        """What monro added to a study in the PACS."""
+        return [
+            path
+            for path in self.orthanc.files(study_uid, folder)
+            if dcmread(path, stop_before_pixels=True).Manufacturer == "monro project"
+        ]
+
+
+SERVERS = ("listener", "worker")
+
+
+@contextmanager
+def open_hospital(folder: Path, **changes: str) -> Iterator[Hospital]:
+    dicom_port, http_port = free_ports(2)
+    settings = {
+        "MONRO_PEERS": json.dumps([{"ae_title": "PACS", "address": "127.0.0.1"}]),
+        "MONRO_DESTINATIONS": json.dumps(
+            [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": dicom_port}]
+        ),
+        "MONRO_LEASE_SECONDS": "4",
+        "MONRO_RESEND_SECONDS": "2",
+        "MONRO_RETRY_FIRST_SECONDS": "0.5",
+        "MONRO_RETRY_CAP_SECONDS": "2",
+        **changes,
+    }
+    with Stack(folder, changes=settings) as stack:
+        orthanc = Orthanc(folder / "orthanc", dicom_port, http_port, stack.listener_port)
+        orthanc.start()
+        try:
+            stack.start_redis()
+            stack.start_listener()
+            stack.start_worker()
+            stack.wait_for_bundles()
+            yield Hospital(stack, orthanc)
+        finally:
+            orthanc.stop()
+
+
+@pytest.fixture(scope="session")
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+    """One hospital for all tests that break nothing."""
+    with open_hospital(tmp_path_factory.mktemp("hospital")) as place:
+        yield place
+
+
+@pytest.fixture
+def a_hospital(tmp_path: Path) -> Callable[..., AbstractContextManager[Hospital]]:
+    """A hospital of its own, for a test that breaks something."""
+    return lambda **changes: open_hospital(tmp_path / "hospital", **changes)
+
+
+def edited_copy(
+    files: Sequence[Path], folder: Path, edit: Callable[[Dataset], None] = lambda _dataset: None
+) -> tuple[str, list[Path]]:
+    """Copies of a study's files under fresh UIDs; returns the new study UID and the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh: dict[str, str] = {}
+    paths = []
+    for path in files:
+        dataset = dcmread(path)
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            old = str(dataset[keyword].value)
+            dataset[keyword].value = fresh.setdefault(old, generate_uid())
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        edit(dataset)
+        paths.append(folder / f"{dataset.SOPInstanceUID}.dcm")
+        dataset.save_as(paths[-1])
+    return str(dataset.StudyInstanceUID), paths
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Callable[..., tuple[str, list[Path]]]:
+    return lambda files, edit=lambda _dataset: None: edited_copy(files, tmp_path / "copies", edit)

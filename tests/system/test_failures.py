@@ -1,0 +1,154 @@
+"""Whatever is killed, flushed or switched off: the same result arrives, once."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from pydicom import dcmread
+from pynetdicom import AE
+
+from trainer.phantom import draw_case, render
+from trainer.study import study_uid, write_study
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Path]]:
+    """A synthetic study with signs."""
+    shown = render(draw_case(2024, positive=True, normal_mri=0.0))
+    return study_uid(shown.case), write_study(shown, tmp_path_factory.mktemp("phantom"))
+
+
+def wait_for_running(hospital: Any, uid: str) -> None:
+    hospital.await_that(lambda: hospital.job(uid).get("state") == "RUNNING", 60, uid)
+    time.sleep(0.5)  # well into the work
+
+
+def assert_answered_once(hospital: Any, uid: str, sources: int, folder: Path) -> None:
+    hospital.await_delivery(uid)
+    results = [dcmread(path, stop_before_pixels=True) for path in hospital.results(uid, folder)]
+    by_modality = Counter(header.Modality for header in results)
+    assert by_modality == {"SR": 2, "OT": sources}
+    jobs = hospital.stack.ledger.study(uid)["jobs"]
+    assert [job["state"] for job in jobs] == ["REPORTED"]
+
+
+def test_a_worker_killed_in_the_middle_of_a_job(
+    a_hospital: Any, phantom: tuple[str, list[Path]], tmp_path: Path
+) -> None:
+    uid, files = phantom
+    with a_hospital() as hospital:
+        hospital.send(files)
+        wait_for_running(hospital, uid)
+        hospital.stack.stop("worker", signal.SIGKILL)
+        assert hospital.job(uid)["state"] == "RUNNING"
+        hospital.stack.start_worker()
+
+        assert_answered_once(hospital, uid, len(files), tmp_path / "pacs")
+        assert hospital.job(uid)["attempts"] == 2
+
+
+def test_redis_flushed_with_a_job_waiting_and_again_with_it_running(
+    a_hospital: Any, phantom: tuple[str, list[Path]], tmp_path: Path
+) -> None:
+    uid, files = phantom
+    with a_hospital() as hospital:
+        broker = redis.Redis(port=hospital.stack.redis_port)
+        hospital.stack.stop("worker")
+        hospital.send(files)
+        hospital.await_that(lambda: broker.llen("monro") == 1, 60, uid)
+        broker.flushall()
+        hospital.stack.start_worker()
+        wait_for_running(hospital, uid)
+        broker.flushall()
+        broker.close()
+
+        assert_answered_once(hospital, uid, len(files), tmp_path / "pacs")
+
+
+def test_redis_away_when_a_study_completes(
+    a_hospital: Any, phantom: tuple[str, list[Path]], tmp_path: Path
+) -> None:
+    uid, files = phantom
+    with a_hospital() as hospital:
+        hospital.stack.stop("redis", signal.SIGKILL)
+        hospital.send(files)
+        hospital.await_that(lambda: hospital.job(uid).get("state") == "QUEUED", 60, uid)
+        hospital.stack.start_redis()
+
+        assert_answered_once(hospital, uid, len(files), tmp_path / "pacs")
+
+
+def test_the_archive_down_when_results_are_ready_and_back_later(
+    a_hospital: Any, phantom: tuple[str, list[Path]], tmp_path: Path
+) -> None:
+    uid, files = phantom
+    with a_hospital() as hospital:
+        hospital.send(files)
+        wait_for_running(hospital, uid)
+        hospital.orthanc.stop()
+        hospital.await_that(lambda: hospital.job(uid).get("state") == "REPORTED", 120, uid)
+        hospital.await_that(lambda: attempts(hospital, uid) >= 2, 60, uid)
+        hospital.orthanc.start()
+
+        assert_answered_once(hospital, uid, len(files), tmp_path / "pacs")
+
+
+def attempts(hospital: Any, uid: str) -> int:
+    return max(
+        (row["attempts"] for row in hospital.stack.ledger.study(uid)["deliveries"]), default=0
+    )
+
+
+def test_a_listener_killed_while_it_receives_has_everything_that_it_acknowledged(
+    a_hospital: Any, phantom: tuple[str, list[Path]], tmp_path: Path
+) -> None:
+    uid, files = phantom
+    with a_hospital() as hospital:
+        acknowledged = set()
+        for sent, path in enumerate(stream(files, hospital.stack.listener_port)):
+            acknowledged.add(path)
+            if sent == len(files) // 2:
+                hospital.stack.stop("listener", signal.SIGKILL)
+        assert len(files) // 2 < len(acknowledged) < len(files)
+        hospital.stack.start_listener()
+
+        held = {instance.sop_uid for instance in hospital.stack.ledger.instances_of(uid)}
+        assert held >= {str(dcmread(path).SOPInstanceUID) for path in acknowledged}
+        hospital.send(files)
+        hospital.await_that(
+            lambda: len(hospital.stack.ledger.instances_of(uid)) == len(files), 60, uid
+        )
+        hospital.await_that(lambda: hospital.job(uid).get("state") == "REPORTED", 120, uid)
+
+
+def stream(files: list[Path], port: int) -> Iterator[Path]:
+    """Send files in one association; yields each that was acknowledged, until it breaks."""
+    entity = AE(ae_title="PACS")
+    entity.dimse_timeout = 5
+    entity.add_requested_context("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1")
+    association = entity.associate("127.0.0.1", port, ae_title="MONRO")
+    for path in files:
+        if not association.is_established:
+            return
+        if association.send_c_store(path).get("Status") == 0x0000:
+            yield path
+
+
+def test_the_listener_starts_within_seconds_in_an_environment_without_numerics() -> None:
+    """The static contract is import-linter's; this is the running program."""
+    program = (
+        "import sys, time; start = time.monotonic(); import listener.__main__; "
+        "heavy = {'torch', 'monai', 'scipy', 'SimpleITK', 'highdicom', 'PIL'} & set(sys.modules); "
+        "print(sorted(heavy), time.monotonic() - start < 10)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[] True"

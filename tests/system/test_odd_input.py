@@ -1,0 +1,78 @@
+"""Everything odd is received, accounted for, and refused or ignored with a reason."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
+from pynetdicom import AE, _config
+
+
+@pytest.fixture
+def raw_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send files as they are, whatever is wrong with them."""
+    monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)
+
+
+def sendable(folder: Path) -> list[Path]:
+    """Files that carry what a C-STORE command needs; the others cannot travel by DICOM."""
+    files = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            meta = read_file_meta_info(path)
+        except Exception:  # noqa: BLE001 - anything may be wrong with these files
+            continue
+        if "MediaStorageSOPInstanceUID" in meta and "TransferSyntaxUID" in meta:
+            files.append(path)
+    return files
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom's, about the files
+def test_every_odd_file_is_answered_and_every_acknowledged_one_accounted_for(
+    hospital: Any, shared_data: Path, raw_bytes: None
+) -> None:
+    acknowledged: dict[str, set[str]] = defaultdict(set)
+    statuses: Counter[int] = Counter()
+    for path in sendable(shared_data / "odd"):
+        status = send(path, hospital.stack.listener_port)
+        statuses[status] += 1
+        if status == 0x0000:
+            header = dcmread(path, stop_before_pixels=True)
+            acknowledged[str(header.StudyInstanceUID)].add(str(header.SOPInstanceUID))
+
+    assert statuses[0x0000] > 80
+    assert set(statuses) <= {0x0000, 0xC000}
+    assert hospital.stack.stopped() == []
+    for study_uid, instances in acknowledged.items():
+        hospital.await_that(lambda uid=study_uid: settled(hospital, uid), 120, study_uid)
+        rows = hospital.stack.ledger.study(study_uid)["instances"]
+        assert sum(row["count"] for row in rows) >= len(instances)
+        assert all(row["reason"] for row in rows)
+
+
+def settled(hospital: Any, study_uid: str) -> bool:
+    known = hospital.stack.ledger.study(study_uid)
+    return bool(
+        known
+        and known["planned_revision"]
+        and known["state"] == "COMPLETE"
+        and all(row["state"] != "waiting" for row in known["instances"])
+    )
+
+
+def send(path: Path, port: int) -> int:
+    meta = read_file_meta_info(path)
+    entity = AE(ae_title="PACS")
+    entity.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
+    association = entity.associate("127.0.0.1", port, ae_title="MONRO")
+    if not association.is_established:
+        return -1
+    if not association.accepted_contexts:
+        association.release()
+        return -2
+    try:
+        return int(association.send_c_store(path).Status)
+    finally:
+        association.release()

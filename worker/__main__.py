@@ -1,0 +1,76 @@
+"""The worker's command line."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import pydicom.config
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from listener.errors import MonroError
+from worker.app import WORKER_ARGUMENTS, worker_app
+from worker.bundle import BadBundle, load_bundle
+from worker.settings import read_settings
+from worker.station import Station
+from worker.tasks import register
+
+app = typer.Typer(
+    help="monro worker: turns complete studies into findings. Research use only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+complaints = Console(stderr=True)
+
+
+@app.command()
+def serve() -> None:
+    """Do jobs until SIGTERM; the job at hand is finished first."""
+    with explained():
+        settings = read_settings()
+        _set_up_logging()
+        station = Station(settings)
+        celery = worker_app(settings.commons.broker)
+        register(celery, station)
+        celery.worker_main(list(WORKER_ARGUMENTS))
+
+
+@app.command("show-bundle")
+def show_bundle(folder: Annotated[Path, typer.Argument(help="folder of a bundle")]) -> None:
+    """Verify a bundle against its manifest and print what it is."""
+    with explained():
+        bundle = load_bundle(folder)
+    table = Table("what", "value", title=f"{bundle.name} {bundle.version}: verified")
+    for name in ("analysis", "weights_sha256", "network", "recipe", "occlusion", "threshold_low",
+                 "threshold_high", "statement", "intended_input"):  # fmt: skip
+        table.add_row(name, str(getattr(bundle, name)))
+    console.print(table)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say what a user can mend in one line, without a traceback, and exit with 1."""
+    try:
+        yield
+    except (MonroError, BadBundle) as error:
+        complaints.print(f"monro: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # It prints attribute values when it meets malformed ones, and those may be a name.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    warnings.simplefilter("ignore")
+
+
+if __name__ == "__main__":
+    app()

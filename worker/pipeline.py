@@ -1,0 +1,209 @@
+"""From the files of a job to what is to be said about them: one line a step, no Celery.
+
+read -> check -> prepare -> infer -> explain, and then report (results/)
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from listener.errors import BadAttribute
+from listener.ledger import Job
+from listener.selection import Selection, select
+from listener.series import BROKEN, SeriesFacts, read_series_facts
+from worker.bundle import Bundle
+from worker.ensemble import Ensemble
+from worker.occlusion import OcclusionSpec, explain
+from worker.preprocess import NoHead, Prepared, prepare
+from worker.quality import Reason, UnusableStudy, check_headers, check_volume
+from worker.results.outcome import Judged, NotJudged, Predecessor
+from worker.results.uids import Lineage
+from worker.volume import Volume, read_volume
+
+
+class Stopwatch:
+    """Where the time of a job goes, in seconds per step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step; one that is entered again adds up."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - start
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 3)
+
+
+@dataclass(frozen=True)
+class Commission:
+    """A job, and what its results derive from."""
+
+    job: Job
+    lineage: Lineage
+
+    @property
+    def created(self) -> datetime:
+        """When the job was written down: the only date that its results bear."""
+        return datetime.fromtimestamp(self.job.created_at, UTC)
+
+    @property
+    def predecessor(self) -> Predecessor | None:
+        """The outcome that this one replaces."""
+        before = self.job.predecessor
+        if before is None:
+            return None
+        return Predecessor(Lineage(**before.lineage), judged=not before.refused)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files of the instances to look at."""
+        return [instance.path for instance in self.job.inputs]
+
+
+def commission(job: Job, bundle: Bundle, site: str) -> Commission:
+    """Say what the results of a job derive from (results.md R2)."""
+    return Commission(
+        job,
+        Lineage(
+            site=site,
+            study_uid=job.study_uid,
+            analysis=job.analysis,
+            digest=job.digest,
+            bundle=f"{bundle.name} {bundle.version}",
+            weights_sha256=bundle.weights_sha256,
+            occlusion=_canonical(bundle.occlusion),
+        ),
+    )
+
+
+def judge(
+    commission: Commission,
+    ensemble: Ensemble,
+    watch: Stopwatch,
+    on_progress: Callable[[int, int], None],
+) -> Judged:
+    """Judge the chosen series.
+
+    Args:
+        commission: what is asked for.
+        ensemble: of the bundle that the commission names.
+        watch: takes the times of the steps.
+        on_progress: see `explain`; what it raises to cancel is passed on.
+
+    Raises:
+        UnusableStudy: the study cannot be judged, and this is why.
+    """
+    bundle = ensemble.bundle
+    with watch.step("read"):
+        check_headers(_chosen_series(commission.job))
+        volume = read_volume(commission.paths)
+        check_volume(volume)
+    with watch.step("prepare"):
+        prepared = _prepare(volume, bundle)
+    with watch.step("infer"):
+        prediction = ensemble.predict(prepared)
+    with watch.step("explain"):
+        occlusion = explain(ensemble, prepared, bundle.occlusion, on_progress)
+    return Judged(
+        commission.lineage,
+        commission.created,
+        read_headers(commission.paths),
+        volume,
+        bundle,
+        prediction,
+        occlusion,
+        predecessor=commission.predecessor,
+    )
+
+
+def refuse(commission: Commission, refusal: UnusableStudy) -> NotJudged | None:
+    """Put a refusal into words; None when no header can be read to address it with."""
+    sources = read_headers(commission.paths)
+    if not sources:
+        return None
+    return NotJudged(
+        commission.lineage,
+        commission.created,
+        sources,
+        refusal,
+        predecessor=commission.predecessor,
+    )
+
+
+def read_headers(paths: Sequence[Path]) -> tuple[Dataset, ...]:
+    """Headers without pixels, of the files that have a readable one."""
+    headers = []
+    for path in paths:
+        try:
+            headers.append(pydicom.dcmread(path, stop_before_pixels=True))
+        except BROKEN:
+            continue
+    return tuple(headers)
+
+
+def _chosen_series(job: Job) -> SeriesFacts:
+    """Facts of the one series to judge.
+
+    Raises:
+        UnusableStudy: the study has none, or its header cannot be read.
+    """
+    facts, broken = _facts(job)
+    if job.series_uid is None:
+        raise _no_series(select(job.analysis, facts), facts)
+    if not facts:
+        raise UnusableStudy(Reason.UNREADABLE, broken, "images with a readable header")
+    return facts[0]
+
+
+def _facts(job: Job) -> tuple[list[SeriesFacts], str]:
+    by_series: Mapping[str, list[Path]] = defaultdict(list)
+    for instance in job.inputs:
+        by_series[instance.series_uid].append(instance.path)
+    facts, broken = [], "no image"
+    for paths in by_series.values():
+        try:
+            facts.append(read_series_facts(min(paths), len(paths)))
+        except BadAttribute as error:
+            broken = str(error)
+    return facts, broken
+
+
+def _no_series(selection: Selection, facts: Sequence[SeriesFacts]) -> UnusableStudy:
+    numbers = {each.series_uid: each.series_number for each in facts}
+    found = "; ".join(
+        f"series {numbers[verdict.series_uid]}: {verdict.decided_by}"
+        for verdict in selection.verdicts
+    )
+    return UnusableStudy(
+        Reason.NO_SERIES,
+        found,
+        "a contrast-enhanced T1 series of the whole head, best 3D or in thin sagittal slices",
+    )
+
+
+def _prepare(volume: Volume, bundle: Bundle) -> Prepared:
+    try:
+        return prepare(volume.voxels, volume.affine, bundle.recipe)
+    except NoHead as error:
+        raise UnusableStudy(Reason.NOT_HEAD, str(error), "MR images of a head") from error
+
+
+def _canonical(spec: OcclusionSpec) -> str:
+    """Mode and parameters of the map as one string.
+
+    >>> _canonical(OcclusionSpec(mode="exact", patch=(12, 13, 13), stride=(12, 13, 13)))
+    'exact patch 12x13x13 stride 12x13x13'
+    """
+    patch, stride = ("x".join(map(str, size)) for size in (spec.patch, spec.stride))
+    return f"{spec.mode} patch {patch} stride {stride}"

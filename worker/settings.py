@@ -1,0 +1,60 @@
+"""What a worker is told: what it shares with the listener, and MONRO_WORKER_ variables."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from listener.settings import (
+    OTHER_PROGRAMS,
+    PREFIX,
+    Commons,
+    ListenerSettings,
+    explain_invalid,
+    refuse_unknown_names,
+)
+
+WORKER_PREFIX = "MONRO_WORKER_"
+
+
+class WorkerSettings(BaseSettings):
+    """What only a worker is told."""
+
+    model_config = SettingsConfigDict(env_prefix=WORKER_PREFIX, frozen=True, extra="forbid")
+
+    bundles: Annotated[tuple[Path, ...], Field(min_length=1)] = Field(
+        description='folders of the ensembles to run: ["/opt/monro/bundles/fistula"]'
+    )
+    device: str = Field(default="cpu", description="where networks run: cpu, cuda, cuda:1")
+    threads: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="CPU threads of one worker; 0: as many as there are cores"
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Both halves."""
+
+    commons: Commons
+    worker: WorkerSettings
+
+
+def read_settings() -> Settings:
+    """Read a worker's settings from the environment.
+
+    Raises:
+        BadSettings: a setting is missing, wrong or unknown.
+    """
+    refuse_unknown_names(ListenerSettings.model_fields, PREFIX, os.environ, leave=OTHER_PROGRAMS)
+    refuse_unknown_names(WorkerSettings.model_fields, WORKER_PREFIX, os.environ)
+    try:
+        commons = Commons()
+    except ValidationError as error:
+        raise explain_invalid(error, PREFIX) from None
+    try:
+        return Settings(commons, WorkerSettings())
+    except ValidationError as error:
+        raise explain_invalid(error, WORKER_PREFIX) from None

@@ -1,0 +1,159 @@
+"""What one worker process holds: ledger, spool, warm ensembles, device."""
+
+import logging
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from listener.errors import LeaseLost
+from listener.ledger import Answer, BundleRow, Job, Lease, Ledger, Result, this_process
+from listener.spool import Spool
+from worker.bundle import load_bundle
+from worker.ensemble import Ensemble
+from worker.pipeline import Commission, Stopwatch, commission, judge, refuse
+from worker.quality import Reason, UnusableStudy
+from worker.results.outcome import Judged, NotJudged
+from worker.results.result import ResultObject, encode, objects
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Station:
+    """One worker process: takes jobs, keeps answers.
+
+    Raises:
+        BadBundle: a bundle is missing, altered, or not to be trusted.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        commons = settings.commons
+        if settings.worker.threads:
+            torch.set_num_threads(settings.worker.threads)
+        self._site = commons.site
+        self._lease_seconds = commons.lease_seconds
+        self._max_attempts = commons.max_attempts
+        self._spool = Spool(commons.spool)
+        self._ledger = Ledger(commons.ledger_url)
+        self._ensembles = {
+            bundle.weights_sha256: Ensemble(bundle, settings.worker.device)
+            for bundle in map(load_bundle, settings.worker.bundles)
+        }
+        for ensemble in self._ensembles.values():
+            self._ledger.register_bundle(_row(ensemble))
+
+    def work(self, job_id: str) -> None:
+        """Do a job, if it is still to be done; the ledger decides.
+
+        A job is lent to one holder at a time, for as long as the holder's heart beats, and
+        the ledger takes results from nobody else.
+        """
+        able = self._ensembles.keys()
+        with self._ledger.lease(job_id, this_process(), self._lease_seconds, able) as lease:
+            if lease is None:
+                return  # finished already, or lent to another worker
+            try:
+                answer = self._answer(lease)
+                self._ledger.keep(lease.job, answer)
+            except LeaseLost as lost:
+                self._spool.drop_results(lease.job.study_uid, job_id, lease.job.lease)
+                log.warning("%s; what was found is dropped", lost)
+                return
+        log.info("job %s: %s", job_id, answer.state)
+
+    def _answer(self, lease: Lease) -> Answer:
+        job, watch = lease.job, Stopwatch()
+        ensemble = self._ensembles[job.weights_sha256]
+        asked = commission(job, ensemble.bundle, self._site)
+        try:
+            self._require_hope(job)
+            outcome = judge(asked, ensemble, watch, lambda _done, _all: lease.check())
+        except UnusableStudy as refusal:
+            return self._refusal(asked, refusal, watch)
+        found = self._keep(job, outcome, watch)
+        return Answer(
+            "REPORTED",
+            found=found,
+            lineage=asdict(asked.lineage),
+            seconds=watch.seconds,
+            summary=_summary(outcome),
+        )
+
+    def _refusal(self, asked: Commission, refusal: UnusableStudy, watch: Stopwatch) -> Answer:
+        outcome = refuse(asked, refusal)
+        if outcome is None:
+            return Answer("FAILED", f"{refusal} No header could be read to address a refusal with.")
+        return Answer(
+            "REFUSED",
+            str(refusal),
+            found=self._keep(asked.job, outcome, watch),
+            lineage=asdict(asked.lineage),
+            seconds=watch.seconds,
+            summary={"refused": refusal.reason.value},
+            retriable=refusal.reason is Reason.INTERNAL,
+        )
+
+    def _require_hope(self, job: Job) -> None:
+        if job.attempts > self._max_attempts:
+            raise UnusableStudy(
+                Reason.INTERNAL,
+                f"the analysis stopped unexpectedly {job.attempts - 1} times",
+                "the attention of the operator, who finds the reason with "
+                f"`listener show {job.study_uid}` and in the worker's log",
+            )
+
+    def _keep(self, job: Job, outcome: Judged | NotJudged, watch: Stopwatch) -> list[Result]:
+        with watch.step("report"):
+            found = objects(outcome)
+            uids = {(each.kind, each.index): each.sop_uid for each in found}
+            return [
+                Result(
+                    sop_uid=each.sop_uid,
+                    series_uid=each.series_uid,
+                    sop_class=each.sop_class_uid,
+                    kind=each.kind,
+                    number=each.index,
+                    phase=each.phase,
+                    path=self._write(job, each),
+                    alternative_of=each.alternative_of and uids[each.alternative_of, each.index],
+                )
+                for each in found
+            ]
+
+    def _write(self, job: Job, found: ResultObject) -> Path:
+        """Put an object, and its layers for the console, on stable storage."""
+        name = f"{found.kind}-{found.index:04d}"
+        keep = partial(self._spool.keep_result, job.study_uid, job.job_id, job.lease)
+        if found.layers is not None:
+            keep(f"{name}.anatomy.png", found.layers.anatomy)
+            keep(f"{name}.heat.png", found.layers.heat)
+        return keep(f"{name}.dcm", encode(found.dataset))
+
+
+def where(error: BaseException) -> str:
+    """File, line and function of an error, without its message: that may hold patient data."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.name} ({frame.filename}:{frame.lineno})"
+
+
+def _row(ensemble: Ensemble) -> BundleRow:
+    bundle = ensemble.bundle
+    return BundleRow(bundle.analysis, bundle.name, bundle.version, bundle.weights_sha256)
+
+
+def _summary(judged: Judged) -> Mapping[str, Any]:
+    prediction = judged.prediction
+    return {
+        "probability": round(prediction.probability, 4),
+        "disagreement": round(prediction.disagreement, 4),
+        "ood_percentile": round(prediction.ood_percentile, 1),
+        "band": prediction.band.value,
+        "statement": judged.bundle.statement,
+        "positions": judged.map.positions,
+        "computed": judged.map.computed,
+    }
