@@ -269,7 +269,11 @@ VOLUME_CHECKS: Final[tuple[Check["Volume"], ...]] = (
         _uneven,
     ),
     Check(Reason.UNEVEN_SLICES, "slices that lie squarely behind each other", _leaning),
-    Check(Reason.PARTIAL_HEAD, f"images of the whole head, {_box(FIELD_OF_VIEW_MM)} mm", _narrow),
+    Check(
+        Reason.PARTIAL_HEAD,
+        f"images of the whole head, at least {_box(FIELD_OF_VIEW_MM)} mm",
+        _narrow,
+    ),
 )
 
 

@@ -178,7 +178,7 @@ def test_slices_shifted_sideways_are_refused(whole):
 def test_two_slices_at_one_position_are_refused(whole):
     error = refusal(check_volume, moved(volume_of(whole), 40, (SPACING_MM, 0, 0)))
     assert error.reason is Reason.DUPLICATE_POSITIONS
-    assert error.found.startswith("1 slices at a position")
+    assert error.found == "1 of 96 slices at a position that another slice has"
 
 
 def test_few_slices_are_refused_with_their_number(whole):
@@ -257,7 +257,6 @@ def test_headers_refuse_what_needs_no_pixels(changes, reason, words):
 @pytest.mark.parametrize("reason", Reason)
 def test_each_reason_is_a_code_with_a_meaning_that_dicom_can_carry(reason):
     assert re.fullmatch(r"REASON(-[A-Z]+)+", reason.value)
-    assert len(reason.value) <= 16 or reason.value.startswith("REASON-")
     assert 10 < len(reason.meaning) <= 64
 
 
