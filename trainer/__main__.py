@@ -43,7 +43,9 @@ def fit(
         float, typer.Option(min=0, max=1, help="Share of positives without any sign.")
     ] = NORMAL_MRI,
     cache: Annotated[Path, typer.Option(help="Where prepared phantoms are kept.")] = CACHE,
-    processes: Annotated[int, typer.Option(min=1, help="Phantoms made at a time.")] = 2,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Phantoms made, and folds trained, at a time.")
+    ] = 2,
 ) -> None:
     """Fit five members on phantoms and write the demo bundle."""
     if out.exists():
@@ -52,13 +54,15 @@ def fit(
     settings = FitSettings(**chosen)
     with _progress("phantoms") as report:
         cohort = phantom_cohort(range(phantoms), DEMO.recipe, normal_mri, cache, processes, report)
+    ended: list[Epoch] = []
     with _progress("epochs") as report:
 
         def on_epoch(at: Epoch) -> None:
-            report(at.fold * settings.epochs + at.epoch + 1, settings.folds * settings.epochs)
+            ended.append(at)
+            report(len(ended), settings.folds * settings.epochs)
             console.log(f"fold {at.fold} epoch {at.epoch}: loss {at.loss:.3f}")
 
-        folds = cross_validate(cohort, settings, on_epoch)
+        folds = cross_validate(cohort, settings, on_epoch, processes)
     metrics: dict[str, Any] = {"training_phantoms": phantoms}
     for number, fold in enumerate(folds):
         held_out = cohort.labels[fold.held_out]

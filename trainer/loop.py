@@ -1,7 +1,11 @@
 """Cross-validation: each fold trains one member and judges the cases it has not seen."""
 
+import multiprocessing
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +22,9 @@ from worker import nets
 from worker.bundle import Reference
 from worker.ensemble import mahalanobis
 
-Indices = NDArray[np.int64]
+Indices: TypeAlias = NDArray[np.int64]
+
+POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,33 +54,70 @@ class Epoch:
 
 
 def cross_validate(
-    cohort: Cohort, settings: FitSettings, on_epoch: Callable[[Epoch], None]
+    cohort: Cohort,
+    settings: FitSettings,
+    on_epoch: Callable[[Epoch], None],
+    processes: int = 1,
 ) -> list[Fold]:
     """Train one member per fold; the same cohort and settings give the same members.
 
     Folds are stratified by label and keep each patient whole. The last epoch's weights are kept:
     picking the best epoch on the fold it is reported on would flatter.
+
+    Args:
+        cohort: to learn from.
+        settings: how.
+        on_epoch: told of every epoch that ends, here in the calling process.
+        processes: folds trained at a time, each on one thread: the weights must not depend on
+            the number of cores.
     """
+    context = multiprocessing.get_context("forkserver")
+    ended = context.SimpleQueue()
+    with ProcessPoolExecutor(processes, context, _start, (cohort, settings, ended)) as pool:
+        folds = [pool.submit(_fold, number) for number in range(settings.folds)]
+        for _ in range(settings.folds * settings.epochs):
+            while ended.empty():
+                _raise_first(folds)
+                time.sleep(POLL_SECONDS)
+            on_epoch(ended.get())
+        return [fold.result() for fold in folds]
+
+
+def split(cohort: Cohort, settings: FitSettings) -> list[tuple[Indices, Indices]]:
+    """The cases to train on and the cases held out, per fold."""
     splitter = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
-    splits = splitter.split(cohort.labels, cohort.labels, cohort.groups)
-    return [
-        _fold(cohort, train, held_out, settings, number, on_epoch)
-        for number, (train, held_out) in enumerate(splits)
-    ]
+    return list(splitter.split(cohort.labels, cohort.labels, cohort.groups))
 
 
-def _fold(
-    cohort: Cohort,
-    train: Indices,
-    held_out: Indices,
-    settings: FitSettings,
-    number: int,
-    on_epoch: Callable[[Epoch], None],
-) -> Fold:
+def _raise_first(folds: list[Future[Fold]]) -> None:
+    """Pass on what stopped a fold."""
+    for fold in folds:
+        if fold.done():
+            fold.result()
+
+
+class _Task:
+    """What every fold needs, handed once to each process of the pool."""
+
+    cohort: Cohort
+    settings: FitSettings
+    ended: "multiprocessing.SimpleQueue[Epoch]"
+
+
+def _start(
+    cohort: Cohort, settings: FitSettings, ended: "multiprocessing.SimpleQueue[Epoch]"
+) -> None:
+    torch.set_num_threads(1)
+    _Task.cohort, _Task.settings, _Task.ended = cohort, settings, ended
+
+
+def _fold(number: int) -> Fold:
+    cohort, settings = _Task.cohort, _Task.settings
+    train, held_out = split(cohort, settings)[number]
     torch.manual_seed(settings.seed * 1000 + number)
     network = nets.build(settings.network, **settings.network_config)
     for epoch, loss in _epochs(network, cohort, train, settings, number):
-        on_epoch(Epoch(number, epoch, loss))
+        _Task.ended.put(Epoch(number, epoch, loss))
     network.eval()
     seen, _ = _judge(network, cohort, train)
     unseen, log_odds = _judge(network, cohort, held_out)

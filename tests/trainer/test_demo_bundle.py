@@ -1,0 +1,98 @@
+"""The committed demo bundle keeps what its model card promises.
+
+The full figures come from `python -m trainer evaluate`; here a few phantoms that no member has
+seen must show the same, within what so few can show.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer.evaluate import auroc, localise, planted_cases
+from trainer.export import SYNTHETIC
+from trainer.phantom import draw_case, render
+from worker.bundle import load_bundle
+from worker.ensemble import Band, Ensemble
+from worker.preprocess import DEMO_RECIPE, prepare
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "bundles" / "fistula-demo"
+UNSEEN = 3_000_000  # far from the seeds of training and of the recorded figures
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    return Ensemble(load_bundle(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def metadata():
+    return json.loads((FOLDER / "configs" / "metadata.json").read_text())
+
+
+def predict(ensemble, case):
+    phantom = render(case)
+    return ensemble.predict(prepare(phantom.voxels, phantom.affine, ensemble.bundle.recipe))
+
+
+def test_it_is_small_and_says_that_it_means_nothing(ensemble):
+    size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
+
+    assert size < 12e6
+    assert ensemble.bundle.statement == SYNTHETIC
+    assert SYNTHETIC in (FOLDER / "docs" / "README.md").read_text()
+    assert len(ensemble.bundle.members) == 5
+    assert ensemble.bundle.recipe == DEMO_RECIPE
+
+
+def test_its_card_names_the_command_that_made_it(metadata):
+    assert metadata["made_with"] in (FOLDER / "docs" / "README.md").read_text()
+    assert metadata["made_with"].startswith("python -m trainer fit")
+
+
+def test_the_recorded_figures_pass_the_bars(metadata):
+    figures = metadata["eval_metrics"]
+
+    assert figures["visible_signs_cases"] == 60
+    assert figures["visible_signs_auroc"] >= 0.9
+    assert figures["all_cases"] == 200
+    assert figures["all_auroc"] >= 0.8
+
+
+def test_unseen_phantoms_are_told_apart(ensemble):
+    labels = np.arange(16) % 2
+    found = [
+        predict(ensemble, draw_case(UNSEEN + number, bool(label), normal_mri=0.0))
+        for number, label in enumerate(labels)
+    ]
+
+    assert auroc(labels, np.array([each.probability for each in found])) >= 0.85
+    wrong = {1: Band.NOT_SUGGESTED, 0: Band.SUGGESTED}
+    mistaken = [
+        each for each, label in zip(found, labels, strict=True) if each.band is wrong[label]
+    ]
+    assert len(mistaken) <= 3
+
+
+@pytest.mark.parametrize("sign", ["sinus", "dura"])
+def test_the_map_points_at_a_planted_sign(ensemble, sign):
+    case = next(planted_cases(sign, 1))
+
+    found = localise(ensemble, case, sign, lambda done, total: None)
+
+    assert found.hit
+    assert found.energy > 1.3 * found.chance
+
+
+def test_noise_is_out_of_distribution(ensemble):
+    rng = np.random.default_rng(0)
+    healthy = render(draw_case(UNSEEN, positive=False), 4.0)
+    scrambled = np.where(healthy.clean > 100, rng.uniform(0, 1000, healthy.clean.shape), 0)
+
+    prediction = ensemble.predict(
+        prepare(scrambled.astype(np.float32), healthy.affine, ensemble.bundle.recipe)
+    )
+
+    assert prediction.ood_percentile == 100
+    assert prediction.band is Band.UNDETERMINED
