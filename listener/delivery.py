@@ -98,7 +98,7 @@ class Courier(threading.Thread):
     def _deliver(self, of_job: Sequence[Pending]) -> None:
         with self._association(of_job) as association:
             for position, pending in enumerate(of_job):
-                if association is None or not association.is_established:
+                if not (association.is_established or _refuses_every_class(association)):
                     self._postpone(of_job[position:])
                     return
                 self._note(pending, self._send(association, pending))
@@ -137,7 +137,7 @@ class Courier(threading.Thread):
             )
 
     @contextmanager
-    def _association(self, of_job: Sequence[Pending]) -> Iterator[Association | None]:
+    def _association(self, of_job: Sequence[Pending]) -> Iterator[Association]:
         entity = AE(ae_title=self._ae_title)
         entity.acse_timeout = entity.dimse_timeout = self._timeout_seconds
         entity.network_timeout = entity.connection_timeout = self._timeout_seconds
@@ -149,7 +149,7 @@ class Courier(threading.Thread):
             self._destination.host, self._destination.port, ae_title=self._destination.ae_title
         )
         try:
-            yield association if association.is_established else None
+            yield association
         finally:
             if association.is_established:
                 association.release()
@@ -161,6 +161,11 @@ class Courier(threading.Thread):
                 return _store(association, result)
         offered = ", ".join(sorted({result.sop_class for result in pending.encodings}))
         return Answer("PARKED", f"the destination accepts no object of class {offered}")
+
+
+def _refuses_every_class(association: Association) -> bool:
+    """Whether a destination answered, but accepted no presentation context at all."""
+    return bool(association.rejected_contexts) and not association.accepted_contexts
 
 
 def _store(association: Association, result: Result) -> Answer:

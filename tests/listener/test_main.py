@@ -1,0 +1,75 @@
+"""The command line: what an operator reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from listener.__main__ import app
+from listener.ledger import Ledger, Received
+from listener.series import InstanceKey
+from listener.spool import Arrival, Held
+
+run = CliRunner()
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """Sound settings, and a ledger with one study."""
+    for name, value in {
+        "MONRO_SPOOL": str(tmp_path),
+        "MONRO_BROKER": "redis://127.0.0.1:1/0",
+        "MONRO_SITE": "test",
+        "MONRO_OPEN_NODE": "true",
+        "MONRO_DESTINATIONS": json.dumps(
+            [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}]
+        ),
+    }.items():
+        monkeypatch.setenv(name, value)
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    held = Held(InstanceKey("1", "1.1", "1.1.1"), tmp_path / "x", "f" * 64, 1, Arrival.NEW)
+    ledger.record([Received(held, None, 1000.0)])
+    ledger.close()
+    return ledger
+
+
+def test_status_counts_what_is_there_for_people_and_for_programs(environment: Ledger) -> None:
+    assert "waiting" in run.invoke(app, ["status"]).stdout
+    told = json.loads(run.invoke(app, ["status", "--json"]).stdout)
+
+    assert told["counts"]["instances"] == {"waiting": 1}
+    assert [study["study_uid"] for study in told["studies"]] == ["1"]
+
+
+def test_show_tells_all_that_is_known_of_a_study(environment: Ledger) -> None:
+    told = json.loads(run.invoke(app, ["show", "1", "--json"]).stdout)
+
+    assert told["state"] == "RECEIVING"
+    assert told["instances"][0]["count"] == 1
+
+
+def test_a_study_that_nobody_sent_is_named_without_a_traceback(environment: Ledger) -> None:
+    done = run.invoke(app, ["show", "1.2.3.4"])
+
+    assert done.exit_code == 1
+    assert "no study 1.2.3.4 was received" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_config_names_what_is_wrong(
+    environment: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run.invoke(app, ["check-config"]).exit_code == 0
+    monkeypatch.setenv("MONRO_PROT", "104")
+    done = run.invoke(app, ["check-config"])
+
+    assert done.exit_code == 1
+    assert "MONRO_PROT" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "says"), [("rules", "contrast"), ("transitions", "SUPERSEDED")]
+)
+def test_the_tables_can_be_read(command: str, says: str) -> None:
+    assert says in run.invoke(app, [command]).stdout
