@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer.cohort import phantom_cohort
-from trainer.evaluate import TESTS, auroc, judge, localisation, operation
+from trainer.evaluate import TRIALS, auroc, judge, localisation, operation
 from trainer.export import DEMO, export, record_metrics
 from trainer.loop import Epoch, cross_validate
 from trainer.phantom import NORMAL_MRI, SIGNS, draw_case, render
@@ -85,12 +85,12 @@ def evaluate(
     """Judge phantoms that no member has seen, and see whether the maps find planted signs."""
     ensemble = Ensemble(load_bundle(bundle))
     metrics: dict[str, Any] = {}
-    for test in TESTS:
-        with _progress(test.name) as report:
+    for trial in TRIALS:
+        with _progress(trial.name) as report:
             cohort = phantom_cohort(
-                test.seeds, ensemble.bundle.recipe, test.normal_mri, cache, processes, report
+                trial.seeds, ensemble.bundle.recipe, trial.normal_mri, cache, processes, report
             )
-        metrics |= judge(ensemble, cohort, test.name)
+        metrics |= judge(ensemble, cohort, trial.name)
     for sign in SIGNS:
         with _progress(f"maps of {sign}") as report:
             metrics |= localisation(ensemble, sign, pairs, report)

@@ -35,7 +35,7 @@ PLANTED_SEEDS: Final = 2_000_000
 
 
 @dataclass(frozen=True)
-class Test:
+class Trial:
     """Phantoms that no member has seen: how many, and how many positives look normal."""
 
     name: str
@@ -43,9 +43,9 @@ class Test:
     normal_mri: float
 
 
-TESTS: Final = (
-    Test("visible_signs", range(FIRST_UNSEEN, FIRST_UNSEEN + 60), 0.0),
-    Test("all", range(FIRST_UNSEEN + 1000, FIRST_UNSEEN + 1200), NORMAL_MRI),
+TRIALS: Final = (
+    Trial("visible_signs", range(FIRST_UNSEEN, FIRST_UNSEEN + 60), 0.0),
+    Trial("all", range(FIRST_UNSEEN + 1000, FIRST_UNSEEN + 1200), NORMAL_MRI),
 )
 
 # A sign is worth looking for in a map when this size differs from health by this much.

@@ -1,17 +1,16 @@
 """Write what the worker loads: a sealed bundle, numbers and words from one place."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from pydantic import TypeAdapter
-from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import save_file as save_tensors
+from safetensors.numpy import save as serialise_arrays
+from safetensors.torch import save as serialise_tensors
 
 from trainer.evaluate import Operation
 from trainer.loop import Fold
@@ -20,7 +19,6 @@ from worker.bundle import METADATA, REFERENCE, Description, Network, write_manif
 from worker.occlusion import OcclusionSpec
 from worker.preprocess import DEMO_RECIPE, Recipe
 
-LICENCE: Final = Path(__file__).parents[1] / "LICENSE"
 README: Final = "docs/README.md"
 SYNTHETIC: Final = "Trained on synthetic phantoms only: no clinical meaning."
 
@@ -97,13 +95,13 @@ def export(
     for number, fold in enumerate(folds):
         # Kept channels-last for speed; safetensors holds plain order only.
         plain = {name: tensor.contiguous() for name, tensor in fold.weights.items()}
-        save_tensors(plain, folder / _fold_file(number))
-    save_arrays(_references(folds), folder / REFERENCE)
+        (folder / _fold_file(number)).write_bytes(serialise_tensors(plain))
+    (folder / REFERENCE).write_bytes(serialise_arrays(_references(folds)))
     metadata = _metadata(model, settings, len(folds), operation, metrics, command)
     _write_json(folder / METADATA, metadata)
     _write_json(folder / "configs" / "inference.json", _inference(model, settings))
     (folder / README).write_text(model_card(metadata))
-    shutil.copyfile(LICENCE, folder / "LICENSE")
+    (folder / "LICENSE").write_text(_licence())
     write_manifest(folder)
 
 
@@ -239,6 +237,14 @@ def _references(folds: Sequence[Fold]) -> dict[str, Any]:
         for part in ("mean", "precision", "distances"):
             arrays[f"{number}.{part}"] = np.ascontiguousarray(getattr(fold.reference, part))
     return arrays
+
+
+def _licence() -> str:
+    """The licence of this distribution, which a bundle shares."""
+    text = distribution("monro").read_text("licenses/LICENSE")
+    if text is None:
+        raise FileNotFoundError("monro is installed without its LICENSE; install it again")
+    return text
 
 
 def _fold_file(number: int) -> str:
