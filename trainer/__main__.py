@@ -36,7 +36,7 @@ def main() -> None:
 @app.command()
 def fit(
     out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
-    phantoms: Annotated[int, typer.Option(min=20, help="How many to train on.")] = 700,
+    phantoms: Annotated[int, typer.Option(min=20, help="How many to train on.")] = 560,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the cohort.")] = None,
     seed: Annotated[int, typer.Option(help="Of folds, weights and augmentation.")] = 0,
     normal_mri: Annotated[
