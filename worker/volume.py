@@ -334,14 +334,14 @@ def _stored_values(dataset: Dataset, shape: tuple[int, int, int]) -> Iterator[ND
     decoded = 0
     try:
         for stored in iter_pixels(dataset):
-            if stored.shape != shape[1:]:
-                raise _unreadable(f"pixels of {stored.shape} where the header says {shape[1:]}")
             decoded += 1
+            if stored.shape != shape[1:] or decoded > shape[0]:
+                raise _unreadable("pixels of another size or number than the header says")
             yield _used_bits(dataset, stored)
     except (*BROKEN, RuntimeError) as error:
         raise _unreadable(f"pixels that cannot be decoded ({type(error).__name__})") from error
-    if decoded != shape[0]:
-        raise _unreadable(f"pixels of {decoded} frames where the header says {shape[0]}")
+    if decoded < shape[0]:
+        raise _unreadable(f"pixels of {decoded} images where the header says {shape[0]}")
 
 
 def _require_grey(dataset: Dataset) -> None:
@@ -360,13 +360,12 @@ def _used_bits(dataset: Dataset, stored: NDArray[Any]) -> NDArray[Any]:
     """
     header = Header(dataset)
     syntax = dataset.file_meta.TransferSyntaxUID
-    allocated, high, used = (
-        header.whole(keyword) or 0 for keyword in ("BitsAllocated", "HighBit", "BitsStored")
-    )
-    if (syntax.is_compressed and syntax != RLELossless) or not 0 < used <= high + 1 < allocated:
+    used = header.whole("BitsStored") or 0
+    spare = (header.whole("BitsAllocated") or 0) - used
+    if (syntax.is_compressed and syntax != RLELossless) or header.whole("HighBit") != used - 1:
         return stored
-    shifted: NDArray[Any] = (stored << (allocated - 1 - high)) >> (allocated - used)
-    return shifted
+    values: NDArray[Any] = (stored << spare) >> spare if spare > 0 else stored
+    return values
 
 
 # --- geometry ---

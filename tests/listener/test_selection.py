@@ -357,6 +357,15 @@ def test_empty_words_and_explicit_denials_are_no_evidence(changes):
     assert contrast_evidence(replace(UNENHANCED, **changes)) is None
 
 
+@pytest.mark.parametrize(
+    "description", ["T1 W WO CONTRAST", "T1 with and without Gd", "T1 PRE POST", "T1 W/WO"]
+)
+def test_a_description_of_both_leaves_the_word_to_the_header(description):
+    said = replace(UNENHANCED, description=description)
+    assert contrast_evidence(said) is None
+    assert contrast_evidence(replace(said, contrast_agent="Gadavist")) is not None
+
+
 def test_an_unenhanced_t1_is_chosen_so_that_it_can_be_refused_with_its_reason():
     assert select("fistula", [UNENHANCED]).chosen == UNENHANCED.series_uid
 
