@@ -9,6 +9,7 @@ scanners write dirty headers, and a dirty header is no reason to lose a study.
 import math
 import re
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
@@ -56,6 +57,7 @@ VARIANT_TERMS: Final = (
 BROKEN: Final = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     LookupError,
@@ -65,6 +67,7 @@ BROKEN: Final = (
     TypeError,
     ValueError,
     struct.error,
+    zlib.error,
 )
 
 

@@ -11,7 +11,7 @@ direction is taken from their positions: scanners run it along the cross product
 and against it alike.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,10 +20,9 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import RLELossless
 
 from listener.series import BROKEN, Header, frame_headers
+from worker.decoder import Decoder, Stored, Undecodable
 from worker.preprocess import canonical
 from worker.quality import SAME_POSITION_MM, Reason, UnusableStudy
 
@@ -142,7 +141,7 @@ def read_volume(paths: Sequence[Path]) -> Volume:
     _refuse_what_is_too_large(every)
     _refuse_mixtures(every)
     order = _along_normal([frame.slice for frame in every])
-    planes = _planes(datasets, frames, np.argsort(order))
+    planes = _planes(datasets, frames, np.argsort(order).tolist())
     slices = tuple(every[at].slice for at in order)
     voxels, affine = canonical(planes, LPS_TO_RAS @ _planes_to_lps(slices))
     return Volume(np.ascontiguousarray(voxels), affine, slices, planes)
@@ -311,61 +310,36 @@ def _along_normal(slices: Sequence[Slice]) -> list[int]:
 
 
 def _planes(
-    datasets: list[Dataset], frames: Sequence[Sequence[_Frame]], places: NDArray[np.intp]
+    datasets: list[Dataset], frames: Sequence[Sequence[_Frame]], places: Iterable[int]
 ) -> NDArray[np.float32]:
     """Decode every frame into its place; datasets are let go as soon as they are decoded."""
-    matrix = frames[0][0].slice.rows, frames[0][0].slice.columns
-    planes = np.empty((len(places), *matrix), dtype=np.float32)
+    every = [frame.slice for of_one in frames for frame in of_one]
+    planes = np.empty((len(every), every[0].rows, every[0].columns), dtype=np.float32)
     place = iter(places)
-    for at, of_one in enumerate(frames):
-        decoded = _stored_values(datasets[at], (len(of_one), *matrix))
-        for frame, stored in zip(of_one, decoded, strict=True):
-            with np.errstate(over="ignore"):  # refused below
-                planes[next(place)] = stored * np.float64(frame.slope) + frame.intercept
-        datasets[at] = Dataset()
+    with Decoder() as decoder:
+        for at, of_one in enumerate(frames):
+            for frame, stored in zip(of_one, _stored(decoder, datasets[at], of_one), strict=True):
+                with np.errstate(over="ignore"):  # refused below
+                    planes[next(place)] = stored * np.float64(frame.slope) + frame.intercept
+            datasets[at] = Dataset()
     if not np.isfinite(planes).all():
         raise _unreadable("pixel values beyond the range of numbers")
     return planes
 
 
-def _stored_values(dataset: Dataset, shape: tuple[int, int, int]) -> Iterator[NDArray[Any]]:
-    """(rows, columns) of integers for each frame, in the order of the file."""
-    _require_grey(dataset)
-    decoded = 0
-    try:
-        for stored in iter_pixels(dataset):
-            decoded += 1
-            if stored.shape != shape[1:] or decoded > shape[0]:
-                raise _unreadable("pixels of another size or number than the header says")
-            yield _used_bits(dataset, stored)
-    except (*BROKEN, RuntimeError) as error:
-        raise _unreadable(f"pixels that cannot be decoded ({type(error).__name__})") from error
-    if decoded < shape[0]:
-        raise _unreadable(f"pixels of {decoded} images where the header says {shape[0]}")
-
-
-def _require_grey(dataset: Dataset) -> None:
+def _stored(decoder: Decoder, dataset: Dataset, frames: Sequence[_Frame]) -> list[Stored]:
+    """The stored values of an object, as many and as large as its header says."""
     header = Header(dataset)
-    if (
-        header.whole("SamplesPerPixel") != 1
-        or header.code("PhotometricInterpretation") != "MONOCHROME2"
-    ):
+    photometric = header.code("PhotometricInterpretation")
+    if header.whole("SamplesPerPixel") != 1 or photometric != "MONOCHROME2":
         raise _unreadable("images in colour or with reversed greys")
-
-
-def _used_bits(dataset: Dataset, stored: NDArray[Any]) -> NDArray[Any]:
-    """Pixel cells without what lies above the high bit: old scanners kept overlays there.
-
-    PS3.5 8.1.1. Compressed cells, RLE apart, hold nothing else than values.
-    """
-    header = Header(dataset)
-    syntax = dataset.file_meta.TransferSyntaxUID
-    used = header.whole("BitsStored") or 0
-    spare = (header.whole("BitsAllocated") or 0) - used
-    if (syntax.is_compressed and syntax != RLELossless) or header.whole("HighBit") != used - 1:
-        return stored
-    values: NDArray[Any] = (stored << spare) >> spare if spare > 0 else stored
-    return values
+    try:
+        stored = decoder.stored_values(dataset)
+    except Undecodable as error:
+        raise _unreadable(f"pixels that cannot be decoded ({error})") from error
+    if [values.shape for values in stored] != [(f.slice.rows, f.slice.columns) for f in frames]:
+        raise _unreadable("pixels of another size or number than the header says")
+    return stored
 
 
 # --- geometry ---

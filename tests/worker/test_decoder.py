@@ -1,0 +1,68 @@
+"""Pixels decode alike in every transfer syntax, and a broken stream costs no more than itself."""
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.encaps import encapsulate, generate_frames
+
+from worker import decoder as decoder_module
+from worker.decoder import PLUGINS, Decoder, Undecodable
+
+PLAIN, RLE, JPEG_LOSSLESS, JPEG_LS, JPEG_2000 = "1.dcm", "4.dcm", "5.dcm", "7.dcm", "9.dcm"
+
+
+@pytest.fixture
+def image(shared_data):
+    """One real image, by the file name of its transfer syntax."""
+    return lambda name: pydicom.dcmread(shared_data / "odd" / "transfer_syntaxes_mosaic" / name)
+
+
+@pytest.fixture
+def no_process(monkeypatch):
+    def refuse(*_, **__):
+        pytest.fail("a second process was started")
+
+    monkeypatch.setattr(decoder_module, "ProcessPoolExecutor", refuse)
+
+
+@pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize("name", [RLE, JPEG_LS, JPEG_2000])
+def test_what_others_decode_is_kept_from_the_decoder_that_may_die(image, name):
+    with Decoder() as decoder:
+        (plain,) = decoder.stored_values(image(PLAIN))
+        (values,) = decoder.stored_values(image(name))
+    np.testing.assert_array_equal(values, plain)
+
+
+def test_a_stream_that_kills_its_decoder_is_refused_and_the_next_series_is_read(image):
+    broken = image(JPEG_LOSSLESS)
+    (stream,) = generate_frames(broken.PixelData, number_of_frames=1)
+    scan = stream.index(b"\xff\xda")
+    broken.PixelData = encapsulate([stream[:scan] + b"\0\0" + stream[scan:]])  # GDCM aborts on it
+
+    with Decoder() as decoder, pytest.raises(Undecodable, match="BrokenProcessPool"):
+        decoder.stored_values(broken)
+    with Decoder() as decoder:
+        (values,) = decoder.stored_values(image(JPEG_LOSSLESS))
+        (plain,) = decoder.stored_values(image(PLAIN))
+    np.testing.assert_array_equal(values, plain)
+
+
+@pytest.mark.usefixtures("no_process")
+def test_pixels_of_an_unknown_transfer_syntax_are_refused(image):
+    dataset = image(PLAIN)
+    dataset.file_meta.TransferSyntaxUID = "1.2.3.4"
+    with Decoder() as decoder, pytest.raises(Undecodable):
+        decoder.stored_values(dataset)
+
+
+@pytest.mark.usefixtures("no_process")
+def test_an_object_without_pixels_is_refused(image):
+    dataset = image(PLAIN)
+    del dataset.PixelData
+    with Decoder() as decoder, pytest.raises(Undecodable):
+        decoder.stored_values(dataset)
+
+
+def test_the_decoder_that_may_die_is_the_last_resort():
+    assert PLUGINS[-1] == "gdcm"
