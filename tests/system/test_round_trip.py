@@ -41,6 +41,23 @@ def of_kind(results: Sequence[Path], kind: str) -> list[Path]:
     return [path for path in results if kinds([path])[kind]]
 
 
+def assert_valid(results: Sequence[Path], sources: Sequence[Path]) -> None:
+    """No validator finds an error in what the PACS holds; warnings are another test's matter."""
+    reports = [path for path in results if not kinds([path])["overlay"]]
+    sample = of_kind(results, "overlay")[::40]
+    for path in (*reports, *sample):
+        assert errors("dciodvfy", path) == []
+    assert errors("dcentvfy", *results, *sources) == []
+
+
+def errors(tool: str, *files: Path) -> list[str]:
+    done = subprocess.run(
+        [tool, *map(str, files)], capture_output=True, text=True, errors="replace", check=False
+    )
+    lines = (done.stdout + done.stderr).splitlines()
+    return [line for line in lines if line.startswith("Error")]
+
+
 def accounted(hospital: Any, study_uid: str) -> dict[str, int]:
     rows = hospital.stack.ledger.study(study_uid)["instances"]
     states: Counter[str] = Counter()
@@ -58,6 +75,7 @@ def test_a_head_without_contrast_is_refused_in_words_a_radiologist_understands(
 
     results = hospital.results(study_uid, tmp_path / "pacs")
     assert kinds(results) == {"report": 1, "summary": 1}
+    assert_valid(results, files)
     assert accounted(hospital, study_uid)["refused"] == len(files)
     report, summary = (dumped(of_kind(results, kind)[0]) for kind in ("report", "summary"))
     assert "REASON-NO-CONTRAST" in report
@@ -77,6 +95,7 @@ def test_a_head_with_contrast_comes_back_judged_and_mapped_slice_by_slice(
 
     results = hospital.results(study_uid, tmp_path / "pacs")
     assert kinds(results) == {"report": 1, "summary": 1, "overlay": len(files)}
+    assert_valid(results, files)
     assert accounted(hospital, study_uid)["used"] == len(files)
     assert "Probability" in dumped(of_kind(results, "report")[0])
     sources = {header.SOPInstanceUID: header for header in map(dcmread, files)}
@@ -107,6 +126,7 @@ def test_an_enhanced_multi_frame_study_comes_back_frame_by_frame(
 
     results = hospital.results(study_uid, tmp_path / "pacs")
     assert kinds(results) == {"report": 1, "summary": 1, "overlay": 96}
+    assert_valid(results, files)
     assert accounted(hospital, study_uid)["used"] == 1
     sources = {dataset.SOPInstanceUID: dataset for dataset in map(dcmread, files)}
     frames = set()
