@@ -16,6 +16,8 @@ missing=()
 for tool in "${!package_of[@]}"; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null || missing+=("${package_of[$tool]}")
 done
+# PostgreSQL's server is not on the PATH in Debian: several versions may live side by side.
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 echo "missing Debian packages: ${missing[*]}"
@@ -34,5 +36,5 @@ fi
 
 # Debian starts what it installs; the tests start their own, on loopback only.
 if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ]; then
-    systemctl disable --now --quiet orthanc || true
+    systemctl disable --now --quiet orthanc postgresql || true
 fi

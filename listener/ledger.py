@@ -468,16 +468,17 @@ class Ledger:
                 received_at=received.at,
                 state=state,
                 reason=reason,
-            )
+            ),
+            execution_options={"preserve_rowcount": True},
         ).rowcount
         if received.association is not None:
             self._note_association(connection, received.association, key.study_uid)
-        if state == "quarantined" and added:
+        if state == "quarantined" and added > 0:
             self._note(
                 connection, key.study_uid, "instance quarantined", f"{key.sop_uid}: {reason}"
             )
         if state == "waiting":
-            self._touch_study(connection, key.study_uid, received.at, reopen=bool(added))
+            self._touch_study(connection, key.study_uid, received.at, reopen=added > 0)
 
     def _first_state(self, connection: Connection, held: Held) -> tuple[str, str | None]:
         if held.arrival is Arrival.CONFLICT:

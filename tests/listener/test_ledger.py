@@ -1,10 +1,14 @@
 """The ledger: what may become of what, and who may say so."""
 
+import os
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine, update
 
@@ -23,6 +27,7 @@ from listener.ledger import (
     Received,
     Result,
     digest_of,
+    metadata,
 )
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
@@ -46,10 +51,60 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    book = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", clock=clock)
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real PostgreSQL server on loopback."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not binaries:
+        pytest.skip("PostgreSQL is not installed, so the ledger was NOT tested on it")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("postgresql")
+    user = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.getuid() == 0 else []
+    if user:
+        for level in (folder, *folder.parents[:3]):
+            level.chmod(0o777)
+    data = folder / "data"
+    initialise = [
+        *user,
+        str(binaries[-1] / "initdb"),
+        "-D",
+        str(data),
+        "-U",
+        "monro",
+        "-A",
+        "trust",
+    ]
+    subprocess.run(initialise, check=True, capture_output=True)
+    serve = [str(binaries[-1] / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder)]
+    server = subprocess.Popen([*user, *serve], stderr=subprocess.DEVNULL)
+    wait_until_it_answers(port)
+    yield f"postgresql+psycopg://monro@127.0.0.1:{port}/postgres"
+    server.terminate()
+    server.wait()
+
+
+def wait_until_it_answers(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            psycopg.connect(f"host=127.0.0.1 port={port} user=monro dbname=postgres").close()
+            return
+        except psycopg.OperationalError:
+            time.sleep(0.1)
+    pytest.fail("PostgreSQL did not start within 60 s")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    else:
+        url = request.getfixturevalue("postgresql")
+    book = Ledger(url, clock=clock)
     yield book
+    metadata.drop_all(book._engine)
     book.close()
 
 
