@@ -20,21 +20,17 @@ done
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
+# RUNLEVEL=1 keeps the packages from starting their servers: the tests start their own.
 echo "missing Debian packages: ${missing[*]}"
 install="apt-get install --yes --no-install-recommends ${missing[*]}"
 if [ "$(id -u)" = 0 ]; then
     apt-get update --quiet=2
-    DEBIAN_FRONTEND=noninteractive $install >/dev/null
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $install >/dev/null
 elif sudo --non-interactive true 2>/dev/null; then
     sudo apt-get update --quiet=2
-    sudo DEBIAN_FRONTEND=noninteractive $install >/dev/null
+    sudo DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $install >/dev/null
 else
     echo "they cannot be installed without root: ask an administrator for"
     echo "    $install"
     exit 1
-fi
-
-# Debian starts what it installs; the tests start their own, on loopback only.
-if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ]; then
-    systemctl disable --now --quiet orthanc postgresql || true
 fi
