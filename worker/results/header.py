@@ -12,7 +12,7 @@ import logging
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime
 from types import MappingProxyType
@@ -24,8 +24,10 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement, empty_value_for_VR
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as Items
 from pydicom.valuerep import format_number_as_ds
+
+from listener.series import BROKEN
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +171,8 @@ LENGTH: Final = MappingProxyType(
     {"SH": 16, "LO": 64, "PN": 64, "ST": 1024, "LT": 10240, "UC": 2**16, "UT": 2**16}
 )
 DS_LENGTH: Final = 16
+# Text that may run over several lines.
+PROSE: Final = frozenset({"ST", "LT", "UT"})
 TIMEZONE: Final = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 UTF_8: Final = "ISO_IR 192"
 LATIN_1: Final = "ISO_IR 100"
@@ -178,15 +182,6 @@ PLAIN_CHARSETS: Final = frozenset(
         *(f"ISO_IR {part}" for part in (100, 101, 109, 110, 144, 127, 126, 138, 148, 166, 192)),
         "GB18030",
     }
-)
-# What pydicom 3 raises on a value that cannot be read.
-UNREADABLE: Final = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    TypeError,
-    ValueError,
 )
 
 
@@ -243,7 +238,7 @@ def _usable(source: Dataset, keyword: str) -> Any:
 def _read(source: Dataset, keyword: str) -> Any:
     try:
         return source.get(keyword)
-    except UNREADABLE as error:
+    except BROKEN as error:
         raise Unusable(f"it cannot be read ({type(error).__name__})") from error
 
 
@@ -263,7 +258,7 @@ def _mended(keyword: str, value: Any) -> Any:
     Raises:
         Unusable: nothing of it can be kept.
     """
-    if isinstance(value, Sequence):
+    if isinstance(value, Items):
         return _mended_items(keyword, value)
     parts = [part for part in _parts(value) if str(part).strip()]
     if len(parts) > 1 and keyword not in MULTIPLE | IDENTIFIERS:
@@ -297,12 +292,12 @@ def _mended_number(vr: str, text: str) -> str | int:
 
 def _mended_text(keyword: str, vr: str, text: str) -> str:
     """Text without control characters, cut to the length of its VR unless it identifies."""
-    kept = vr in ("ST", "LT", "UT")  # these may run over several lines
-    clean = "".join(c for c in text if (kept and c in "\r\n\t") or not _is_control(c))
+    clean = "".join(c for c in text if not _is_control(c) or (c in "\r\n\t" and vr in PROSE))
+    if vr == "PN":
+        clean = _mended_name(clean)
     if clean != text:
-        log.info("header of a source image: %s: control characters removed", keyword)
-    longest = max(map(len, clean.split("="))) if vr == "PN" else len(clean)
-    if longest <= LENGTH[vr]:
+        log.info("header of a source image: %s rid of characters not allowed there", keyword)
+    if _length(vr, clean) <= LENGTH[vr]:
         return clean
     if keyword in IDENTIFIERS:
         log.info("header of a source image: %s passed on although too long", keyword)
@@ -311,7 +306,26 @@ def _mended_text(keyword: str, vr: str, text: str) -> str:
     return clean[: LENGTH[vr]].rstrip()
 
 
-def _mended_items(keyword: str, items: Sequence) -> list[Dataset] | None:
+def _mended_name(name: str) -> str:
+    """A name of at most three spellings of at most five parts (PS3.5 6.2.1); none is dropped.
+
+    >>> _mended_name("A^B^C^D^E^F")
+    'A^B^C^D^E F'
+    """
+    spellings = [_joined(spelling.split("^"), "^", 5) for spelling in name.split("=")]
+    return _joined(spellings, "=", 3)
+
+
+def _joined(parts: Sequence[str], delimiter: str, at_most: int) -> str:
+    return delimiter.join([*parts[: at_most - 1], " ".join(parts[at_most - 1 :])]).rstrip(delimiter)
+
+
+def _length(vr: str, text: str) -> int:
+    """Each spelling of a name has a length of its own."""
+    return max(map(len, text.split("="))) if vr == "PN" else len(text)
+
+
+def _mended_items(keyword: str, items: Items) -> list[Dataset] | None:
     """The usable items of a sequence; private attributes are not copied."""
     mended = [_mended_item(item) for item in items]
     usable = [item for item in mended if _is_whole(keyword, item)]

@@ -153,9 +153,9 @@ def _series_uid(source: Dataset) -> str:
 def _series(instances: Sequence[Dataset]) -> str:
     header = repair(instances[0])
     number = header.get("SeriesNumber", "without number")
-    description = header.get("SeriesDescription", "without description")
+    description = f'"{header.SeriesDescription}"' if "SeriesDescription" in header else "untitled"
     images = sum(int(each.get("NumberOfFrames") or 1) for each in instances)
-    return f'series {number} "{description}", {images} {"image" if images == 1 else "images"}'
+    return f"series {number} {description}, {images} {'image' if images == 1 else 'images'}"
 
 
 def _map(judged: Judged) -> str:

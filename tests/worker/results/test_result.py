@@ -1,0 +1,111 @@
+import io
+import time
+from dataclasses import replace
+from datetime import datetime
+
+import pydicom
+import pytest
+
+from worker.results.result import Kind, Phase, encode, objects
+
+
+def test_a_result_is_an_overlay_a_report_in_two_encodings_and_a_summary(judged):
+    kinds = [each.kind for each in objects(judged)]
+
+    assert kinds == [
+        *[Kind.OVERLAY] * len(judged.volume.slices),
+        Kind.REPORT,
+        Kind.REPORT_ENHANCED,
+        Kind.SUMMARY,
+    ]
+
+
+def test_objects_come_in_the_order_of_delivery(judged):
+    phases = [each.phase for each in objects(judged)]
+
+    assert phases == sorted(phases)
+    assert set(phases) == {Phase.OVERLAYS, Phase.REPORT, Phase.SUMMARY}
+
+
+def test_a_destination_gets_one_of_two_encodings(judged, refused):
+    alternatives = {
+        each.kind: each.alternative_of for each in [*objects(judged), *objects(refused)]
+    }
+
+    assert {kind: other for kind, other in alternatives.items() if other is not None} == {
+        Kind.REPORT_ENHANCED: Kind.REPORT,
+        Kind.REFUSAL_ENHANCED: Kind.REFUSAL,
+    }
+
+
+def test_kinds_have_series_of_their_own_and_no_uid_is_used_twice(judged):
+    found = objects(judged)
+
+    by_kind = {each.kind: each.series_uid for each in found}
+    assert len(set(by_kind.values())) == len(by_kind)
+    assert len({each.sop_uid for each in found}) == len(found)
+    assert {(each.kind, each.dataset.SeriesNumber) for each in found} == {
+        (Kind.OVERLAY, 9003),
+        (Kind.REPORT, 9001),
+        (Kind.REPORT_ENHANCED, 9001),
+        (Kind.SUMMARY, 9002),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:A value of type 'DT'")  # of the clock that the test puts in
+@pytest.mark.parametrize("outcome", ["judged", "refused"])
+def test_a_second_run_at_another_time_gives_the_same_bytes(outcome, request, monkeypatch):
+    outcome = request.getfixturevalue(outcome)
+
+    class AnotherDay(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2031, 1, 2, 3, 4, 5, 678, tz)
+
+    first = [encode(each.dataset) for each in objects(outcome)]
+    first_layers = [each.layers for each in objects(outcome)]
+    monkeypatch.setattr("datetime.datetime", AnotherDay)
+    monkeypatch.setattr(time, "time", lambda: 1.9e9)
+    second = [encode(each.dataset) for each in objects(outcome)]
+
+    assert second == first
+    assert [each.layers for each in objects(outcome)] == first_layers
+
+
+def test_other_inputs_give_other_uids(judged):
+    changed = replace(judged, lineage=replace(judged.lineage, digest="other"))
+
+    before = {each.sop_uid for each in objects(judged)}
+    after = {each.sop_uid for each in objects(changed)}
+
+    assert before.isdisjoint(after)
+
+
+def test_files_are_part_10_explicit_little_endian(judged):
+    for each in objects(judged):
+        content = encode(each.dataset)
+        assert content[128:132] == b"DICM"
+        read = pydicom.dcmread(io.BytesIO(content))
+        assert read.file_meta.TransferSyntaxUID.name == "Explicit VR Little Endian"
+        assert read.file_meta.MediaStorageSOPInstanceUID == each.sop_uid
+        assert read.SOPClassUID == each.sop_class_uid
+        assert len(read.PixelData) % 2 == 0 if "PixelData" in read else True
+
+
+def test_a_statement_in_another_script_moves_all_objects_to_utf_8(judged):
+    greek = replace(judged, bundle=replace(judged.bundle, statement="Κλινικά άχρηστο"))
+
+    found = objects(greek)
+
+    assert {each.dataset.SpecificCharacterSet for each in found} == {"ISO_IR 192"}
+    summary = pydicom.dcmread(io.BytesIO(encode(found[-1].dataset)))
+    assert "Κλινικά άχρηστο" in str(summary)
+
+
+def test_no_patient_is_named_in_the_log(judged, caplog):
+    caplog.set_level(0)
+
+    objects(judged)
+
+    assert "Phantom" not in caplog.text
+    assert "P-1" not in caplog.text
