@@ -18,11 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from listener.dispatch import Dispatcher, celery_app
 from listener.errors import MonroError
-from listener.ledger import TRANSITIONS, Ledger
+from listener.ledger import Ledger
 from listener.node import Node, rebuild, steward
 from listener.selection import ANALYSES, rules_table
 from listener.settings import read_settings
 from listener.spool import Spool
+from listener.tables import TRANSITIONS
 
 app = typer.Typer(
     help="monro listener: receives brain MRI studies, delivers AI results. Research use only.",

@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from listener.entries import BundleRow, Gathering, Instance, Plan
 from listener.errors import BadAttribute
-from listener.ledger import BundleRow, Gathering, Instance, Ledger, Plan
+from listener.ledger import Ledger
 from listener.selection import Selection, select
 from listener.series import SeriesFacts, read_series_facts
 from listener.settings import ListenerSettings

@@ -19,7 +19,8 @@ from pynetdicom.association import Association
 from pynetdicom.status import code_to_category
 from sqlalchemy.exc import SQLAlchemyError
 
-from listener.ledger import Ledger, Pending, Result
+from listener.entries import Pending, Result
+from listener.ledger import Ledger
 from listener.settings import Destination, ListenerSettings
 
 log = logging.getLogger(__name__)

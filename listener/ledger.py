@@ -4,37 +4,23 @@ States move only along TRANSITIONS. Times are seconds since the epoch, UTC. The 
 hold UIDs and hashes, never a patient's name, ID or birth date.
 """
 
-import hashlib
 import logging
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
     ColumnElement,
     Connection,
-    Double,
     Engine,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
     Row,
-    String,
     Table,
-    Text,
     and_,
     case,
     create_engine,
@@ -51,176 +37,39 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
 
+from listener.entries import (
+    Answer,
+    BundleRow,
+    Gathering,
+    Instance,
+    Job,
+    Pending,
+    Plan,
+    Predecessor,
+    Queued,
+    Received,
+    Result,
+    digest_of,
+)
 from listener.errors import IllegalTransition, LeaseLost, WrongLedger
 from listener.spool import Arrival, Held
+from listener.tables import (
+    SCHEMA_VERSION,
+    TRANSITIONS,
+    associations,
+    bundles,
+    deliveries,
+    events,
+    instances,
+    job_inputs,
+    jobs,
+    metadata,
+    results,
+    schema,
+    studies,
+)
 
 log = logging.getLogger(__name__)
-
-SCHEMA_VERSION = 1
-"""Raised with every change of the tables below."""
-
-TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
-    {
-        "studies": {
-            "RECEIVING": frozenset({"COMPLETE"}),
-            "COMPLETE": frozenset({"RECEIVING"}),
-        },
-        "jobs": {
-            "QUEUED": frozenset({"RUNNING", "SUPERSEDED"}),
-            "RUNNING": frozenset({"QUEUED", "REPORTED", "REFUSED", "FAILED"}),
-            "FAILED": frozenset({"QUEUED"}),
-            "REPORTED": frozenset(),
-            "REFUSED": frozenset({"QUEUED"}),
-            "SUPERSEDED": frozenset({"QUEUED"}),
-        },
-        "deliveries": {
-            "PENDING": frozenset({"SENT", "PARKED"}),
-            "PARKED": frozenset({"PENDING"}),
-            "SENT": frozenset({"CONFIRMED", "PENDING"}),
-            "CONFIRMED": frozenset(),
-        },
-        "instances": {
-            "waiting": frozenset({"used", "not wanted", "refused"}),
-            "not wanted": frozenset({"waiting"}),
-            "refused": frozenset({"waiting"}),
-            "used": frozenset(),
-            "quarantined": frozenset(),
-        },
-    }
-)
-"""What may become of what. A move that is not in this table does not happen."""
-
-metadata = MetaData()
-Uid = String(64)
-
-schema = Table("schema_version", metadata, Column("version", Integer, nullable=False))
-
-studies = Table(
-    "studies",
-    metadata,
-    Column("study_uid", Uid, primary_key=True),
-    Column("state", String(16), nullable=False),
-    Column("revision", Integer, nullable=False, default=0),
-    Column("planned_revision", Integer, nullable=False, default=0),
-    Column("first_at", Double, nullable=False),
-    Column("last_at", Double, nullable=False),
-    Column("released_at", Double),
-    Column("completed_at", Double),
-    Column("reason", Text),
-    Index("studies_by_state", "state"),
-)
-
-instances = Table(
-    "instances",
-    metadata,
-    Column("sop_uid", Uid, primary_key=True),
-    Column("sha256", String(64), primary_key=True),
-    Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
-    Column("series_uid", Uid, nullable=False),
-    Column("path", Text, nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("received_at", Double, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text),
-)
-
-associations = Table(
-    "associations",
-    metadata,
-    Column("association", String(64), primary_key=True),
-    Column("study_uid", Uid, primary_key=True),
-    Column("process", String(255), nullable=False),
-)
-"""Associations that are open and brought something of a study."""
-
-bundles = Table(
-    "bundles",
-    metadata,
-    Column("analysis", String(32), primary_key=True),
-    Column("weights_sha256", String(64), primary_key=True),
-    Column("version", String(64), primary_key=True),
-    Column("name", String(128), nullable=False),
-    Column("role", String(16), nullable=False),
-    Column("registered_at", Double, nullable=False),
-)
-"""What workers said they can run; `role` is active or retired."""
-
-jobs = Table(
-    "jobs",
-    metadata,
-    Column("job_id", String(36), primary_key=True),
-    Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
-    Column("analysis", String(32), nullable=False),
-    Column("series_uid", Uid),
-    Column("digest", String(64), nullable=False),
-    Column("weights_sha256", String(64), nullable=False),
-    Column("bundle_version", String(64), nullable=False),
-    Column("revision", Integer, nullable=False),
-    Column("predecessor", String(36)),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text),
-    Column("created_at", Double, nullable=False),
-    Column("sent_at", Double),
-    Column("started_at", Double),
-    Column("finished_at", Double),
-    Column("lease", String(36)),
-    Column("lease_until", Double),
-    Column("holder", String(255)),
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("retriable", Boolean, nullable=False, default=False),
-    Column("lineage", JSON),
-    Column("seconds", JSON),
-    Column("summary", JSON),
-    Index("jobs_by_state", "state"),
-)
-
-job_inputs = Table(
-    "job_inputs",
-    metadata,
-    Column("job_id", String(36), ForeignKey("jobs.job_id"), primary_key=True),
-    Column("sop_uid", Uid, primary_key=True),
-    Column("sha256", String(64), nullable=False),
-    Index("job_inputs_by_instance", "sop_uid"),
-)
-
-results = Table(
-    "results",
-    metadata,
-    Column("sop_uid", Uid, primary_key=True),
-    Column("job_id", String(36), ForeignKey("jobs.job_id"), nullable=False, index=True),
-    Column("kind", String(32), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("phase", Integer, nullable=False),
-    Column("alternative_of", Uid),
-    Column("series_uid", Uid, nullable=False),
-    Column("sop_class", Uid, nullable=False),
-    Column("path", Text, nullable=False),
-)
-
-deliveries = Table(
-    "deliveries",
-    metadata,
-    Column("sop_uid", Uid, ForeignKey("results.sop_uid"), primary_key=True),
-    Column("destination", String(32), primary_key=True),
-    Column("state", String(16), nullable=False),
-    Column("sent_as", Uid),
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("next_at", Double, nullable=False),
-    Column("status", Integer),
-    Column("message", Text),
-    Column("at", Double),
-    Index("deliveries_by_state", "state", "next_at"),
-)
-
-events = Table(
-    "events",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("at", Double, nullable=False),
-    Column("study_uid", Uid, nullable=False, index=True),
-    Column("what", String(64), nullable=False),
-    Column("detail", Text, nullable=False),
-)
 
 JOB_NAMESPACE = uuid.UUID("6d6f6e72-6f00-5a0b-9000-6a6f62000000")
 """Names jobs by what they are about, so that asking twice is asking once."""
@@ -229,151 +78,6 @@ OWN_RESULT = "our own result, sent back to us"
 
 HOPELESS_ATTEMPTS = 10
 """A job given back this often has failed for good: only an operator's retry revives it."""
-
-
-@dataclass(frozen=True)
-class Received:
-    """One acknowledged instance, and the association that brought it."""
-
-    held: Held
-    association: str | None
-    at: float
-
-
-@dataclass(frozen=True)
-class Gathering:
-    """A study that is still coming in."""
-
-    study_uid: str
-    last_at: float
-    released_at: float | None
-    open_associations: int
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One acknowledged instance as the ledger knows it."""
-
-    sop_uid: str
-    sha256: str
-    series_uid: str
-    path: Path
-    state: str
-
-
-@dataclass(frozen=True)
-class BundleRow:
-    """A bundle that some worker can run."""
-
-    analysis: str
-    name: str
-    version: str
-    weights_sha256: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one revision of a study asks of the workers, and what it leaves aside."""
-
-    analysis: str
-    series_uid: str | None
-    """The chosen series; None where the study is to be refused as a whole."""
-    inputs: tuple[Instance, ...]
-
-
-@dataclass(frozen=True)
-class Result:
-    """One result object on disk."""
-
-    sop_uid: str
-    series_uid: str
-    sop_class: str
-    kind: str
-    number: int
-    phase: int
-    """Delivery order: everything of a lower phase is acknowledged first."""
-    path: Path
-    alternative_of: str | None = None
-    """Instance UID of the preferred encoding of the same content."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as it is lent to a worker."""
-
-    job_id: str
-    study_uid: str
-    analysis: str
-    series_uid: str | None
-    digest: str
-    weights_sha256: str
-    bundle_version: str
-    created_at: float
-    attempts: int
-    lease: str
-    inputs: tuple[Instance, ...]
-    predecessor: "Predecessor | None"
-
-
-@dataclass(frozen=True)
-class Queued:
-    """A job that waits for a worker."""
-
-    job_id: str
-    sent_at: float | None
-    """When a message was last given to the broker; None since it was queued (again)."""
-
-
-@dataclass(frozen=True)
-class Predecessor:
-    """What must be known of an earlier job to name its result."""
-
-    job_id: str
-    lineage: Mapping[str, Any]
-    """What its result UIDs derive from, as it was kept."""
-    refused: bool
-    """Whether its result was a refusal rather than a report."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a worker makes of a job.
-
-    Attributes:
-        state: REPORTED, REFUSED or FAILED.
-        reason: of a refusal or failure, in words.
-        found: result objects, on stable storage already.
-        lineage: what the result UIDs derive from.
-        seconds: where the time went.
-        summary: plain values for people, such as the probability; no patient data.
-        retriable: whether an operator may run the same input again.
-    """
-
-    state: str
-    reason: str | None = None
-    found: Sequence[Result] = ()
-    lineage: Mapping[str, Any] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    retriable: bool = False
-
-
-@dataclass(frozen=True)
-class Pending:
-    """One result object that a destination does not have yet."""
-
-    job_id: str
-    study_uid: str
-    phase: int
-    attempts: int
-    encodings: tuple[Result, ...]
-    """The same content in order of preference; one of them is to be sent."""
-
-
-def digest_of(inputs: Iterable[Instance]) -> str:
-    """Digest of a set of instances: their UIDs and bytes, in no order (results.md R2)."""
-    lines = sorted(f"{instance.sop_uid} {instance.sha256}\n" for instance in inputs)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def this_process() -> str:

@@ -13,7 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from listener.completion import Patience, complete_studies, plan_studies
 from listener.delivery import couriers
 from listener.dispatch import Dispatcher, celery_app
-from listener.ledger import Ledger, Received
+from listener.entries import Received
+from listener.ledger import Ledger
 from listener.recorder import Recorder
 from listener.server import listen
 from listener.settings import ListenerSettings

@@ -14,7 +14,8 @@ from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from listener.ledger import Ledger, Received
+from listener.entries import Received
+from listener.ledger import Ledger
 from listener.spool import Held
 
 log = logging.getLogger(__name__)

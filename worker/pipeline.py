@@ -14,8 +14,8 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
+from listener.entries import Job
 from listener.errors import BadAttribute
-from listener.ledger import Job
 from listener.selection import Selection, select
 from listener.series import BROKEN, SeriesFacts, read_series_facts
 from worker.bundle import Bundle

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from listener.entries import Answer, BundleRow, Job, Result
 from listener.errors import LeaseLost
-from listener.ledger import Answer, BundleRow, Job, Lease, Ledger, Result, this_process
+from listener.ledger import Lease, Ledger, this_process
 from listener.spool import Spool
 from worker.bundle import load_bundle
 from worker.ensemble import Ensemble

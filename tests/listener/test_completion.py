@@ -3,7 +3,7 @@
 import pytest
 
 from listener.completion import Patience, reason_to_complete
-from listener.ledger import Gathering
+from listener.entries import Gathering
 
 PATIENCE = Patience(quiet_seconds=60, released_seconds=10, stalled_seconds=600)
 

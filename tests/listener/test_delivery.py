@@ -17,7 +17,8 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 
 from listener.delivery import Courier
-from listener.ledger import Answer, BundleRow, Ledger, Plan, Received, Result
+from listener.entries import Answer, BundleRow, Plan, Received, Result
+from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.settings import ListenerSettings
 from listener.spool import Arrival, Held

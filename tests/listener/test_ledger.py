@@ -12,25 +12,21 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, update
 
-from listener import ledger as ledger_module
-from listener.errors import IllegalTransition, LeaseLost, WrongLedger
-from listener.ledger import (
-    HOPELESS_ATTEMPTS,
-    OWN_RESULT,
-    TRANSITIONS,
+from listener.entries import (
     Answer,
     BundleRow,
     Gathering,
     Instance,
-    Ledger,
     Plan,
     Received,
     Result,
     digest_of,
-    metadata,
 )
+from listener.errors import IllegalTransition, LeaseLost, WrongLedger
+from listener.ledger import HOPELESS_ATTEMPTS, OWN_RESULT, Ledger
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
+from listener.tables import TRANSITIONS, metadata, schema
 
 BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
 ABLE = {BUNDLE.weights_sha256}
@@ -438,7 +434,7 @@ def test_a_ledger_of_another_version_stops_the_start(tmp_path: Path) -> None:
     Ledger(url).close()
     engine = create_engine(url)
     with engine.begin() as connection:
-        connection.execute(update(ledger_module.schema).values(version=99))
+        connection.execute(update(schema).values(version=99))
     engine.dispose()
 
     with pytest.raises(WrongLedger, match="99"):

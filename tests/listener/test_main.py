@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from listener.__main__ import app
-from listener.ledger import Ledger, Received
+from listener.entries import Received
+from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
 

@@ -1,0 +1,157 @@
+"""What is written into the ledger and read from it, as plain values.
+
+Times are seconds since the epoch, UTC.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from listener.spool import Held
+
+
+@dataclass(frozen=True)
+class Received:
+    """One acknowledged instance, and the association that brought it."""
+
+    held: Held
+    association: str | None
+    at: float
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """A study that is still coming in."""
+
+    study_uid: str
+    last_at: float
+    released_at: float | None
+    open_associations: int
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One acknowledged instance as the ledger knows it."""
+
+    sop_uid: str
+    sha256: str
+    series_uid: str
+    path: Path
+    state: str
+
+
+@dataclass(frozen=True)
+class BundleRow:
+    """A bundle that some worker can run."""
+
+    analysis: str
+    name: str
+    version: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one revision of a study asks of the workers, and what it leaves aside."""
+
+    analysis: str
+    series_uid: str | None
+    """The chosen series; None where the study is to be refused as a whole."""
+    inputs: tuple[Instance, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result object on disk."""
+
+    sop_uid: str
+    series_uid: str
+    sop_class: str
+    kind: str
+    number: int
+    phase: int
+    """Delivery order: everything of a lower phase is acknowledged first."""
+    path: Path
+    alternative_of: str | None = None
+    """Instance UID of the preferred encoding of the same content."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it is lent to a worker."""
+
+    job_id: str
+    study_uid: str
+    analysis: str
+    series_uid: str | None
+    digest: str
+    weights_sha256: str
+    bundle_version: str
+    created_at: float
+    attempts: int
+    lease: str
+    inputs: tuple[Instance, ...]
+    predecessor: "Predecessor | None"
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job that waits for a worker."""
+
+    job_id: str
+    sent_at: float | None
+    """When a message was last given to the broker; None since it was queued (again)."""
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """What must be known of an earlier job to name its result."""
+
+    job_id: str
+    lineage: Mapping[str, Any]
+    """What its result UIDs derive from, as it was kept."""
+    refused: bool
+    """Whether its result was a refusal rather than a report."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker makes of a job.
+
+    Attributes:
+        state: REPORTED, REFUSED or FAILED.
+        reason: of a refusal or failure, in words.
+        found: result objects, on stable storage already.
+        lineage: what the result UIDs derive from.
+        seconds: where the time went.
+        summary: plain values for people, such as the probability; no patient data.
+        retriable: whether an operator may run the same input again.
+    """
+
+    state: str
+    reason: str | None = None
+    found: Sequence[Result] = ()
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    retriable: bool = False
+
+
+@dataclass(frozen=True)
+class Pending:
+    """One result object that a destination does not have yet."""
+
+    job_id: str
+    study_uid: str
+    phase: int
+    attempts: int
+    encodings: tuple[Result, ...]
+    """The same content in order of preference; one of them is to be sent."""
+
+
+def digest_of(inputs: Iterable[Instance]) -> str:
+    """Digest of a set of instances: their UIDs and bytes, in no order (results.md R2)."""
+    lines = sorted(f"{instance.sop_uid} {instance.sha256}\n" for instance in inputs)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,190 @@
+"""The ledger's tables, and what may become of a row.
+
+Times are seconds since the epoch, UTC. The tables hold UIDs and hashes, never a patient's
+name, ID or birth date. What may become of a study, job, delivery or instance stands in
+TRANSITIONS.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+SCHEMA_VERSION = 1
+"""Raised with every change of the tables below."""
+
+TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "studies": {
+            "RECEIVING": frozenset({"COMPLETE"}),
+            "COMPLETE": frozenset({"RECEIVING"}),
+        },
+        "jobs": {
+            "QUEUED": frozenset({"RUNNING", "SUPERSEDED"}),
+            "RUNNING": frozenset({"QUEUED", "REPORTED", "REFUSED", "FAILED"}),
+            "FAILED": frozenset({"QUEUED"}),
+            "REPORTED": frozenset(),
+            "REFUSED": frozenset({"QUEUED"}),
+            "SUPERSEDED": frozenset({"QUEUED"}),
+        },
+        "deliveries": {
+            "PENDING": frozenset({"SENT", "PARKED"}),
+            "PARKED": frozenset({"PENDING"}),
+            "SENT": frozenset({"CONFIRMED", "PENDING"}),
+            "CONFIRMED": frozenset(),
+        },
+        "instances": {
+            "waiting": frozenset({"used", "not wanted", "refused"}),
+            "not wanted": frozenset({"waiting"}),
+            "refused": frozenset({"waiting"}),
+            "used": frozenset(),
+            "quarantined": frozenset(),
+        },
+    }
+)
+"""What may become of what. A move that is not in this table does not happen."""
+
+metadata = MetaData()
+Uid = String(64)
+
+schema = Table("schema_version", metadata, Column("version", Integer, nullable=False))
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("study_uid", Uid, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("revision", Integer, nullable=False, default=0),
+    Column("planned_revision", Integer, nullable=False, default=0),
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+    Column("released_at", Double),
+    Column("completed_at", Double),
+    Column("reason", Text),
+    Index("studies_by_state", "state"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("sop_uid", Uid, primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
+    Column("series_uid", Uid, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("received_at", Double, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+)
+
+associations = Table(
+    "associations",
+    metadata,
+    Column("association", String(64), primary_key=True),
+    Column("study_uid", Uid, primary_key=True),
+    Column("process", String(255), nullable=False),
+)
+"""Associations that are open and brought something of a study."""
+
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("analysis", String(32), primary_key=True),
+    Column("weights_sha256", String(64), primary_key=True),
+    Column("version", String(64), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("registered_at", Double, nullable=False),
+)
+"""What workers said they can run; `role` is active or retired."""
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", String(36), primary_key=True),
+    Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
+    Column("analysis", String(32), nullable=False),
+    Column("series_uid", Uid),
+    Column("digest", String(64), nullable=False),
+    Column("weights_sha256", String(64), nullable=False),
+    Column("bundle_version", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("predecessor", String(36)),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("created_at", Double, nullable=False),
+    Column("sent_at", Double),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("lease", String(36)),
+    Column("lease_until", Double),
+    Column("holder", String(255)),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("retriable", Boolean, nullable=False, default=False),
+    Column("lineage", JSON),
+    Column("seconds", JSON),
+    Column("summary", JSON),
+    Index("jobs_by_state", "state"),
+)
+
+job_inputs = Table(
+    "job_inputs",
+    metadata,
+    Column("job_id", String(36), ForeignKey("jobs.job_id"), primary_key=True),
+    Column("sop_uid", Uid, primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Index("job_inputs_by_instance", "sop_uid"),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("sop_uid", Uid, primary_key=True),
+    Column("job_id", String(36), ForeignKey("jobs.job_id"), nullable=False, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("phase", Integer, nullable=False),
+    Column("alternative_of", Uid),
+    Column("series_uid", Uid, nullable=False),
+    Column("sop_class", Uid, nullable=False),
+    Column("path", Text, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("sop_uid", Uid, ForeignKey("results.sop_uid"), primary_key=True),
+    Column("destination", String(32), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("sent_as", Uid),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_at", Double, nullable=False),
+    Column("status", Integer),
+    Column("message", Text),
+    Column("at", Double),
+    Index("deliveries_by_state", "state", "next_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("study_uid", Uid, nullable=False, index=True),
+    Column("what", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+)
