@@ -180,15 +180,17 @@ def frame(rows: int, columns: int, colours: Colours, statement: str) -> Frame:
         statement: of the bundle; may be empty.
     """
     text = _Text(max(SMALLEST_TEXT, min(rows, columns) // LINES_PER_IMAGE))
-    bar = _Bar(colours, text, left=columns + text.line // 2)
-    width = max(columns + bar.width, text.width(INVESTIGATIONAL)) + text.line
-    body = max(rows, bar.least_height)
-    caption = text.wrapped(f"{RESEARCH_USE_ONLY} {statement}", width - text.line)
-    height = body + (len(caption) + 2) * text.line
+    column = max(columns, text.width(INVESTIGATIONAL) + text.line)
+    bar = _Bar(colours, text, left=column + text.line // 2)
+    width = column + bar.width + text.line
+    # The bar of a small image reaches further down than the image: the caption then stays beside.
+    room = width if bar.least_height <= rows else column
+    caption = text.wrapped(f"{RESEARCH_USE_ONLY} {statement}", room - text.line)
+    height = max(rows + (len(caption) + 2) * text.line, bar.least_height)
     canvas = Image.new("RGB", (width, height))
-    bar.draw(canvas, body)
-    text.write(canvas, text.line // 2, body + text.line // 2, [INVESTIGATIONAL], WARNING_YELLOW)
-    text.write(canvas, text.line // 2, body + text.line * 3 // 2, caption, TEXT_GREY)
+    bar.draw(canvas, max(rows, bar.least_height))
+    text.write(canvas, text.line // 2, rows + text.line // 2, [INVESTIGATIONAL], WARNING_YELLOW)
+    text.write(canvas, text.line // 2, rows + text.line * 3 // 2, caption, TEXT_GREY)
     return Frame(np.asarray(canvas))
 
 

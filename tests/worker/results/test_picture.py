@@ -84,8 +84,8 @@ def test_the_picture_stays_at_the_upper_left_and_the_margin_is_legible(size):
 
 
 def test_a_longer_statement_needs_a_taller_margin():
-    short = frame(64, 64, Colours(1.0), "").canvas
-    long = frame(64, 64, Colours(1.0), STATEMENT).canvas
+    short = frame(256, 256, Colours(1.0), "").canvas
+    long = frame(256, 256, Colours(1.0), STATEMENT).canvas
 
     assert long.shape[0] > short.shape[0]
     assert long.shape[1] == short.shape[1]
