@@ -7,7 +7,7 @@ declare -A package_of=(
     [storescu]=dcmtk
     [dciodvfy]=dicom3tools
     [DicomSRValidator]=pixelmed-apps
-    [java]=default-jre-headless
+    [javac]=default-jdk-headless
     [ip]=iproute2
     [unshare]=util-linux
 )
