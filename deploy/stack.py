@@ -92,7 +92,7 @@ class Stack:
             "MONRO_RELEASED_QUIET_SECONDS": "1",
             "MONRO_POLL_SECONDS": "0.2",
             "MONRO_WORKER_BUNDLES": json.dumps([str(bundle) for bundle in self.bundles]),
-            # Threads that wait actively fight over two cores, and everything takes ten times as long.
+            # Threads that wait actively fight over few cores: ten times slower.
             "OMP_WAIT_POLICY": "PASSIVE",
             **self._changes,
         }
