@@ -109,16 +109,27 @@ def _by_series(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
 def _read_facts(
     by_series: dict[str, list[Instance]],
 ) -> tuple[list[SeriesFacts], dict[str, str]]:
-    """Facts of each series from one instance of it, and why there are none."""
+    """Facts of each series, and why there are none of some."""
     facts: list[SeriesFacts] = []
     unreadable: dict[str, str] = {}
     for series_uid, members in by_series.items():
-        first = min(members, key=lambda instance: instance.sop_uid)
-        try:
-            facts.append(read_series_facts(first.path, len(members)))
-        except BadAttribute as error:
-            unreadable[series_uid] = str(error)
+        found = _facts_of(members)
+        if isinstance(found, SeriesFacts):
+            facts.append(found)
+        else:
+            unreadable[series_uid] = str(found)
     return facts, unreadable
+
+
+def _facts_of(members: Sequence[Instance]) -> SeriesFacts | BadAttribute:
+    """Facts from the first readable instance; whether all are sound is the worker's to say."""
+    reason = BadAttribute("the series has no instance")
+    for instance in sorted(members, key=lambda member: member.sop_uid):
+        try:
+            return read_series_facts(instance.path, len(members))
+        except BadAttribute as error:
+            reason = error
+    return reason
 
 
 def _plan_of(selection: Selection, by_series: dict[str, list[Instance]]) -> Plan | None:

@@ -25,6 +25,7 @@ def worker_app(broker: str) -> Celery:
         task_acks_late=True,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
+        worker_enable_remote_control=False,
         broker_connection_retry=True,
         broker_connection_max_retries=None,
     )

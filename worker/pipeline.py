@@ -23,7 +23,7 @@ from worker.ensemble import Ensemble
 from worker.occlusion import OcclusionSpec, explain
 from worker.preprocess import NoHead, Prepared, prepare
 from worker.quality import Reason, UnusableStudy, check_headers, check_volume
-from worker.results.outcome import Judged, NotJudged, Predecessor
+from worker.results.outcome import Judged, NotJudged, Options, Predecessor
 from worker.results.uids import Lineage
 from worker.volume import Volume, read_volume
 
@@ -51,6 +51,7 @@ class Commission:
 
     job: Job
     lineage: Lineage
+    options: Options
 
     @property
     def created(self) -> datetime:
@@ -71,7 +72,7 @@ class Commission:
         return [instance.path for instance in self.job.inputs]
 
 
-def commission(job: Job, bundle: Bundle, site: str) -> Commission:
+def commission(job: Job, bundle: Bundle, site: str, options: Options) -> Commission:
     """Say what the results of a job derive from (results.md R2)."""
     return Commission(
         job,
@@ -84,6 +85,7 @@ def commission(job: Job, bundle: Bundle, site: str) -> Commission:
             weights_sha256=bundle.weights_sha256,
             occlusion=_canonical(bundle.occlusion),
         ),
+        options,
     )
 
 
@@ -124,6 +126,7 @@ def judge(
         prediction,
         occlusion,
         predecessor=commission.predecessor,
+        options=commission.options,
     )
 
 
@@ -138,6 +141,7 @@ def refuse(commission: Commission, refusal: UnusableStudy) -> NotJudged | None:
         sources,
         refusal,
         predecessor=commission.predecessor,
+        options=commission.options,
     )
 
 

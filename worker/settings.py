@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,6 +31,14 @@ class WorkerSettings(BaseSettings):
     device: str = Field(default="cpu", description="where networks run: cpu, cuda, cuda:1")
     threads: Annotated[int, Field(ge=0)] = Field(
         default=0, description="CPU threads of one worker; 0: as many as there are cores"
+    )
+    series_base: Annotated[int, Field(ge=0, le=2**31 - 10)] | None = Field(
+        default=None, description="results' series numbers begin after it; empty: as the analysis"
+    )
+    algorithm_purpose: Literal["Newcode1", "109102"] = Field(
+        default="Newcode1",
+        description="code for the model among contributing equipment: that of IHE AIR, or DICOM's "
+        "109102 where an archive refuses the former",
     )
 
 

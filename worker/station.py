@@ -18,11 +18,14 @@ from worker.bundle import load_bundle
 from worker.ensemble import Ensemble
 from worker.pipeline import Commission, Stopwatch, commission, judge, refuse
 from worker.quality import Reason, UnusableStudy
-from worker.results.outcome import Judged, NotJudged
+from worker.results.outcome import Judged, NotJudged, Options
 from worker.results.result import ResultObject, encode, objects
+from worker.results.terms import PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
+
+PURPOSES = {code.value: code for code in (PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT)}
 
 
 class Station:
@@ -37,6 +40,9 @@ class Station:
         if settings.worker.threads:
             torch.set_num_threads(settings.worker.threads)
         self._site = commons.site
+        self._options = Options(
+            settings.worker.series_base, PURPOSES[settings.worker.algorithm_purpose]
+        )
         self._lease_seconds = commons.lease_seconds
         self._max_attempts = commons.max_attempts
         self._spool = Spool(commons.spool)
@@ -70,7 +76,7 @@ class Station:
     def _answer(self, lease: Lease) -> Answer:
         job, watch = lease.job, Stopwatch()
         ensemble = self._ensembles[job.weights_sha256]
-        asked = commission(job, ensemble.bundle, self._site)
+        asked = commission(job, ensemble.bundle, self._site, self._options)
         try:
             self._require_hope(job)
             outcome = judge(asked, ensemble, watch, lambda _done, _all: lease.check())

@@ -1,10 +1,19 @@
 """When a study is complete, and why."""
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pynetdicom.dsutils import encode, encode_file_meta
 
-from listener.completion import Patience, reason_to_complete
-from listener.entries import Gathering
+from listener.completion import Patience, plan_studies, reason_to_complete
+from listener.entries import BundleRow, Gathering, Received
+from listener.ledger import Ledger
+from listener.series import InstanceKey
+from listener.spool import Spool
 
+BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
 PATIENCE = Patience(quiet_seconds=60, released_seconds=10, stalled_seconds=600)
 
 
@@ -26,3 +35,113 @@ def test_a_study_is_complete_when_it_was_quiet_for_as_long_as_the_signs_ask(
     study = Gathering("1", 100.0, released_at, open_associations)
 
     assert reason_to_complete(study, now, PATIENCE) == reason
+
+
+@pytest.fixture
+def a_t1_slice(an_mr_slice: Callable[..., Dataset]) -> Callable[..., Dataset]:
+    """A slice of a contrast-enhanced sagittal 3D T1 of the head."""
+
+    def make(study: str, series: str) -> Dataset:
+        dataset = an_mr_slice(study=study, series=series)
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+        dataset.BodyPartExamined = "BRAIN"
+        dataset.SeriesDescription = "SAG T1 MPRAGE +C"
+        dataset.ContrastBolusAgent = "GADOBUTROL"
+        dataset.ScanningSequence, dataset.SequenceVariant = "GR", "MP"
+        dataset.MRAcquisitionType = "3D"
+        dataset.RepetitionTime, dataset.EchoTime, dataset.FlipAngle = "6.5", "2.9", "9"
+        dataset.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+        dataset.PixelSpacing, dataset.SliceThickness = [1, 1], "1"
+        return dataset
+
+    return make
+
+
+def receive(spool: Spool, ledger: Ledger, datasets: Sequence[Dataset]) -> str:
+    """Take datasets as far as a complete study."""
+    for dataset in datasets:
+        key = InstanceKey(
+            dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID
+        )
+        meta = FileMetaDataset(dataset.file_meta)
+        head = b"\0" * 128 + b"DICM" + encode_file_meta(meta)
+        content = encode(dataset, is_implicit_vr=False, is_little_endian=True) or b""
+        ledger.record([Received(spool.write(key, head, content), None, 1000.0)])
+    (study,) = ledger.gathering()
+    ledger.complete(study, "quiet")
+    return study.study_uid
+
+
+def states(ledger: Ledger, study_uid: str) -> dict[str, str]:
+    return {each.series_uid: each.state for each in ledger.instances_of(study_uid)}
+
+
+def test_the_chosen_series_becomes_a_job_and_the_others_are_left_aside_with_a_reason(
+    tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    localizer = a_t1_slice("1.2", "1.2.9")
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    wanted = [a_t1_slice("1.2", "1.2.1") for _ in range(3)]
+    study_uid = receive(Spool(tmp_path / "spool"), ledger, [*wanted, localizer])
+
+    (job_id,) = plan_studies(ledger, ["fistula"])
+    assert states(ledger, study_uid) == {"1.2.1": "waiting", "1.2.9": "not wanted"}
+    with ledger.lease(job_id, "worker", 60, {BUNDLE.weights_sha256}) as lease:
+        assert lease is not None
+        assert lease.job.series_uid == "1.2.1"
+        assert {each.sop_uid for each in lease.job.inputs} == {
+            str(each.SOPInstanceUID) for each in wanted
+        }
+
+
+def test_a_study_without_a_bundle_for_it_waits_and_is_planned_once_there_is_one(
+    tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
+) -> None:
+    study_uid = receive(Spool(tmp_path / "spool"), ledger, [a_t1_slice("1.2", "1.2.1")])
+
+    assert plan_studies(ledger, ["fistula"]) == []
+    assert states(ledger, study_uid) == {"1.2.1": "waiting"}
+    ledger.register_bundle(BUNDLE)
+    assert len(plan_studies(ledger, ["fistula"])) == 1
+
+
+def test_a_study_that_is_not_of_the_head_is_accounted_for_and_not_answered(
+    tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    knee = a_t1_slice("1.2", "1.2.1")
+    knee.BodyPartExamined = "KNEE"
+    study_uid = receive(Spool(tmp_path / "spool"), ledger, [knee])
+
+    assert plan_studies(ledger, ["fistula"]) == []
+    assert states(ledger, study_uid) == {"1.2.1": "not wanted"}
+    assert ledger.counts()["jobs"] == {}
+
+
+def test_a_head_without_a_suitable_series_is_to_be_refused_as_a_whole(
+    tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    localizer = a_t1_slice("1.2", "1.2.9")
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    receive(Spool(tmp_path / "spool"), ledger, [localizer])
+
+    (job_id,) = plan_studies(ledger, ["fistula"])
+    with ledger.lease(job_id, "worker", 60, {BUNDLE.weights_sha256}) as lease:
+        assert lease is not None
+        assert lease.job.series_uid is None
+        assert len(lease.job.inputs) == 1
+
+
+def test_one_unreadable_instance_does_not_hide_its_series(
+    tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    study_uid = receive(
+        Spool(tmp_path / "spool"), ledger, [a_t1_slice("1.2", "1.2.1") for _ in range(2)]
+    )
+    first = min(ledger.instances_of(study_uid), key=lambda each: each.sop_uid)
+    first.path.write_bytes(b"not DICOM any more")
+
+    assert len(plan_studies(ledger, ["fistula"])) == 1

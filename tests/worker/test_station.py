@@ -1,8 +1,120 @@
 """A worker's station: what it does when things go wrong."""
 
-import pytest
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from worker.station import where
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
+from listener.entries import BundleRow, Plan, Received
+from listener.errors import LeaseLost
+from listener.ledger import Ledger
+from listener.series import InstanceKey
+from listener.settings import Commons
+from listener.spool import Spool
+from worker import station as station_module
+from worker.bundle import load_bundle
+from worker.settings import Settings, WorkerSettings
+from worker.station import Station, where
+
+DEMO = Path(__file__).parents[2] / "deploy" / "bundles" / "fistula-demo"
+KEY = InstanceKey("1.2", "1.2.1", "1.2.1.1")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    commons = Commons(spool=tmp_path, broker="redis://127.0.0.1:1/0", site="test", max_attempts=2)
+    return Settings(commons, WorkerSettings(bundles=(DEMO,)))
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    book = Ledger(settings.commons.ledger_url)
+    yield book
+    book.close()
+
+
+@pytest.fixture
+def job_id(settings: Settings, ledger: Ledger) -> str:
+    """A queued job for one slice of a head."""
+    path = settings.commons.spool / "slice.dcm"
+    a_slice().save_as(path, enforce_file_format=True)
+    held = Spool(settings.commons.spool).write(KEY, *split(path))
+    ledger.record([Received(held, None, time.time())])
+    (study,) = ledger.gathering()
+    ledger.complete(study, "quiet")
+    bundle = load_bundle(DEMO)
+    row = BundleRow(bundle.analysis, bundle.name, bundle.version, bundle.weights_sha256)
+    plan = Plan("fistula", "1.2.1", tuple(ledger.instances_of("1.2")))
+    (queued,) = ledger.plan("1.2", 1, [(plan, row)], {})
+    return queued
+
+
+def a_slice() -> Dataset:
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = MRImageStorage, KEY.sop_uid
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = KEY.study_uid, KEY.series_uid
+    dataset.Modality, dataset.BodyPartExamined = "MR", "BRAIN"
+    dataset.PatientName = "PLANTED^NAME"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = KEY.sop_uid
+    return dataset
+
+
+def split(path: Path) -> tuple[bytes, bytes]:
+    """A file's head, with the meta information, and its dataset."""
+    content = path.read_bytes()
+    offset = 132 + 12 + int.from_bytes(content[140:144], "little")
+    return content[:offset], content[offset:]
+
+
+def fails(*_arguments: Any) -> Any:
+    raise RuntimeError("PLANTED^NAME")
+
+
+def test_an_analysis_that_keeps_failing_ends_in_a_refusal_that_can_be_retried(
+    settings: Settings, ledger: Ledger, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    station = Station(settings)
+    monkeypatch.setattr(station_module, "judge", fails)
+    for _ in range(settings.commons.max_attempts):
+        with pytest.raises(RuntimeError):
+            station.work(job_id)
+        assert ledger.counts()["jobs"] == {"QUEUED": 1}
+    station.work(job_id)
+
+    assert ledger.counts()["jobs"] == {"REFUSED": 1}
+    assert {each.kind for each in ledger.results_of(job_id)} == {
+        "refusal",
+        "refusal-enhanced",
+        "refusal-summary",
+    }
+    known = ledger.study("1.2")
+    assert known is not None
+    assert known["jobs"][0]["summary"] == {"refused": "REASON-INTERNAL"}
+    assert "PLANTED" not in str(known)
+    assert ledger.retry("1.2") == (1, 0)
+    assert ledger.counts()["jobs"] == {"QUEUED": 1}
+
+
+def test_a_worker_that_lost_its_lease_leaves_nothing_behind(
+    settings: Settings, ledger: Ledger, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    station = Station(settings)
+
+    def lost(*_arguments: Any) -> Any:
+        raise LeaseLost(job_id)
+
+    monkeypatch.setattr(station._ledger, "keep", lost)
+    station.work(job_id)
+
+    assert ledger.results_of(job_id) == []
+    assert list((settings.commons.spool / "results").rglob("*.dcm")) == []
 
 
 def test_an_error_is_told_by_its_place_and_never_by_its_message() -> None:
