@@ -77,7 +77,7 @@ def fit(
 @app.command()
 def evaluate(
     bundle: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Its folder.")],
-    pairs: Annotated[int, typer.Option(min=0, help="Maps per sign.")] = 6,
+    pairs: Annotated[int, typer.Option(min=0, help="Counterfactual pairs of maps per sign.")] = 6,
     record: Annotated[bool, typer.Option(help="Write the figures into the bundle.")] = False,
     cache: Annotated[Path, typer.Option(help="Where prepared phantoms are kept.")] = CACHE,
     processes: Annotated[int, typer.Option(min=1, help="Phantoms made at a time.")] = 2,
@@ -90,12 +90,10 @@ def evaluate(
             cohort = phantom_cohort(
                 trial.seeds, ensemble.bundle.recipe, trial.normal_mri, cache, processes, report
             )
-        metrics |= judge(ensemble, cohort, trial.name)
+        metrics |= _told(judge(ensemble, cohort, trial.name))
     for sign in SIGNS:
         with _progress(f"maps of {sign}") as report:
-            metrics |= localisation(ensemble, sign, pairs, report)
-    for name, value in metrics.items():
-        console.print(f"{name.replace('_', ' ')}: {value}")
+            metrics |= _told(localisation(ensemble, sign, pairs, report))
     if record:
         record_metrics(bundle, metrics)
         console.print(f"{bundle}: figures recorded and manifest sealed anew")
@@ -119,6 +117,13 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _told(figures: dict[str, float]) -> dict[str, float]:
+    """Print figures as soon as they are known."""
+    for name, value in figures.items():
+        console.print(f"{name.replace('_', ' ')}: {value}")
+    return figures
 
 
 def _command() -> str:

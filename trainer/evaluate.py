@@ -17,11 +17,11 @@ from scipy import optimize
 from sklearn.metrics import roc_auc_score
 
 from trainer.cohort import Cohort
-from trainer.phantom import NORMAL_MRI, Case, draw_case, render, visible_signs
+from trainer.phantom import NORMAL_MRI, Case, Phantom, draw_case, render, visible_signs
 from trainer.settings import FitSettings
 from worker.bundle import NOT_SUGGESTED, SUGGESTED
 from worker.ensemble import Band, Ensemble, calibrate
-from worker.occlusion import OcclusionSpec, explain
+from worker.occlusion import OcclusionMap, OcclusionSpec, explain
 from worker.preprocess import Prepared, prepare
 
 Values: TypeAlias = NDArray[np.float64]
@@ -71,21 +71,32 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Localisation:
-    """Whether an occlusion map points at a planted sign.
+class Pointing:
+    """Whether a map of effects points at the truth.
 
     Attributes:
-        sign: what was planted.
-        hit: the strongest position touches the sign.
-        energy: share of the positive effect on positions that touch the sign.
-        chance: share of the computed positions that touch it: what a blind map would reach in
-            both.
+        hit: the strongest position touches the truth.
+        energy: share of the positive effect on positions that touch the truth.
     """
 
-    sign: str
     hit: bool
     energy: float
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Whether occlusion maps find a planted sign.
+
+    Attributes:
+        chance: share of the computed positions that touch the sign: what a blind map would reach
+            in hits and in energy.
+        alone: the map of the head with the sign, as a reader would see it.
+        pair: what the sign added to the map of its healthy twin, the same head without it.
+    """
+
     chance: float
+    alone: Pointing
+    pair: Pointing
 
 
 def auroc(labels: Labels, scores: Values) -> float:
@@ -134,13 +145,13 @@ def conformal_threshold(nonconformity: Values, missed: float) -> float:
     return float(np.sort(nonconformity)[rank - 1])
 
 
-def judge(ensemble: Ensemble, cohort: Cohort, name: str) -> dict[str, float | int]:
+def judge(ensemble: Ensemble, cohort: Cohort, name: str) -> dict[str, float]:
     """Figures of an ensemble on cases that no member was trained on."""
     found = [ensemble.predict(Prepared(_float32(each), np.eye(4))) for each in cohort.voxels]
     probabilities = np.array([each.probability for each in found])
     positive = cohort.labels == 1
     bands = np.array([each.band.value for each in found])
-    figures: dict[str, float | int] = {
+    figures: dict[str, float] = {
         "cases": len(cohort),
         "auroc": round(auroc(cohort.labels, probabilities), 3),
         "brier": round(float(np.mean((probabilities - cohort.labels) ** 2)), 3),
@@ -163,13 +174,16 @@ def localisation(
         return {}
     found = []
     for case in planted_cases(sign, cases):
-        found.append(localise(ensemble, case, sign, _unwatched))
+        found.append(localise(ensemble, case, sign))
         on_progress(len(found), cases)
-    return {
-        f"{sign}_hit": round(float(np.mean([each.hit for each in found])), 3),
-        f"{sign}_energy": round(float(np.mean([each.energy for each in found])), 3),
-        f"{sign}_chance": round(float(np.mean([each.chance for each in found])), 3),
+    figures: dict[str, list[float]] = {
+        "chance": [each.chance for each in found],
+        "hit": [each.alone.hit for each in found],
+        "energy": [each.alone.energy for each in found],
+        "pair_hit": [each.pair.hit for each in found],
+        "pair_energy": [each.pair.energy for each in found],
     }
+    return {f"{sign}_{name}": round(float(np.mean(each)), 3) for name, each in figures.items()}
 
 
 def planted_cases(sign: str, count: int) -> Iterator[Case]:
@@ -190,24 +204,35 @@ def _strong(case: Case, sign: str) -> bool:
     return bool(abs(getattr(case.shown, size) - getattr(case.usual, size)) >= difference)
 
 
-def localise(
-    ensemble: Ensemble, case: Case, sign: str, on_progress: Callable[[int, int], None]
-) -> Localisation:
-    """Plant one of a case's signs alone in its head and see whether the map finds it."""
-    planted, usual = render(case.only(sign)), render(case.only())
-    prepared = prepare(planted.voxels, planted.affine, ensemble.bundle.recipe)
+def localise(ensemble: Ensemble, case: Case, sign: str) -> Localisation:
+    """Plant one of a case's signs alone in its head and see whether the maps find it."""
+    planted, twin = render(case.only(sign)), render(case.only())
     spec = ensemble.bundle.occlusion
-    found = explain(ensemble, prepared, spec, on_progress)
-    truth = _on_grid(visible_signs(planted, usual), planted.affine, prepared)
-    computed = _touches(prepared.voxels > 0, spec, found.delta.shape)
-    touched = _touches(truth, spec, found.delta.shape) & computed
-    effect = np.where(computed, np.maximum(found.delta, 0), 0)
+    prepared = prepare(planted.voxels, planted.affine, ensemble.bundle.recipe)
+    with_sign, without = _map(ensemble, planted), _map(ensemble, twin)
+    grid = with_sign.delta.shape
+    truth = _on_grid(visible_signs(planted, twin), planted.affine, prepared)
+    computed = _touches(prepared.voxels > 0, spec, grid)
+    touched = _touches(truth, spec, grid) & computed
+    centres = np.moveaxis(np.indices(grid), 0, -1) @ with_sign.affine[:3, :3].T
+    usual = without.sample(centres + with_sign.affine[:3, 3])
     return Localisation(
-        sign=sign,
-        hit=bool(touched[np.unravel_index(np.argmax(effect), effect.shape)]),
-        energy=float(effect[touched].sum() / max(effect.sum(), np.finfo(np.float32).tiny)),
         chance=float(touched.sum() / computed.sum()),
+        alone=_pointing(with_sign.delta, touched, computed),
+        pair=_pointing(with_sign.delta - usual, touched, computed),
     )
+
+
+def _map(ensemble: Ensemble, phantom: Phantom) -> OcclusionMap:
+    prepared = prepare(phantom.voxels, phantom.affine, ensemble.bundle.recipe)
+    return explain(ensemble, prepared, ensemble.bundle.occlusion, _unwatched)
+
+
+def _pointing(effects: NDArray[np.float32], touched: Mask, computed: Mask) -> Pointing:
+    positive = np.where(computed, np.maximum(effects, 0), 0)
+    total = max(float(positive.sum()), float(np.finfo(np.float32).tiny))
+    strongest = np.unravel_index(np.argmax(positive), positive.shape)
+    return Pointing(bool(touched[strongest]), float(positive[touched].sum()) / total)
 
 
 def _on_grid(truth: Mask, affine: Values, prepared: Prepared) -> Mask:

@@ -138,11 +138,14 @@ def model_card(metadata: Mapping[str, Any]) -> str:
 
 AUROC "of visible signs" is measured on phantoms whose MRI shows the disease; "of all" on phantoms
 of which 19 % of the positives look normal by construction, so that 0.905 is the ceiling. The
-conformal set may miss {metadata["fit"]["missed_positives"]:.0%} of the positives for the same
-reason: a normal-looking MRI does not exclude a fistula.
+conformal set may miss {100 * metadata["fit"]["missed_positives"]:.0f} % of the positives for the
+same reason: a normal-looking MRI does not exclude a fistula.
+
 Localisation plants one sign in a healthy head: "hit" is the share of maps whose strongest position
 touches the sign, "energy" the share of positive effect on it, "chance" what a blind map would
-reach in both.
+reach in both. "Pair" measures what the sign added to the map of the same head without it. Small
+signs (cisterns, pituitary) hardly move the probability at 4 mm: the map of such a head shows what
+the members say of the rest of it, and only the pair shows the sign.
 """
 
 

@@ -79,10 +79,11 @@ def test_unseen_phantoms_are_told_apart(ensemble):
 def test_the_map_points_at_a_planted_sign(ensemble, sign):
     case = next(planted_cases(sign, 1))
 
-    found = localise(ensemble, case, sign, lambda done, total: None)
+    found = localise(ensemble, case, sign)
 
-    assert found.hit
-    assert found.energy > 1.3 * found.chance
+    assert found.pair.hit
+    assert found.pair.energy > 1.3 * found.chance
+    assert found.alone.energy > 1.2 * found.chance
 
 
 def test_noise_is_out_of_distribution(ensemble):
