@@ -6,8 +6,10 @@ quiet, whether the sender released its association, whether one is still open.
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from sqlalchemy.exc import IntegrityError
 
 from listener.entries import BundleRow, Gathering, Instance, Plan
 from listener.errors import BadAttribute
@@ -70,26 +72,31 @@ def plan_studies(ledger: Ledger, analyses: Sequence[str]) -> list[str]:
 
     A study that an analysis wants waits, visibly, until some worker has a bundle for it.
     """
-    return [
-        job_id
-        for study_uid, revision in ledger.unplanned()
-        for job_id in _plan_study(ledger, study_uid, revision, analyses)
-    ]
+    bundles = {analysis: ledger.active_bundle(analysis) for analysis in analyses}
+    queued = []
+    for study_uid, revision in ledger.unplanned():
+        try:
+            queued += _plan_study(ledger, study_uid, revision, bundles)
+        except IntegrityError as error:
+            log.error("study %s cannot be planned: %s", study_uid, type(error).__name__)
+            ledger.note_waiting(study_uid, f"cannot be planned: {type(error).__name__}")
+    return queued
 
 
 def _plan_study(
-    ledger: Ledger, study_uid: str, revision: int, analyses: Sequence[str]
+    ledger: Ledger, study_uid: str, revision: int, bundles: Mapping[str, BundleRow | None]
 ) -> list[str]:
     by_series = _by_series(ledger.instances_of(study_uid))
     facts, unreadable = _read_facts(by_series)
-    selections = [select(analysis, facts) for analysis in analyses]
+    selections = [select(analysis, facts) for analysis in bundles]
     wanted: list[tuple[Plan, BundleRow]] = []
     for selection in selections:
         plan = _plan_of(selection, by_series)
         if plan is None:
             continue
-        bundle = ledger.active_bundle(selection.analysis)
+        bundle = bundles[selection.analysis]
         if bundle is None:
+            ledger.note_waiting(study_uid, f"waits for a worker with a {plan.analysis} bundle")
             return []
         wanted.append((plan, bundle))
     not_wanted = _reasons(selections) | unreadable

@@ -8,8 +8,7 @@ the ledger's: the report follows only once every overlay it refers to was acknow
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -17,9 +16,9 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.status import code_to_category
-from sqlalchemy.exc import SQLAlchemyError
 
 from listener.entries import Pending, Result
+from listener.errors import where
 from listener.ledger import Ledger
 from listener.settings import Destination, ListenerSettings
 
@@ -29,6 +28,9 @@ TRANSFER_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 
 PERMANENT_STATUSES = (range(0xA900, 0xAA00), range(0xC000, 0xD000), range(0x0122, 0x0123))
 """PS3.4 B.2.3: the object itself is refused, and will be refused again."""
+
+DUPLICATE = 0x0111
+"""PS3.7 C.5.2: the destination has an object of this UID. Ours derive from their content."""
 
 UNREACHABLE = "the destination does not answer"
 
@@ -84,12 +86,11 @@ class Courier(threading.Thread):
         while not self._over.wait(self._poll_seconds):
             try:
                 self.deliver_due()
-            except SQLAlchemyError as error:
-                log.error("delivery waits for the ledger: %s", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
+                log.error("delivery to %s goes on later: %s", self._destination.name, where(error))
 
     def deliver_due(self) -> None:
         """Send everything that may be sent now, one job at a time."""
-        self._ledger.expect_deliveries([self._destination.name])
         due = self._ledger.due(self._destination.name)
         for _job_id, of_job in groupby(due, key=lambda pending: pending.job_id):
             if self._over.is_set():
@@ -97,12 +98,21 @@ class Courier(threading.Thread):
             self._deliver(list(of_job))
 
     def _deliver(self, of_job: Sequence[Pending]) -> None:
-        with self._association(of_job) as association:
+        try:
+            association = self._associate(of_job)
+        except OSError as error:  # such as a host name that does not resolve
+            log.warning("%s: %s", self._destination.name, type(error).__name__)
+            self._postpone(of_job)
+            return
+        try:
             for position, pending in enumerate(of_job):
                 if not (association.is_established or _refuses_every_class(association)):
                     self._postpone(of_job[position:])
                     return
                 self._note(pending, self._send(association, pending))
+        finally:
+            if association.is_established:
+                association.release()
 
     def _postpone(self, rest: Sequence[Pending]) -> None:
         pause = self._backoff.pause(rest[0].attempts + 1)
@@ -137,8 +147,7 @@ class Courier(threading.Thread):
                 else "parked; `retry` the study once it is mended",
             )
 
-    @contextmanager
-    def _association(self, of_job: Sequence[Pending]) -> Iterator[Association]:
+    def _associate(self, of_job: Sequence[Pending]) -> Association:
         entity = AE(ae_title=self._ae_title)
         entity.acse_timeout = entity.dimse_timeout = self._timeout_seconds
         entity.network_timeout = entity.connection_timeout = self._timeout_seconds
@@ -146,14 +155,9 @@ class Courier(threading.Thread):
             {result.sop_class for pending in of_job for result in pending.encodings}
         ):
             entity.add_requested_context(sop_class, TRANSFER_SYNTAXES)
-        association = entity.associate(
+        return entity.associate(
             self._destination.host, self._destination.port, ae_title=self._destination.ae_title
         )
-        try:
-            yield association
-        finally:
-            if association.is_established:
-                association.release()
 
     def _send(self, association: Association, pending: Pending) -> Answer:
         accepted = {context.abstract_syntax for context in association.accepted_contexts}
@@ -187,7 +191,7 @@ def _answer(status: int, result: Result) -> Answer:
     """
     category = code_to_category(status)
     said = f"0x{status:04X} {category}"
-    if category in ("Success", "Warning"):
+    if category in ("Success", "Warning") or status == DUPLICATE:
         return Answer("SENT", said, status, sent_as=result.sop_uid)
     if any(status in statuses for statuses in PERMANENT_STATUSES):
         return Answer("PARKED", f"rejected with {said}", status)

@@ -19,6 +19,7 @@ class Received:
     held: Held
     association: str | None
     at: float
+    """When it arrived; `held.written_at` is when it first did."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Instance:
     series_uid: str
     path: Path
     state: str
+    received_at: float
 
 
 @dataclass(frozen=True)

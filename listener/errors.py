@@ -3,6 +3,14 @@
 No message here carries a patient's name, ID or date of birth: UIDs and counts only.
 """
 
+import traceback
+
+
+def where(error: BaseException) -> str:
+    """Kind and place of an error, without its message: that may hold patient data."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.name} ({frame.filename}:{frame.lineno})"
+
 
 class MonroError(Exception):
     """Any fault that monro names itself."""

@@ -36,7 +36,6 @@ CANNOT_UNDERSTAND: Final = 0xC000
 REJECTED_CALLING_AE: Final = (0x01, 0x01, 0x03)
 REJECTED_CALLED_AE: Final = (0x01, 0x01, 0x07)
 
-KEY_KEYWORDS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 KEY_TAGS: Final = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 
 LARGEST_HEADER_BYTES: Final = 64 << 20
@@ -129,19 +128,18 @@ def read_key(event: evt.Event) -> InstanceKey:
         BadAttribute: they are missing, malformed or contradict the command.
     """
     header = _read_header(event)
-    found = {keyword: _uid(header, keyword) for keyword in KEY_KEYWORDS}
-    for keyword in ("SOPClassUID", "SOPInstanceUID"):
-        commanded = getattr(event.request, f"Affected{keyword}")
-        if found[keyword] != commanded:
-            raise BadAttribute(
-                f"the dataset's {keyword} is {found[keyword]!r}, but the C-STORE command says "
-                f"{commanded!r}; one of the two was changed on the way"
-            )
-    return InstanceKey(
-        study_uid=found["StudyInstanceUID"],
-        series_uid=found["SeriesInstanceUID"],
-        sop_uid=found["SOPInstanceUID"],
+    key = InstanceKey(
+        study_uid=_uid(header, "StudyInstanceUID"),
+        series_uid=_uid(header, "SeriesInstanceUID"),
+        sop_uid=_uid(header, "SOPInstanceUID"),
     )
+    for keyword in ("SOPClassUID", "SOPInstanceUID"):
+        if _uid(header, keyword) != getattr(event.request, f"Affected{keyword}"):
+            raise BadAttribute(
+                f"instance {key.sop_uid}: the dataset's {keyword} contradicts the C-STORE "
+                "command's; one of the two was changed on the way, send it from the source"
+            )
+    return key
 
 
 def _reject(event: evt.Event, answer: tuple[int, int, int]) -> None:

@@ -29,7 +29,6 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    or_,
     select,
     update,
 )
@@ -51,7 +50,7 @@ from listener.entries import (
     Result,
     digest_of,
 )
-from listener.errors import IllegalTransition, LeaseLost, WrongLedger
+from listener.errors import IllegalTransition, LeaseLost, SpoolFull, WrongLedger
 from listener.spool import Arrival, Held
 from listener.tables import (
     SCHEMA_VERSION,
@@ -59,6 +58,7 @@ from listener.tables import (
     associations,
     bundles,
     deliveries,
+    destinations,
     events,
     instances,
     job_inputs,
@@ -169,7 +169,7 @@ class Ledger:
                 series_uid=key.series_uid,
                 path=str(held.path),
                 size=held.size,
-                received_at=received.at,
+                received_at=held.written_at,
                 state=state,
                 reason=reason,
             ),
@@ -185,8 +185,10 @@ class Ledger:
             self._touch_study(connection, key.study_uid, received.at, reopen=added > 0)
 
     def _first_state(self, connection: Connection, held: Held) -> tuple[str, str | None]:
-        if held.arrival is Arrival.CONFLICT:
-            return "quarantined", held.arrival.value
+        same_uid = and_(instances.c.sop_uid == held.key.sop_uid, instances.c.sha256 != held.sha256)
+        taken = exists().where(same_uid, instances.c.state != "quarantined")
+        if held.arrival is Arrival.CONFLICT or connection.scalar(select(taken)):
+            return "quarantined", Arrival.CONFLICT.value
         ours = connection.scalar(select(exists().where(results.c.sop_uid == held.key.sop_uid)))
         return ("not wanted", OWN_RESULT) if ours else ("waiting", None)
 
@@ -279,6 +281,14 @@ class Ledger:
                 self._note(connection, study.study_uid, "study complete", reason)
         return bool(moved)
 
+    def note_waiting(self, study_uid: str, reason: str) -> None:
+        """Say why a complete study is not planned yet, once."""
+        here = and_(studies.c.study_uid == study_uid, studies.c.reason != reason)
+        with self._engine.begin() as connection:
+            noted = connection.execute(update(studies).where(here).values(reason=reason))
+            if noted.rowcount > 0:
+                self._note(connection, study_uid, "study waits", reason)
+
     def unplanned(self) -> list[tuple[str, int]]:
         """Complete studies whose latest revision has not been planned, with that revision."""
         query = select(studies.c.study_uid, studies.c.revision).where(
@@ -331,22 +341,23 @@ class Ledger:
                 )
             )
             connection.execute(update(bundles).where(this).values(role="active"))
-            self._supersede_other_bundles(connection, bundle)
 
-    def _supersede_other_bundles(self, connection: Connection, bundle: BundleRow) -> None:
-        outdated = and_(
-            jobs.c.analysis == bundle.analysis,
-            jobs.c.state == "QUEUED",
-            or_(
-                jobs.c.weights_sha256 != bundle.weights_sha256,
-                jobs.c.bundle_version != bundle.version,
-            ),
+    def supersede_retired(self) -> int:
+        """Let jobs that wait for a retired bundle be planned anew; returns how many there were."""
+        retired = exists().where(
+            bundles.c.analysis == jobs.c.analysis,
+            bundles.c.weights_sha256 == jobs.c.weights_sha256,
+            bundles.c.version == jobs.c.bundle_version,
+            bundles.c.role == "retired",
         )
-        touched = connection.scalars(select(jobs.c.study_uid).where(outdated)).all()
-        _move(connection, jobs, outdated, "SUPERSEDED", reason="its bundle was replaced")
-        connection.execute(
-            update(studies).where(studies.c.study_uid.in_(touched)).values(planned_revision=0)
-        )
+        outdated = and_(jobs.c.state == "QUEUED", retired)
+        with self._engine.begin() as connection:
+            touched = connection.scalars(select(jobs.c.study_uid).where(outdated)).all()
+            _move(connection, jobs, outdated, "SUPERSEDED", reason="its bundle was replaced")
+            connection.execute(
+                update(studies).where(studies.c.study_uid.in_(touched)).values(planned_revision=0)
+            )
+        return len(touched)
 
     def plan(
         self,
@@ -412,7 +423,7 @@ class Ledger:
                 revision=revision,
                 predecessor=_latest_answer(connection, of_analysis),
                 state="QUEUED",
-                created_at=self._clock(),
+                created_at=max(instance.received_at for instance in plan.inputs),
                 attempts=0,
             )
         )
@@ -484,7 +495,7 @@ class Ledger:
             yield lease
         except BaseException as error:
             lease.end()
-            self._return(job, f"{type(error).__name__} in attempt {job.attempts}")
+            self._return(job, f"{type(error).__name__} in attempt {job.attempts}", error)
             raise
         lease.end()
         self._return(job, "its worker left without an answer")
@@ -577,6 +588,7 @@ class Ledger:
             for result in answer.found:
                 row = _result_row(job, result)
                 connection.execute(self._insert_or_ignore(results).values(**row))
+            self._address(connection, answer.found)
             if answer.state == "REPORTED":
                 _set_inputs(connection, job.job_id, "used", f"{job.analysis} job {job.job_id}")
             if answer.state == "REFUSED":
@@ -584,43 +596,54 @@ class Ledger:
             what = f"job {answer.state.lower()}"
             self._note(connection, job.study_uid, what, answer.reason or job.job_id)
 
-    def _return(self, job: Job, reason: str) -> None:
-        """Give a job back if its lease is still ours: after `keep` it is not."""
+    def _return(self, job: Job, reason: str, error: BaseException | None = None) -> None:
+        """Give a job back if its lease is still ours: after `keep` it is not.
+
+        Want of room, or of an answer from disk or ledger, is no fault of the job's: such an
+        attempt does not count. The next one waits as long as a lost message would.
+        """
         mine = and_(jobs.c.job_id == job.job_id, jobs.c.lease == job.lease)
+        blameless = isinstance(error, SpoolFull | OSError | SQLAlchemyError)
         with self._engine.begin() as connection:
             if connection.scalar(select(exists().where(mine, jobs.c.state == "RUNNING"))):
-                _give_back(connection, job.job_id, reason)
+                if blameless:
+                    connection.execute(
+                        update(jobs).where(mine).values(attempts=jobs.c.attempts - 1)
+                    )
+                _give_back(connection, job.job_id, reason, sent_at=self._clock())
                 self._note(connection, job.study_uid, "job given back", reason)
 
     # Delivery
 
-    def expect_deliveries(self, destinations: Sequence[str]) -> None:
-        """Make sure that every result is on its way to every destination."""
+    def set_destinations(self, names: Collection[str]) -> None:
+        """Say where results go from now on; what was kept before is not sent again."""
         with self._engine.begin() as connection:
-            for destination in destinations:
-                missing = (
-                    select(results.c.sop_uid)
-                    .where(
-                        results.c.alternative_of.is_(None),
-                        ~exists().where(
-                            deliveries.c.sop_uid == results.c.sop_uid,
-                            deliveries.c.destination == destination,
-                        ),
-                    )
-                    .order_by(results.c.sop_uid)
+            connection.execute(update(destinations).values(active=False))
+            for name in names:
+                connection.execute(
+                    self._insert_or_ignore(destinations).values(name=name, active=True)
                 )
-                rows = [
-                    {
-                        "sop_uid": sop_uid,
-                        "destination": destination,
-                        "state": "PENDING",
-                        "attempts": 0,
-                        "next_at": 0.0,
-                    }
-                    for sop_uid in connection.scalars(missing)
-                ]
-                if rows:
-                    connection.execute(self._insert_or_ignore(deliveries), rows)
+            connection.execute(
+                update(destinations).where(destinations.c.name.in_(names)).values(active=True)
+            )
+
+    def _address(self, connection: Connection, found: Sequence[Result]) -> None:
+        """Put results on their way to every destination, one encoding of each."""
+        active = select(destinations.c.name).where(destinations.c.active)
+        rows = [
+            {
+                "sop_uid": result.sop_uid,
+                "destination": name,
+                "state": "PENDING",
+                "attempts": 0,
+                "next_at": 0.0,
+            }
+            for name in connection.scalars(active)
+            for result in found
+            if result.alternative_of is None
+        ]
+        if rows:
+            connection.execute(self._insert_or_ignore(deliveries), rows)
 
     def due(self, destination: str) -> list[Pending]:
         """What may be sent to a destination now, oldest job first and phases in order.
@@ -684,6 +707,10 @@ class Ledger:
             "at": self._clock(),
         }
         with self._engine.begin() as connection:
+            if state != "SENT":
+                what = f"delivery to {destination} {state.lower()}"
+                uid = pending.encodings[0].sop_uid
+                self._note(connection, pending.study_uid, what, f"{uid}: {message}")
             if state == "PENDING":
                 connection.execute(update(deliveries).where(this).values(**values))
             elif not _move(connection, deliveries, this, state, **values):
@@ -717,6 +744,8 @@ class Ledger:
             here = jobs.c.study_uid == study_uid
             refused = and_(here, jobs.c.state == "REFUSED", jobs.c.retriable)
             again = {"attempts": 0, "sent_at": None}
+            for job_id in connection.scalars(select(jobs.c.job_id).where(refused)).all():
+                _set_inputs(connection, job_id, "waiting", None)
             failed = _move(connection, jobs, refused, "QUEUED", predecessor=jobs.c.job_id, **again)
             failed += _move(
                 connection, jobs, and_(here, jobs.c.state == "FAILED"), "QUEUED", **again
@@ -781,7 +810,7 @@ class Ledger:
                     func.count().label("count"),
                     func.max(deliveries.c.attempts).label("attempts"),
                     func.max(deliveries.c.at).label("at"),
-                    func.max(deliveries.c.message).label("message"),
+                    deliveries.c.message,
                 )
                 .join(results, results.c.sop_uid == deliveries.c.sop_uid)
                 .join(jobs, jobs.c.job_id == results.c.job_id)
@@ -792,6 +821,7 @@ class Ledger:
                     results.c.kind,
                     deliveries.c.destination,
                     deliveries.c.state,
+                    deliveries.c.message,
                 )
                 .order_by(results.c.job_id, results.c.phase)
             )
@@ -799,7 +829,7 @@ class Ledger:
             return {
                 **_plain(row),
                 "instances": _rows(connection, per_series),
-                "jobs": _rows(connection, select(jobs).where(of_study).order_by(jobs.c.created_at)),
+                "jobs": _rows(connection, select(jobs).where(of_study).order_by(jobs.c.revision)),
                 "deliveries": _rows(connection, sent),
                 "events": _rows(
                     connection,
@@ -883,9 +913,11 @@ def _move(
     return moved.rowcount
 
 
-def _give_back(connection: Connection, job_id: str, reason: str) -> None:
+def _give_back(
+    connection: Connection, job_id: str, reason: str, sent_at: float | None = None
+) -> None:
     this = jobs.c.job_id == job_id
-    nobody = {"lease": None, "lease_until": None, "sent_at": None, "reason": reason}
+    nobody = {"lease": None, "lease_until": None, "sent_at": sent_at, "reason": reason}
     hopeless = and_(this, jobs.c.attempts >= HOPELESS_ATTEMPTS)
     if not _move(connection, jobs, hopeless, "FAILED", **nobody):
         _move(connection, jobs, and_(this, jobs.c.state == "RUNNING"), "QUEUED", **nobody)
@@ -912,7 +944,7 @@ def _latest_answer(connection: Connection, of_analysis: ColumnElement[bool]) -> 
     query = (
         select(jobs.c.job_id)
         .where(of_analysis, jobs.c.state.in_(("REPORTED", "REFUSED", "RUNNING")))
-        .order_by(case((jobs.c.state == "RUNNING", 0), else_=1), jobs.c.created_at.desc())
+        .order_by(case((jobs.c.state == "RUNNING", 0), else_=1), jobs.c.revision.desc())
         .limit(1)
     )
     return connection.scalar(query)
@@ -946,7 +978,9 @@ def _alternatives(connection: Connection, sop_uid: str) -> tuple[Result, ...]:
 
 
 def _instance(row: Row[Any]) -> Instance:
-    return Instance(row.sop_uid, row.sha256, row.series_uid, Path(row.path), row.state)
+    return Instance(
+        row.sop_uid, row.sha256, row.series_uid, Path(row.path), row.state, row.received_at
+    )
 
 
 def _result(row: Row[Any]) -> Result:

@@ -8,12 +8,11 @@ import time
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from listener.completion import Patience, complete_studies, plan_studies
 from listener.delivery import couriers
 from listener.dispatch import Dispatcher, celery_app
 from listener.entries import Received
+from listener.errors import where
 from listener.ledger import Ledger
 from listener.recorder import Recorder
 from listener.server import listen
@@ -44,6 +43,7 @@ class Node:
         """Bring ledger and spool together, then start answering."""
         self.spool.sweep()
         self.ledger.forget_associations_of(_is_gone)
+        self.ledger.set_destinations([each.name for each in self._settings.destinations])
         rebuild(self.spool, self.ledger)
         self._recorder = Recorder(self.ledger)
         self._couriers = couriers(self._settings, self.ledger)
@@ -73,17 +73,18 @@ class Node:
         while not self._over.wait(self._settings.poll_seconds):
             try:
                 steward(self.ledger, self._dispatcher, self._settings)
-            except SQLAlchemyError as error:
-                log.error("the ledger does not answer: %s", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
+                log.error("this round was cut short, the next one follows: %s", where(error))
 
 
 def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) -> None:
     """One round of what must happen by itself: complete, plan, reclaim, dispatch."""
     now = time.time()
     complete_studies(ledger, Patience.from_settings(settings), now)
-    plan_studies(ledger, settings.analyses)
     for job_id in ledger.reclaim():
         log.warning("job %s: its worker stopped answering; it is queued again", job_id)
+    ledger.supersede_retired()
+    plan_studies(ledger, settings.analyses)
     dispatcher.ring(now)
 
 

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from listener.entries import Received
+from listener.errors import where
 from listener.ledger import Ledger
 from listener.spool import Held
 
@@ -84,6 +83,6 @@ class Recorder:
         while True:
             try:
                 return write()
-            except SQLAlchemyError as error:
-                log.error("the ledger took no rows, trying again: %s", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
+                log.error("the ledger took no rows, trying again: %s", where(error))
                 time.sleep(LEDGER_RETRY_SECONDS)

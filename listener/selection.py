@@ -533,7 +533,7 @@ def _rank(rules: Sequence[Rule], facts: SeriesFacts) -> tuple[int, int, int, str
 def _verdict(rules: Sequence[Rule], facts: SeriesFacts, best: SeriesFacts | None) -> Verdict:
     broken = _broken(rules, facts)
     if broken is not None:
-        sentence = f'not wanted: the rule "the series {broken.sentence}" does not hold'
+        sentence = f"not wanted: a wanted series {broken.sentence}"
         return Verdict(facts.series_uid, wanted=False, points=0, decided_by=sentence)
     points = _points(rules, facts)
     return Verdict(facts.series_uid, True, points, decided_by=_compared(rules, facts, best))

@@ -52,9 +52,12 @@ class Peer(BaseModel, frozen=True, extra="forbid"):
         """Tell whether a requestor with this AE title and address is this peer."""
         if ae_title.strip() != self.ae_title:
             return False
-        return self.address is None or ipaddress.ip_address(address) in ipaddress.ip_network(
-            self.address, strict=False
-        )
+        if self.address is None:
+            return True
+        try:
+            return ipaddress.ip_address(address) in ipaddress.ip_network(self.address, strict=False)
+        except ValueError:
+            return False
 
 
 class Destination(BaseModel, frozen=True, extra="forbid"):
@@ -81,6 +84,9 @@ class Commons(BaseSettings):
     )
     lease_seconds: Annotated[float, Field(gt=0)] = Field(
         default=60, description="how long a job is lent without a heartbeat"
+    )
+    keep_free: ByteSize = Field(
+        default=ByteSize(5 * 2**30), description="space the spool's disk must keep free"
     )
     max_attempts: Annotated[int, Field(ge=1)] = Field(
         default=3, description="runs of one job before it is answered with an internal refusal"
@@ -115,9 +121,6 @@ class ListenerSettings(Commons):
     )
     association_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         default=60, description="an association silent for this long is aborted"
-    )
-    keep_free: ByteSize = Field(
-        default=ByteSize(5 * 2**30), description="space the spool's disk must keep free"
     )
     quiet_seconds: Seconds = Field(
         default=60, description="a study is complete when nothing came for this long"

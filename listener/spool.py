@@ -57,6 +57,8 @@ class Held:
     size: int
     """Bytes of the encoded dataset."""
     arrival: Arrival
+    written_at: float
+    """When the file was written, in seconds since the epoch: the same when found again."""
 
 
 class Spool:
@@ -91,14 +93,13 @@ class Spool:
         sha256 = hashlib.sha256(dataset).hexdigest()
         part = self._write_aside(head, dataset)
         try:
-            path = self._study_path(key)
-            if self._place(part, path):
-                return Held(key, path, sha256, size, Arrival.NEW)
-            if _dataset_sha256(path) == sha256:
-                return Held(key, path, sha256, size, Arrival.SAME)
-            path = self._quarantine_path(key, sha256)
-            self._place(part, path)
-            return Held(key, path, sha256, size, Arrival.CONFLICT)
+            path, arrival = self._study_path(key), Arrival.NEW
+            if not self._place(part, path):
+                arrival = Arrival.SAME
+                if _dataset_sha256(path) != sha256:
+                    path, arrival = self._quarantine_path(key, sha256), Arrival.CONFLICT
+                    self._place(part, path)
+            return Held(key, path, sha256, size, arrival, path.stat().st_mtime)
         finally:
             part.unlink(missing_ok=True)
 
@@ -116,8 +117,9 @@ class Spool:
     def held(self, key: InstanceKey, path: Path) -> Held:
         """Describe an instance found on disk, reading it once."""
         arrival = Arrival.CONFLICT if self._is_quarantine(path) else Arrival.NEW
-        size = path.stat().st_size - _dataset_offset(path)
-        return Held(key, path, _dataset_sha256(path), size, arrival)
+        found = path.stat()
+        size = found.st_size - _dataset_offset(path)
+        return Held(key, path, _dataset_sha256(path), size, arrival, found.st_mtime)
 
     def keep_result(self, study_uid: str, job_id: str, lease: str, name: str, data: bytes) -> Path:
         """Put one result file on stable storage.
@@ -133,8 +135,12 @@ class Spool:
         _sync_folder(path.parent)
         return path
 
+    def leases_with_results(self, study_uid: str, job_id: str) -> set[str]:
+        """The leases that wrote results of a job, kept ones and others."""
+        return {folder.name for folder in (self.root / "results" / study_uid / job_id).glob("*")}
+
     def drop_results(self, study_uid: str, job_id: str, lease: str) -> None:
-        """Remove what a lease left behind that was never kept."""
+        """Remove what a lease wrote that was never kept."""
         shutil.rmtree(self.root / "results" / study_uid / job_id / lease, ignore_errors=True)
 
     def sweep(self) -> int:

@@ -164,6 +164,14 @@ results = Table(
     Column("path", Text, nullable=False),
 )
 
+destinations = Table(
+    "destinations",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("active", Boolean, nullable=False),
+)
+"""Where results go from now on: a result is for those that were active when it was kept."""
+
 deliveries = Table(
     "deliveries",
     metadata,

@@ -184,16 +184,21 @@ def _facts(job: Job) -> tuple[list[SeriesFacts], str]:
 
 
 def _no_series(selection: Selection, facts: Sequence[SeriesFacts]) -> UnusableStudy:
-    numbers = {each.series_uid: each.series_number for each in facts}
+    named = {each.series_uid: _named(each) for each in facts}
     found = "; ".join(
-        f"series {numbers[verdict.series_uid]}: {verdict.decided_by}"
-        for verdict in selection.verdicts
+        f"{named[verdict.series_uid]}: {verdict.decided_by}" for verdict in selection.verdicts
     )
     return UnusableStudy(
         Reason.NO_SERIES,
         found,
         "a contrast-enhanced T1 series of the whole head, best 3D or in thin sagittal slices",
     )
+
+
+def _named(facts: SeriesFacts) -> str:
+    """A series as people know it: by number and description, as far as it has them."""
+    number = "a series" if facts.series_number is None else f"series {facts.series_number}"
+    return f'{number} "{facts.description}"' if facts.description else number
 
 
 def _prepare(volume: Volume, bundle: Bundle) -> Prepared:

@@ -1,7 +1,6 @@
 """What one worker process holds: ledger, spool, warm ensembles, device."""
 
 import logging
-import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -45,7 +44,7 @@ class Station:
         )
         self._lease_seconds = commons.lease_seconds
         self._max_attempts = commons.max_attempts
-        self._spool = Spool(commons.spool)
+        self._spool = Spool(commons.spool, commons.keep_free)
         self._ledger = Ledger(commons.ledger_url)
         self._ensembles = {
             bundle.weights_sha256: Ensemble(bundle, settings.worker.device)
@@ -65,13 +64,25 @@ class Station:
             if lease is None:
                 return  # finished already, or lent to another worker
             try:
+                self._drop_leftovers(lease.job)
                 answer = self._answer(lease)
                 self._ledger.keep(lease.job, answer)
             except LeaseLost as lost:
-                self._spool.drop_results(lease.job.study_uid, job_id, lease.job.lease)
                 log.warning("%s; what was found is dropped", lost)
                 return
+            finally:
+                if lease.job.lease not in self._kept(lease.job):
+                    self._spool.drop_results(lease.job.study_uid, job_id, lease.job.lease)
         log.info("job %s: %s", job_id, answer.state)
+
+    def _drop_leftovers(self, job: Job) -> None:
+        """Remove what earlier, killed attempts at a job wrote; who holds its lease may."""
+        written = self._spool.leases_with_results(job.study_uid, job.job_id)
+        for lease in written - self._kept(job):
+            self._spool.drop_results(job.study_uid, job.job_id, lease)
+
+    def _kept(self, job: Job) -> set[str]:
+        return {result.path.parent.name for result in self._ledger.results_of(job.job_id)}
 
     def _answer(self, lease: Lease) -> Answer:
         job, watch = lease.job, Stopwatch()
@@ -140,12 +151,6 @@ class Station:
             keep(f"{name}.anatomy.png", found.layers.anatomy)
             keep(f"{name}.heat.png", found.layers.heat)
         return keep(f"{name}.dcm", encode(found.dataset))
-
-
-def where(error: BaseException) -> str:
-    """File, line and function of an error, without its message: that may hold patient data."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {frame.name} ({frame.filename}:{frame.lineno})"
 
 
 def _row(ensemble: Ensemble) -> BundleRow:

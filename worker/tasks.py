@@ -5,7 +5,8 @@ import logging
 from celery import Celery
 
 from listener.dispatch import ANALYSE_STUDY
-from worker.station import Station, where
+from listener.errors import where
+from worker.station import Station
 
 log = logging.getLogger(__name__)
 

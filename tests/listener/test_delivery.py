@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -52,10 +51,21 @@ def destination(
 
 
 @pytest.fixture
-def outbox(tmp_path: Path, ledger: Ledger, an_mr_slice: Callable[..., Dataset]) -> list[Result]:
+def names(request: pytest.FixtureRequest) -> list[str]:
+    """The destinations that results go to."""
+    return getattr(request, "param", ["pacs"])
+
+
+@pytest.fixture
+def outbox(
+    tmp_path: Path, ledger: Ledger, an_mr_slice: Callable[..., Dataset], names: list[str]
+) -> list[Result]:
     """The results of one job: an overlay and a report in two encodings."""
+    ledger.set_destinations(names)
     key = InstanceKey("1", "1.1", "1.1.1")
-    ledger.record([Received(Held(key, tmp_path, "f" * 64, 1, Arrival.NEW), None, time.time())])
+    ledger.record(
+        [Received(Held(key, tmp_path, "f" * 64, 1, Arrival.NEW, 1000.0), None, time.time())]
+    )
     (study,) = ledger.gathering()
     ledger.complete(study, "quiet")
     plan = Plan("fistula", "1.1", tuple(ledger.instances_of("1")))
@@ -121,8 +131,11 @@ def test_the_report_follows_once_the_overlay_was_acknowledged(
     assert states(ledger) == {"SENT": 2}
 
 
-def test_a_warning_counts_as_stored(ledger: Ledger, outbox: list[Result], courier: Courier) -> None:
-    with destination(port_of(courier), status=0xB000):
+@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007, 0x0111])
+def test_a_warning_counts_as_stored_and_so_does_a_duplicate_of_ours(
+    ledger: Ledger, outbox: list[Result], courier: Courier, status: int
+) -> None:
+    with destination(port_of(courier), status=status):
         courier.deliver_due()
 
     assert states(ledger) == {"PENDING": 1, "SENT": 1}
@@ -193,14 +206,33 @@ def test_nobody_there_is_no_reason_to_give_up(
     assert states(ledger) == {"SENT": 2}
 
 
-def test_a_second_destination_is_not_held_up_by_the_first(
-    ledger: Ledger, outbox: list[Result], courier: Courier, settings_for: Any
+def test_a_host_name_that_does_not_resolve_is_no_reason_to_give_up(
+    ledger: Ledger, outbox: list[Result], settings_for: Callable[..., ListenerSettings]
 ) -> None:
-    other = settings_for(
-        destinations=[
-            {"name": "research", "ae_title": "PACS", "host": "127.0.0.1", "port": port_of(courier)}
-        ]
-    )
+    nowhere = {"name": "pacs", "ae_title": "PACS", "host": "pacs.invalid", "port": 104}
+    settings = settings_for(destinations=[nowhere])
+    Courier(settings.destinations[0], settings, ledger).deliver_due()
+
+    known = ledger.study("1")
+    assert known is not None
+    assert known["deliveries"][0]["message"] == "the destination does not answer"
+    assert states(ledger) == {"PENDING": 2}
+
+
+@pytest.mark.parametrize("names", [["pacs", "research"]], indirect=True)
+def test_a_second_destination_is_not_held_up_by_the_first(
+    ledger: Ledger,
+    outbox: list[Result],
+    courier: Courier,
+    settings_for: Callable[..., ListenerSettings],
+) -> None:
+    research = {
+        "name": "research",
+        "ae_title": "PACS",
+        "host": "127.0.0.1",
+        "port": port_of(courier),
+    }
+    other = settings_for(destinations=[research])
     with destination(port_of(courier), status=0xA700):
         courier.deliver_due()
     with destination(port_of(courier)) as seen:

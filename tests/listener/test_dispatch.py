@@ -42,7 +42,7 @@ def broker(tmp_path: Path, free_port: int) -> Iterator[redis.Redis]:
 
 def queue_a_job(ledger: Ledger, study: str = "1") -> str:
     key = InstanceKey(study, f"{study}.1", f"{study}.1.1")
-    held = Held(key, Path("/spool") / study, "f" * 64, 1, Arrival.NEW)
+    held = Held(key, Path("/spool") / study, "f" * 64, 1, Arrival.NEW, 1000.0)
     ledger.record([Received(held, None, 1000.0)])
     (gathering,) = ledger.gathering()
     ledger.complete(gathering, "quiet")

@@ -22,7 +22,7 @@ from listener.entries import (
     Result,
     digest_of,
 )
-from listener.errors import IllegalTransition, LeaseLost, WrongLedger
+from listener.errors import IllegalTransition, LeaseLost, SpoolFull, WrongLedger
 from listener.ledger import HOPELESS_ATTEMPTS, OWN_RESULT, Ledger
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
@@ -99,6 +99,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iter
     else:
         url = request.getfixturevalue("postgresql")
     book = Ledger(url, clock=clock)
+    book.set_destinations(["pacs"])
     yield book
     metadata.drop_all(book._engine)
     book.close()
@@ -114,7 +115,7 @@ def received(
     arrival: Arrival = Arrival.NEW,
 ) -> Received:
     key = InstanceKey(study, series, sop)
-    return Received(Held(key, Path("/spool") / sop, sha256, 10, arrival), association, at)
+    return Received(Held(key, Path("/spool") / sop, sha256, 10, arrival, at), association, at)
 
 
 def only(ledger: Ledger) -> Gathering:
@@ -361,7 +362,6 @@ def test_a_report_waits_until_the_overlays_it_refers_to_were_acknowledged(ledger
     job_id = queue_a_job(ledger)
     overlay = a_report(job_id, "2.25.2", phase=0, kind="overlay")
     report(ledger, job_id, overlay, a_report(job_id))
-    ledger.expect_deliveries(["pacs"])
 
     (pending,) = ledger.due("pacs")
     assert pending.encodings == (overlay,)
@@ -377,7 +377,6 @@ def test_a_report_waits_until_the_overlays_it_refers_to_were_acknowledged(ledger
 def test_what_was_sent_cannot_be_parked(ledger: Ledger) -> None:
     job_id = queue_a_job(ledger)
     report(ledger, job_id)
-    ledger.expect_deliveries(["pacs"])
     (pending,) = ledger.due("pacs")
     ledger.note_delivery(pending, "pacs", "SENT", "Success")
 
@@ -390,7 +389,6 @@ def test_a_postponed_result_is_due_again_when_its_pause_is_over(
 ) -> None:
     job_id = queue_a_job(ledger)
     report(ledger, job_id)
-    ledger.expect_deliveries(["pacs"])
     ledger.postpone(ledger.due("pacs"), "pacs", "no answer", next_at=clock.now + 5)
 
     assert ledger.due("pacs") == []
@@ -399,11 +397,11 @@ def test_a_postponed_result_is_due_again_when_its_pause_is_over(
 
 
 def test_an_alternative_encoding_travels_with_the_preferred_one(ledger: Ledger) -> None:
+    ledger.set_destinations(["pacs", "research"])
     job_id = queue_a_job(ledger)
     preferred = a_report(job_id)
     other = a_report(job_id, "2.25.3", alternative_of="2.25.1")
     report(ledger, job_id, preferred, other)
-    ledger.expect_deliveries(["pacs", "research"])
 
     assert ledger.counts()["deliveries"] == {"PENDING": 2}
     (pending,) = ledger.due("research")
@@ -415,15 +413,89 @@ def test_jobs_queued_for_a_replaced_bundle_are_planned_again(ledger: Ledger) -> 
     queue_a_job(ledger)
     newer = BundleRow("fistula", "demo", "1.1.0", "b" * 64)
     ledger.register_bundle(newer)
+    ledger.supersede_retired()
 
     assert ledger.active_bundle("fistula") == newer
     assert ledger.counts()["jobs"] == {"SUPERSEDED": 1}
     assert ledger.unplanned() == [("1", 1)]
 
 
+def test_a_job_that_was_running_for_a_replaced_bundle_is_planned_again_when_its_worker_died(
+    ledger: Ledger, clock: Clock
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    job_id = queue_a_job(ledger)
+    assert ledger._lend(job_id, "dead", 60, ABLE) is not None
+    ledger.register_bundle(BundleRow("fistula", "demo", "1.1.0", "b" * 64))
+    clock.now += 61
+    ledger.reclaim()
+
+    assert ledger.supersede_retired() == 1
+    assert ledger.unplanned() == [("1", 1)]
+
+
+def test_one_uid_in_two_series_is_quarantined(ledger: Ledger) -> None:
+    ledger.record([received("1.1.1"), received("1.1.1", series="1.2", sha256="e" * 64)])
+
+    assert ledger.counts()["instances"] == {"quarantined": 1, "waiting": 1}
+
+
+def test_a_refusal_that_is_retried_and_then_reported_counts_its_input_as_used(
+    ledger: Ledger,
+) -> None:
+    job_id = queue_a_job(ledger)
+    with ledger.lease(job_id, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        ledger.keep(lease.job, Answer("REFUSED", "the software failed", retriable=True))
+    ledger.retry("1")
+    assert ledger.counts()["instances"] == {"waiting": 1}
+    report(ledger, job_id)
+
+    assert ledger.counts()["instances"] == {"used": 1}
+
+
+def test_a_full_disk_is_no_fault_of_the_job(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    with pytest.raises(SpoolFull), ledger.lease(job_id, "worker", 60, ABLE):
+        raise SpoolFull("/spool", 0, 1, 1)
+
+    with ledger.lease(job_id, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        assert lease.job.attempts == 1
+
+
+def test_a_new_destination_is_not_sent_what_was_kept_before(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    report(ledger, job_id)
+    ledger.set_destinations(["pacs", "research"])
+
+    assert ledger.due("research") == []
+    assert len(ledger.due("pacs")) == 1
+
+
+def test_a_rebuilt_ledger_dates_a_job_as_the_lost_one_did(ledger: Ledger, clock: Clock) -> None:
+    clock.now = 5000.0
+    job_id = queue_a_job(ledger)
+    with ledger.lease(job_id, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        assert lease.job.created_at == 1000.0  # when the last of its input was written down
+
+
+def test_what_a_study_waits_for_is_said_once(ledger: Ledger) -> None:
+    ledger.record([received()])
+    ledger.complete(only(ledger), "quiet")
+    for _ in range(3):
+        ledger.note_waiting("1", "waits for a bundle")
+
+    known = ledger.study("1")
+    assert known is not None
+    assert known["reason"] == "waits for a bundle"
+    assert [event["what"] for event in known["events"]].count("study waits") == 1
+
+
 def test_the_digest_depends_on_what_came_and_not_on_the_order() -> None:
-    a = Instance("1.1", "a" * 64, "1", Path("a"), "waiting")
-    b = Instance("1.2", "b" * 64, "1", Path("b"), "waiting")
+    a = Instance("1.1", "a" * 64, "1", Path("a"), "waiting", 1.0)
+    b = Instance("1.2", "b" * 64, "1", Path("b"), "waiting", 1.0)
 
     assert digest_of([a, b]) == digest_of([b, a])
     assert digest_of([a, b]) != digest_of([a])

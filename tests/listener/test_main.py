@@ -29,7 +29,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     }.items():
         monkeypatch.setenv(name, value)
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    held = Held(InstanceKey("1", "1.1", "1.1.1"), tmp_path / "x", "f" * 64, 1, Arrival.NEW)
+    held = Held(InstanceKey("1", "1.1", "1.1.1"), tmp_path / "x", "f" * 64, 1, Arrival.NEW, 1000.0)
     ledger.record([Received(held, None, 1000.0)])
     ledger.close()
     return ledger

@@ -18,7 +18,7 @@ from listener.spool import Spool
 from worker import station as station_module
 from worker.bundle import load_bundle
 from worker.settings import Settings, WorkerSettings
-from worker.station import Station, where
+from worker.station import Station
 
 DEMO = Path(__file__).parents[2] / "deploy" / "bundles" / "fistula-demo"
 KEY = InstanceKey("1.2", "1.2.1", "1.2.1.1")
@@ -115,15 +115,3 @@ def test_a_worker_that_lost_its_lease_leaves_nothing_behind(
 
     assert ledger.results_of(job_id) == []
     assert list((settings.commons.spool / "results").rglob("*.dcm")) == []
-
-
-def test_an_error_is_told_by_its_place_and_never_by_its_message() -> None:
-    def parse(value: str) -> int:
-        return int(value)
-
-    with pytest.raises(ValueError, match="PLANTED") as raised:
-        parse("PLANTED^NAME")
-    told = where(raised.value)
-
-    assert "ValueError in parse" in told
-    assert "PLANTED" not in told

@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from listener.series import Header
 from worker.results import terms
 from worker.results.document import document, english
 from worker.results.letterhead import Letterhead, software_version
@@ -152,7 +153,9 @@ def _images(judged: Judged) -> list[SourceImageForMeasurementGroup]:
     slices: dict[str, list[Slice]] = defaultdict(list)
     for each in judged.volume.slices:
         slices[each.sop_uid].append(each)
-    frames = {each.SOPInstanceUID: int(each.get("NumberOfFrames") or 1) for each in judged.sources}
+    frames = {
+        each.SOPInstanceUID: Header(each).whole("NumberOfFrames") or 1 for each in judged.sources
+    }
     return [
         SourceImageForMeasurementGroup(
             referenced_sop_class_uid=used[0].sop_class_uid,

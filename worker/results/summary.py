@@ -13,6 +13,7 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from listener.series import Header
 from worker.bundle import NOT_SUGGESTED, SUGGESTED
 from worker.ensemble import Band
 from worker.results import terms
@@ -154,7 +155,7 @@ def _series(instances: Sequence[Dataset]) -> str:
     header = repair(instances[0])
     number = header.get("SeriesNumber", "without number")
     description = f'"{header.SeriesDescription}"' if "SeriesDescription" in header else "untitled"
-    images = sum(int(each.get("NumberOfFrames") or 1) for each in instances)
+    images = sum(Header(each).whole("NumberOfFrames") or 1 for each in instances)
     return f"series {number} {description}, {images} {'image' if images == 1 else 'images'}"
 
 
