@@ -38,7 +38,7 @@ def read_answer(title: str, known: Mapping[str, Any], files: Iterable[Path]) -> 
     by_kind: dict[str, list[Path]] = defaultdict(list)
     for path in files:
         by_kind[_kind(pydicom.dcmread(path, stop_before_pixels=True))].append(path)
-    (report,), (summary,) = by_kind["report"], by_kind["summary"]
+    report, summary = (max(by_kind[kind], key=_written) for kind in ("report", "summary"))
     return Answered(
         title=title,
         study_uid=known["study_uid"],
@@ -71,6 +71,11 @@ def _kind(header: Dataset) -> str:
 
 def _instance_number(path: Path) -> int:
     return int(pydicom.dcmread(path, specific_tags=["InstanceNumber"]).InstanceNumber)
+
+
+def _written(path: Path) -> float:
+    """A revised report comes later than the one that it replaces."""
+    return path.stat().st_mtime
 
 
 def _seconds(known: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import pydicom
 import typer
 from pydicom.errors import InvalidDicomError
-from pynetdicom import AE
+from pynetdicom import AE, AllStoragePresentationContexts
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -22,7 +22,7 @@ from rich.table import Table
 from deploy.answer import Answered, read_answer
 from deploy.page import write_page
 from deploy.stack import DidNotStart, Stack
-from listener.errors import MonroError
+from listener.errors import MonroError, where
 from trainer.phantom import draw_case, render
 from trainer.study import write_study
 from worker.bundle import BadBundle
@@ -37,6 +37,9 @@ PHANTOMS = {
     "no signs": (7, False),
 }
 """What the two synthetic studies show: seed of the phantom, and whether it has signs."""
+
+STORAGE_CLASSES = {context.abstract_syntax for context in AllStoragePresentationContexts}
+"""What can be sent by C-STORE: a DICOMDIR, for one, cannot."""
 
 RESULT_SECONDS = 600
 
@@ -54,7 +57,8 @@ def demo(
     ] = None,
 ) -> None:
     """Send studies by C-STORE, wait for the results, show them, stop everything."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have had the former ignored
+        signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="monro-demo-"))
     try:
@@ -63,6 +67,8 @@ def demo(
         _finish(False, "stopped by Ctrl-C; nothing is left running")
     except (DemoFailed, DidNotStart, MonroError, BadBundle, OSError) as error:
         _finish(False, f"{error} (logs: {folder / 'logs'})")
+    except Exception as error:  # noqa: BLE001 - the last line is promised, whatever happens
+        _finish(False, f"unexpected {where(error)} (logs: {folder / 'logs'})")
     else:
         took = time.monotonic() - started
         overlays = sum(len(each.overlays) for each in answered)
@@ -152,7 +158,8 @@ def _by_study(folder: Path) -> dict[str, list[Path]]:
             header = pydicom.dcmread(path, specific_tags=["StudyInstanceUID"])
         except InvalidDicomError:
             continue
-        studies[str(header.get("StudyInstanceUID", ""))].append(path)
+        if header.file_meta.get("MediaStorageSOPClassUID") in STORAGE_CLASSES:
+            studies[str(header.get("StudyInstanceUID", ""))].append(path)
     if not studies:
         raise DemoFailed(f"{folder} holds no DICOM file; name a folder of one or more studies")
     return studies

@@ -3,12 +3,18 @@
 # Orthanc binds every interface whatever its settings say, and here there is only one.
 set -euo pipefail
 
+# A container without a network (docker run --network none) is such a place already.
+if [ "$(ls /sys/class/net)" = lo ]; then
+    exec "$@"
+fi
+
 inside='/sbin/ip link set lo up && exec "$@"'
-if [ "$(id -u)" = 0 ]; then
+if unshare --net true 2>/dev/null; then
     exec unshare --net bash -c "$inside" loopback-only "$@"
 elif unshare --user --map-root-user --net true 2>/dev/null; then
     exec unshare --user --map-root-user --net bash -c "$inside" loopback-only "$@"
 fi
-echo "$0: network namespaces are not permitted here; run as root, or allow user namespaces" \
-     "(sysctl kernel.unprivileged_userns_clone=1)" >&2
+echo "$0: network namespaces are not permitted here; run as root, allow user namespaces" \
+     "(sysctl kernel.unprivileged_userns_clone=1), or run this step in a container started with" \
+     "--network none" >&2
 exit 1

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import signal
 import threading
 import warnings
@@ -16,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from listener.dispatch import Dispatcher, celery_app
+from listener.delivery import destination_answers
+from listener.dispatch import Dispatcher, broker_answers, celery_app
 from listener.errors import MonroError
 from listener.ledger import Ledger
 from listener.node import Node, rebuild, steward
@@ -32,6 +34,9 @@ app = typer.Typer(
 )
 console = Console()
 complaints = Console(stderr=True)
+
+PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
+"""The password within a URL."""
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 StudyUID = Annotated[str, typer.Argument(help="Study Instance UID")]
@@ -52,15 +57,20 @@ def serve() -> None:
 
 @app.command("check-config")
 def check_config() -> None:
-    """Read the settings, say what is wrong with them, and try what they point to."""
+    """Read the settings, say what is wrong with them, and knock at what they point to."""
     with explained():
         settings = read_settings()
         Spool(settings.spool, settings.keep_free)
         Ledger(settings.ledger_url).close()
     table = Table("setting", "value", "meaning", title="settings in force")
     for name, field in type(settings).model_fields.items():
-        table.add_row(f"MONRO_{name.upper()}", _shown(getattr(settings, name)), field.description)
+        value = PASSWORD.sub(r"\1***@", _shown(getattr(settings, name)))
+        table.add_row(f"MONRO_{name.upper()}", value, field.description)
     console.print(table)
+    console.print(f"broker: {_verdict(broker_answers(settings.broker))}")
+    for destination in settings.destinations:
+        verdict = _verdict(destination_answers(destination, settings.ae_title))
+        console.print(f"destination {destination.name}: {verdict}")
 
 
 @app.command()
@@ -149,6 +159,14 @@ def explained() -> Iterator[None]:
     except MonroError as error:
         complaints.print(f"monro: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
+    except OSError as error:
+        complaints.print(
+            f"monro: {error.filename or 'a file'}: {error.strerror}; correct MONRO_SPOOL, or who "
+            "may write there",
+            style="red",
+            markup=False,
+        )
+        raise typer.Exit(1) from None
     except SQLAlchemyError as error:
         complaints.print(
             f"monro: the ledger at MONRO_LEDGER does not answer ({type(error).__name__}); "
@@ -182,6 +200,10 @@ def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(_shown(value, name) for name, value in row.items()))
     console.print(table)
+
+
+def _verdict(answers: bool) -> str:
+    return "answers" if answers else "does not answer now; results and jobs wait until it does"
 
 
 def _shown(value: Any, name: str = "") -> str:

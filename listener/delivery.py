@@ -24,6 +24,8 @@ from listener.settings import Destination, ListenerSettings
 
 log = logging.getLogger(__name__)
 
+VERIFICATION = "1.2.840.10008.1.1"
+
 TRANSFER_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 
 PERMANENT_STATUSES = (range(0xA900, 0xAA00), range(0xC000, 0xD000), range(0x0122, 0x0123))
@@ -196,6 +198,25 @@ def _answer(status: int, result: Result) -> Answer:
     if any(status in statuses for statuses in PERMANENT_STATUSES):
         return Answer("PARKED", f"rejected with {said}", status)
     return Answer("PENDING", f"not stored: {said}", status)
+
+
+def destination_answers(destination: Destination, ae_title: str) -> bool:
+    """Tell whether a destination answers a C-ECHO now."""
+    entity = AE(ae_title=ae_title)
+    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 5
+    entity.add_requested_context(VERIFICATION)
+    try:
+        association = entity.associate(
+            destination.host, destination.port, ae_title=destination.ae_title
+        )
+    except OSError:
+        return False
+    if not association.is_established:
+        return False
+    try:
+        return bool(association.send_c_echo().get("Status") == 0x0000)
+    finally:
+        association.release()
 
 
 def couriers(settings: ListenerSettings, ledger: Ledger) -> list[Courier]:

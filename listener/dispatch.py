@@ -43,6 +43,16 @@ def celery_app(broker: str) -> Celery:
     return app
 
 
+def broker_answers(broker: str) -> bool:
+    """Tell whether the broker answers now."""
+    try:
+        with celery_app(broker).connection_for_write(connect_timeout=5) as connection:
+            connection.connect()
+    except (OperationalError, RedisError, OSError):
+        return False
+    return True
+
+
 class Dispatcher:
     """Sends job IDs to the broker."""
 

@@ -5,6 +5,8 @@ that reads lossless JPEG; it calls abort() on some broken streams, which no Pyth
 so it works in a process of its own, started when first needed and kept for the series.
 """
 
+import ctypes
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -27,6 +29,12 @@ PLUGINS: Final = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")
 DIES_OF_BROKEN_STREAMS: Final = frozenset({"gdcm"})
 UNDECODABLE: Final = (*BROKEN, BrokenProcessPool, RuntimeError)
 
+# A decoder that takes this long over one object hangs: 500 frames take some ten seconds.
+OBJECT_SECONDS: Final = 300.0
+
+# prctl(2): the signal that the kernel sends to this process when its parent dies.
+PR_SET_PDEATHSIG: Final = 1
+
 
 class Undecodable(Exception):
     """No decoder could read the pixels of an object."""
@@ -48,7 +56,7 @@ class Decoder:
         trace: TracebackType | None,
     ) -> None:
         if self._aside is not None:
-            self._aside.shutdown()
+            self._aside.shutdown(wait=False)  # one that hangs must not hold us up
 
     def stored_values(self, dataset: Dataset) -> list[Stored]:
         """One (rows, columns) array of stored values (PS3.5 8.1.1) for each frame, in file order.
@@ -69,12 +77,19 @@ class Decoder:
             return _frames(dataset, plugin)
         if self._aside is None:
             # Not forked: a copy of a process with warm networks and threads may deadlock.
-            self._aside = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            self._aside = ProcessPoolExecutor(
+                1, mp_context=get_context("spawn"), initializer=_end_with_parent
+            )
         pixels = dataset.group_dataset(0x0028)
         pixels.PixelData = dataset.PixelData
         pixels["PixelData"].is_undefined_length = True
         pixels.file_meta = dataset.file_meta
-        return self._aside.submit(_frames, pixels, plugin).result()
+        return self._aside.submit(_frames, pixels, plugin).result(OBJECT_SECONDS)
+
+
+def _end_with_parent() -> None:
+    """Leave no decoder behind when the worker is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _plugins(dataset: Dataset) -> tuple[str, ...]:

@@ -243,6 +243,29 @@ def edited_copy(
     return str(dataset.StudyInstanceUID), paths
 
 
+def errors(tool: str, *files: Path) -> list[str]:
+    """What a validator calls an error."""
+    done = subprocess.run(
+        [tool, *map(str, files)], capture_output=True, text=True, errors="replace", check=False
+    )
+    lines = (done.stdout + done.stderr).splitlines()
+    return [line for line in lines if line.startswith("Error")]
+
+
+def check_validity(results: Sequence[Path], sources: Sequence[Path]) -> None:
+    """No validator finds an error: in any report, in a sample of the overlays, in all together."""
+    images = [path for path in results if dcmread(path, stop_before_pixels=True).Modality == "OT"]
+    reports = set(results) - set(images)
+    for path in (*reports, *images[::40]):
+        assert errors("dciodvfy", path) == []
+    assert errors("dcentvfy", *results, *sources) == []
+
+
+@pytest.fixture(scope="session")
+def assert_valid() -> Callable[[Sequence[Path], Sequence[Path]], None]:
+    return check_validity
+
+
 @pytest.fixture
 def copies(tmp_path: Path) -> Callable[..., tuple[str, list[Path]]]:
     return lambda files, edit=lambda _dataset: None: edited_copy(files, tmp_path / "copies", edit)

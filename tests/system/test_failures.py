@@ -1,8 +1,8 @@
 """Whatever is killed, flushed or switched off: the same result arrives, once."""
 
+import hashlib
 import signal
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from pynetdicom import AE
 from trainer.phantom import draw_case, render
 from trainer.study import study_uid, write_study
 
+Study = tuple[str, list[Path]]
+
 
 @pytest.fixture(scope="module")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Path]]:
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A synthetic study with signs."""
     shown = render(draw_case(2024, positive=True, normal_mri=0.0))
     return study_uid(shown.case), write_study(shown, tmp_path_factory.mktemp("phantom"))
@@ -28,17 +30,42 @@ def wait_for_running(hospital: Any, uid: str) -> None:
     time.sleep(0.5)  # well into the work
 
 
-def assert_answered_once(hospital: Any, uid: str, sources: int, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(
+    hospital: Any, phantom: Study, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """What the same study yields where nothing goes wrong, each object sent once."""
+    uid, files = phantom
+    hospital.send(files)
     hospital.await_delivery(uid)
-    results = [dcmread(path, stop_before_pixels=True) for path in hospital.results(uid, folder)]
-    by_modality = Counter(header.Modality for header in results)
-    assert by_modality == {"SR": 2, "OT": sources}
+    known = hospital.stack.ledger.study(uid)
+    assert {row["attempts"] for row in known["deliveries"]} == {1}
+    return contents(hospital.results(uid, tmp_path_factory.mktemp("undisturbed")))
+
+
+def contents(results: list[Path]) -> dict[str, str]:
+    """What each object says: its pixels, or its sentences and numbers."""
+    told = {}
+    for dataset in map(dcmread, results):
+        said = (
+            dataset.PixelData if "PixelData" in dataset else str(dataset.ContentSequence).encode()
+        )
+        told[str(dataset.SOPInstanceUID)] = hashlib.sha256(said).hexdigest()
+    return told
+
+
+def assert_answered_once(
+    hospital: Any, uid: str, undisturbed: dict[str, str], folder: Path
+) -> None:
+    """The same objects arrive as where nothing went wrong, and no other."""
+    hospital.await_delivery(uid)
+    assert contents(hospital.results(uid, folder)) == undisturbed
     jobs = hospital.stack.ledger.study(uid)["jobs"]
     assert [job["state"] for job in jobs] == ["REPORTED"]
 
 
 def test_a_worker_killed_in_the_middle_of_a_job(
-    a_hospital: Any, phantom: tuple[str, list[Path]], tmp_path: Path
+    a_hospital: Any, phantom: Study, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     uid, files = phantom
     with a_hospital() as hospital:
@@ -48,12 +75,12 @@ def test_a_worker_killed_in_the_middle_of_a_job(
         assert hospital.job(uid)["state"] == "RUNNING"
         hospital.stack.start_worker()
 
-        assert_answered_once(hospital, uid, len(files), tmp_path / "pacs")
+        assert_answered_once(hospital, uid, undisturbed, tmp_path / "pacs")
         assert hospital.job(uid)["attempts"] == 2
 
 
 def test_redis_flushed_with_a_job_waiting_and_again_with_it_running(
-    a_hospital: Any, phantom: tuple[str, list[Path]], tmp_path: Path
+    a_hospital: Any, phantom: Study, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     uid, files = phantom
     with a_hospital() as hospital:
@@ -67,11 +94,11 @@ def test_redis_flushed_with_a_job_waiting_and_again_with_it_running(
         broker.flushall()
         broker.close()
 
-        assert_answered_once(hospital, uid, len(files), tmp_path / "pacs")
+        assert_answered_once(hospital, uid, undisturbed, tmp_path / "pacs")
 
 
 def test_redis_away_when_a_study_completes(
-    a_hospital: Any, phantom: tuple[str, list[Path]], tmp_path: Path
+    a_hospital: Any, phantom: Study, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     uid, files = phantom
     with a_hospital() as hospital:
@@ -80,11 +107,11 @@ def test_redis_away_when_a_study_completes(
         hospital.await_that(lambda: hospital.job(uid).get("state") == "QUEUED", 60, uid)
         hospital.stack.start_redis()
 
-        assert_answered_once(hospital, uid, len(files), tmp_path / "pacs")
+        assert_answered_once(hospital, uid, undisturbed, tmp_path / "pacs")
 
 
 def test_the_archive_down_when_results_are_ready_and_back_later(
-    a_hospital: Any, phantom: tuple[str, list[Path]], tmp_path: Path
+    a_hospital: Any, phantom: Study, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     uid, files = phantom
     with a_hospital() as hospital:
@@ -95,7 +122,7 @@ def test_the_archive_down_when_results_are_ready_and_back_later(
         hospital.await_that(lambda: attempts(hospital, uid) >= 2, 60, uid)
         hospital.orthanc.start()
 
-        assert_answered_once(hospital, uid, len(files), tmp_path / "pacs")
+        assert_answered_once(hospital, uid, undisturbed, tmp_path / "pacs")
 
 
 def attempts(hospital: Any, uid: str) -> int:
@@ -105,7 +132,7 @@ def attempts(hospital: Any, uid: str) -> int:
 
 
 def test_a_listener_killed_while_it_receives_has_everything_that_it_acknowledged(
-    a_hospital: Any, phantom: tuple[str, list[Path]], tmp_path: Path
+    a_hospital: Any, phantom: Study, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     uid, files = phantom
     with a_hospital() as hospital:
