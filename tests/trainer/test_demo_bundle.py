@@ -4,6 +4,7 @@ The full figures come from `python -m trainer evaluate`; here a few phantoms tha
 seen must show the same, within what so few can show.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from trainer.export import SYNTHETIC
 from trainer.phantom import draw_case, render
 from worker.bundle import load_bundle
 from worker.ensemble import Band, Ensemble
+from worker.occlusion import OcclusionSpec
 from worker.preprocess import DEMO_RECIPE, prepare
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "bundles" / "fistula-demo"
@@ -61,7 +63,7 @@ def test_the_recorded_figures_pass_the_bars(metadata):
 
 
 def test_unseen_phantoms_are_told_apart(ensemble):
-    labels = np.arange(16) % 2
+    labels = np.arange(12) % 2
     found = [
         predict(ensemble, draw_case(UNSEEN + number, bool(label), normal_mri=0.0))
         for number, label in enumerate(labels)
@@ -72,14 +74,15 @@ def test_unseen_phantoms_are_told_apart(ensemble):
     mistaken = [
         each for each, label in zip(found, labels, strict=True) if each.band is wrong[label]
     ]
-    assert len(mistaken) <= 3
+    assert len(mistaken) <= 2
 
 
 @pytest.mark.parametrize("sign", ["sinus", "dura"])
 def test_the_map_points_at_a_planted_sign(ensemble, sign):
     case = next(planted_cases(sign, 1))
+    coarse = OcclusionSpec(mode="exact", patch=(10, 11, 11), stride=(10, 11, 11))  # quick
 
-    found = localise(ensemble, case, sign)
+    found = localise(Ensemble(dataclasses.replace(ensemble.bundle, occlusion=coarse)), case, sign)
 
     assert found.pair.hit
     assert found.pair.energy > 1.3 * found.chance
