@@ -70,6 +70,10 @@ class Operation:
     conformal: dict[str, float]
 
 
+# So many positions of a map are what a reader's eye is drawn to.
+STRONGEST: Final = 20
+
+
 @dataclass(frozen=True)
 class Pointing:
     """Whether a map of effects points at the truth.
@@ -184,6 +188,23 @@ def localisation(
         "pair_energy": [each.pair.energy for each in found],
     }
     return {f"{sign}_{name}": round(float(np.mean(each)), 3) for name, each in figures.items()}
+
+
+def sign_lift(ensemble: Ensemble, case: Case) -> float:
+    """How much denser a head's signs lie under the strongest positions of its map than under all.
+
+    The head has all signs of the case, and the map is the one that a reader would see. A map that
+    knows nothing reaches 1.
+    """
+    shown, healthy = render(case), render(case.only())
+    spec = ensemble.bundle.occlusion
+    prepared = prepare(shown.voxels, shown.affine, ensemble.bundle.recipe)
+    truth = _on_grid(visible_signs(shown, healthy), shown.affine, prepared)
+    delta = _map(ensemble, shown).delta
+    computed = np.argwhere(_touches(prepared.voxels > 0, spec, delta.shape))
+    density = np.array([truth[spec.box(tuple(at))].mean() for at in computed])
+    strongest = np.argsort(delta[tuple(computed.T)])[-STRONGEST:]
+    return float(density[strongest].mean() / density.mean())
 
 
 def planted_cases(sign: str, count: int) -> Iterator[Case]:

@@ -207,14 +207,16 @@ def verify(folder: Path) -> dict[str, str]:
 
 
 def write_manifest(folder: Path) -> None:
-    """Seal a bundle: list the sha256 of every file in it.
+    """Seal a bundle: list the sha256 of every file in it, under its statement.
 
     Raises:
         BadBundle: the folder holds a file of a kind that can carry code.
     """
     names = sorted(_files(folder))
     hashes = {name: sha256((folder / name).read_bytes()) for name in names}
-    (folder / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=2) + "\n")
+    statement = _read_json(folder, METADATA).get("monro", {}).get("statement", "")
+    manifest = {"statement": statement, "sha256": hashes}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def member_weights(bundle: Bundle) -> tuple[dict[str, Tensor], ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.evaluate import auroc, localise, planted_cases
+from trainer.evaluate import auroc, localise, planted_cases, sign_lift
 from trainer.export import SYNTHETIC
 from trainer.phantom import draw_case, render
 from worker.bundle import load_bundle
@@ -44,6 +44,7 @@ def test_it_is_small_and_says_that_it_means_nothing(ensemble):
     assert size < 12e6
     assert ensemble.bundle.statement == SYNTHETIC
     assert SYNTHETIC in (FOLDER / "docs" / "README.md").read_text()
+    assert json.loads((FOLDER / "manifest.json").read_text())["statement"] == SYNTHETIC
     assert len(ensemble.bundle.members) == 5
     assert ensemble.bundle.recipe == DEMO_RECIPE
 
@@ -87,6 +88,13 @@ def test_the_map_points_at_a_planted_sign(ensemble, sign):
     assert found.pair.hit
     assert found.pair.energy > 1.3 * found.chance
     assert found.alone.energy > 1.2 * found.chance
+
+
+@pytest.mark.parametrize("seed", [2024, 5_000_001])  # the first is the one that `make demo` sends
+def test_the_map_that_a_reader_sees_is_strongest_where_the_signs_lie(ensemble, seed):
+    case = draw_case(seed, positive=True, normal_mri=0.0)
+
+    assert sign_lift(ensemble, case) > 1.5
 
 
 def test_noise_is_out_of_distribution(ensemble):
