@@ -23,8 +23,8 @@ from deploy.answer import Answered, read_answer
 from deploy.page import write_page
 from deploy.stack import DidNotStart, Stack
 from listener.errors import MonroError, where
-from trainer.phantom import draw_case, render
-from trainer.study import write_study
+from trainer.phantom import OVERT, draw_case, render
+from trainer.phantom_study import write_study
 from worker.bundle import BadBundle
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -129,7 +129,7 @@ def _run(folder: Path, own: Path | None) -> list[Answered]:
         page = write_page(folder / "results.html", answered)
     for each in answered:
         _show(each)
-    console.print(f"page with the overlays: {page}", soft_wrap=True)
+    console.print(f"page to look at: {page}", soft_wrap=True)
     return answered
 
 
@@ -141,7 +141,7 @@ def _phantoms(on_step: Any) -> dict[str, Path]:
         if not (folder / "truth.json").exists():
             on_step(f"making a synthetic head MRI: {title}")
             shutil.rmtree(folder, ignore_errors=True)
-            write_study(render(draw_case(seed, positive, normal_mri=0.0)), folder)
+            write_study(render(draw_case(seed, positive, OVERT)), folder)
         folders[f"synthetic head, {title}"] = folder / "study"
     return folders
 

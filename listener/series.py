@@ -126,7 +126,6 @@ class SeriesFacts:
     repetition_time: float | None = None
     inversion_time: float | None = None
     flip_angle: float | None = None
-    echo_train: float | None = None
     b_value: float | None = None
     temporal_positions: int | None = None
     angio: bool = False
@@ -298,7 +297,6 @@ def _facts(dataset: Dataset, instances: int) -> SeriesFacts:
             "InversionTime", "InversionTimes", "MRModifierSequence.InversionTimes"
         ),
         flip_angle=header.number("FlipAngle", f"{TIMING}.FlipAngle"),
-        echo_train=header.number("EchoTrainLength", f"{TIMING}.RFEchoTrainLength"),
         b_value=_largest_b_value(dataset),
         temporal_positions=header.whole("NumberOfTemporalPositions"),
         angio=header.code("AngioFlag") == "Y",

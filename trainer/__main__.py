@@ -16,9 +16,9 @@ from trainer.cohort import phantom_cohort
 from trainer.evaluate import TRIALS, auroc, judge, localisation, operation
 from trainer.export import DEMO, export, record_metrics
 from trainer.loop import Epoch, cross_validate
-from trainer.phantom import NORMAL_MRI, SIGNS, draw_case, render
+from trainer.phantom import NORMAL_MRI, OVERT, SIGNS, Spectrum, draw_case, render
+from trainer.phantom_study import write_study
 from trainer.settings import FitSettings
-from trainer.study import write_study
 from worker.bundle import load_bundle
 from worker.ensemble import Ensemble
 
@@ -36,12 +36,15 @@ def main() -> None:
 @app.command()
 def fit(
     out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
-    phantoms: Annotated[int, typer.Option(min=20, help="How many to train on.")] = 560,
+    phantoms: Annotated[int, typer.Option(min=20, help="How many to train on.")] = 800,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the cohort.")] = None,
     seed: Annotated[int, typer.Option(help="Of folds, weights and augmentation.")] = 0,
     normal_mri: Annotated[
         float, typer.Option(min=0, max=1, help="Share of positives without any sign.")
     ] = NORMAL_MRI,
+    few_signs: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the others with only some signs.")
+    ] = 0.5,
     cache: Annotated[Path, typer.Option(help="Where prepared phantoms are kept.")] = CACHE,
     processes: Annotated[
         int, typer.Option(min=1, help="Phantoms made, and folds trained, at a time.")
@@ -52,8 +55,9 @@ def fit(
         raise typer.BadParameter(f"{out} exists; name a new folder", param_hint="--out")
     chosen: dict[str, Any] = {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
     settings = FitSettings(**chosen)
+    spectrum = Spectrum(normal_mri, few_signs)
     with _progress("phantoms") as report:
-        cohort = phantom_cohort(range(phantoms), DEMO.recipe, normal_mri, cache, processes, report)
+        cohort = phantom_cohort(range(phantoms), DEMO.recipe, spectrum, cache, processes, report)
     ended: list[Epoch] = []
     with _progress("epochs") as report:
 
@@ -88,7 +92,7 @@ def evaluate(
     for trial in TRIALS:
         with _progress(trial.name) as report:
             cohort = phantom_cohort(
-                trial.seeds, ensemble.bundle.recipe, trial.normal_mri, cache, processes, report
+                trial.seeds, ensemble.bundle.recipe, trial.spectrum, cache, processes, report
             )
         metrics |= _told(judge(ensemble, cohort, trial.name))
     for sign in SIGNS:
@@ -106,7 +110,7 @@ def phantom(
     signs: Annotated[bool, typer.Option(help="Whether the MRI shows signs.")] = False,
 ) -> None:
     """Write a synthetic head MRI as a complete DICOM study, with its ground truth."""
-    paths = write_study(render(draw_case(seed, positive=signs, normal_mri=0.0)), out)
+    paths = write_study(render(draw_case(seed, positive=signs, spectrum=OVERT)), out)
     console.print(f"{paths[0].parent}: {len(paths)} instances; {out / 'truth.json'}")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer import phantom
+from trainer.phantom import Spectrum
 from worker import preprocess
 from worker.preprocess import Recipe, prepare
 
@@ -41,7 +42,7 @@ class Cohort:
 def phantom_cohort(
     seeds: Sequence[int],
     recipe: Recipe,
-    normal_mri: float,
+    spectrum: Spectrum,
     cache: Path,
     processes: int,
     on_progress: Callable[[int, int], None],
@@ -51,14 +52,14 @@ def phantom_cohort(
     Args:
         seeds: one patient each.
         recipe: how they are prepared.
-        normal_mri: probability that the MRI of a positive shows nothing.
+        spectrum: how the disease shows in the positives.
         cache: folder where prepared phantoms are kept for the next time.
         processes: rendering at a time.
         on_progress: called with the phantoms done and to do.
     """
-    folder = cache / _cache_key(recipe, normal_mri)
+    folder = cache / _cache_key(recipe, spectrum)
     folder.mkdir(parents=True, exist_ok=True)
-    prepare_one = partial(_prepared, recipe=recipe, normal_mri=normal_mri, folder=folder)
+    prepare_one = partial(_prepared, recipe=recipe, spectrum=spectrum, folder=folder)
     volumes = []
     with multiprocessing.get_context("forkserver").Pool(processes) as pool:
         for volume in pool.imap(prepare_one, seeds, chunksize=2):
@@ -73,12 +74,12 @@ def is_positive(seed: int) -> bool:
     return seed % 2 == 1
 
 
-def _prepared(seed: int, recipe: Recipe, normal_mri: float, folder: Path) -> NDArray[np.float16]:
+def _prepared(seed: int, recipe: Recipe, spectrum: Spectrum, folder: Path) -> NDArray[np.float16]:
     """One prepared phantom, from the cache where it is there."""
     path = folder / f"{seed}.npy"
     if path.exists():
         return np.asarray(np.load(path, allow_pickle=False), dtype=np.float16)
-    case = phantom.draw_case(seed, is_positive(seed), normal_mri)
+    case = phantom.draw_case(seed, is_positive(seed), spectrum)
     rendered = phantom.render(case)
     volume = prepare(rendered.voxels, rendered.affine, recipe).voxels.astype(np.float16)
     partial_path = path.with_suffix(".partial.npy")
@@ -87,7 +88,7 @@ def _prepared(seed: int, recipe: Recipe, normal_mri: float, folder: Path) -> NDA
     return volume
 
 
-def _cache_key(recipe: Recipe, normal_mri: float) -> str:
+def _cache_key(recipe: Recipe, spectrum: Spectrum) -> str:
     """Changes with anything that changes a volume, the code that makes it included."""
     sources = inspect.getsource(phantom) + inspect.getsource(preprocess)
-    return hashlib.sha256(f"{recipe} {normal_mri} {sources}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{recipe} {spectrum} {sources}".encode()).hexdigest()[:16]

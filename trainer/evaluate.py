@@ -17,7 +17,7 @@ from scipy import optimize
 from sklearn.metrics import roc_auc_score
 
 from trainer.cohort import Cohort
-from trainer.phantom import NORMAL_MRI, Case, Phantom, draw_case, render, visible_signs
+from trainer.phantom import OVERT, USUAL, Case, Phantom, Spectrum, draw_case, render, visible_signs
 from trainer.settings import FitSettings
 from worker.bundle import NOT_SUGGESTED, SUGGESTED
 from worker.ensemble import Band, Ensemble, calibrate
@@ -36,16 +36,16 @@ PLANTED_SEEDS: Final = 2_000_000
 
 @dataclass(frozen=True)
 class Trial:
-    """Phantoms that no member has seen: how many, and how many positives look normal."""
+    """Phantoms that no member has seen, and how their disease shows."""
 
     name: str
     seeds: range
-    normal_mri: float
+    spectrum: Spectrum
 
 
 TRIALS: Final = (
-    Trial("visible_signs", range(FIRST_UNSEEN, FIRST_UNSEEN + 60), 0.0),
-    Trial("all", range(FIRST_UNSEEN + 1000, FIRST_UNSEEN + 1200), NORMAL_MRI),
+    Trial("visible_signs", range(FIRST_UNSEEN, FIRST_UNSEEN + 60), OVERT),
+    Trial("all", range(FIRST_UNSEEN + 1000, FIRST_UNSEEN + 1200), USUAL),
 )
 
 # A sign is worth looking for in a map when this size differs from health by this much.
@@ -211,7 +211,7 @@ def planted_cases(sign: str, count: int) -> Iterator[Case]:
     """The first unseen cases that do have the sign, and visibly so."""
     found = 0
     for seed in itertools.count(PLANTED_SEEDS):
-        case = draw_case(seed, positive=True, normal_mri=0.0)
+        case = draw_case(seed, positive=True, spectrum=OVERT)
         if _strong(case, sign):
             yield case
             found += 1

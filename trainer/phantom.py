@@ -30,6 +30,7 @@ Point: TypeAlias = tuple[float, float, float]
 SIGN_STREAM, ANATOMY_STREAM, NOISE_STREAM = range(3)
 
 NORMAL_MRI: Final = 0.19  # share of patients without any sign (D'Antona 2021)
+KEPT_SIGN: Final = 0.4  # probability that a patient with few signs has a given one
 FIELD_OF_VIEW_MM: Final = (184.0, 228.0, 216.0)
 SPACING_MM: Final = 2.0
 # Grey values per unit of MEANS: white matter near 400, as scanners deliver.
@@ -111,6 +112,26 @@ LIMITS_MM: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
+class Spectrum:
+    """How the disease shows in those who have it.
+
+    Attributes:
+        normal_mri: share of patients whose MRI shows nothing of it.
+        few_signs: share of the others whose MRI shows only some of the signs. A network that
+            always meets them together learns the most glaring one and is blind to the others.
+        severity: factor on the size of all signs but their brightness.
+    """
+
+    normal_mri: float = NORMAL_MRI
+    few_signs: float = 0.0
+    severity: float = 1.0
+
+
+USUAL: Final = Spectrum()
+OVERT: Final = Spectrum(normal_mri=0.0)
+
+
+@dataclass(frozen=True)
 class Case:
     """One synthetic patient.
 
@@ -158,19 +179,21 @@ class Phantom:
     clean: Field
 
 
-def draw_case(seed: int, positive: bool, normal_mri: float = NORMAL_MRI) -> Case:
+def draw_case(seed: int, positive: bool, spectrum: Spectrum = USUAL) -> Case:
     """Draw a patient.
 
     Args:
         seed: decides everything that is random about the case.
         positive: whether the patient has a fistula.
-        normal_mri: probability that the MRI of a positive shows nothing of it.
+        spectrum: how the disease shows.
     """
     rng = np.random.default_rng([seed, SIGN_STREAM])
     usual = _draw_usual(rng)
-    hidden = rng.random() < normal_mri
-    shown = _draw_signs(usual, rng)
-    return Case(seed, positive, usual, shown if positive and not hidden else usual)
+    hidden = rng.random() < spectrum.normal_mri
+    case = Case(seed, positive, usual, _draw_signs(usual, rng, spectrum.severity))
+    if not positive or hidden:
+        return case.only()
+    return case.only(*_draw_few(rng)) if rng.random() < spectrum.few_signs else case
 
 
 def render(case: Case, spacing_mm: float = SPACING_MM) -> Phantom:
@@ -211,8 +234,8 @@ def _draw_usual(rng: np.random.Generator) -> Signs:
     )
 
 
-def _draw_signs(usual: Signs, rng: np.random.Generator) -> Signs:
-    severity = rng.beta(2, 1.6)
+def _draw_signs(usual: Signs, rng: np.random.Generator, factor: float) -> Signs:
+    severity = factor * rng.beta(2, 1.6)
     dura, sinus, subdural = rng.random(3) < (0.83, 0.90, 0.50)
     thicker_mm, gain, wider, fluid_mm = rng.uniform((0.6, 1.35, 0.15, 1), (1.6, 1.9, 0.55, 6))
     lower = 1.6 * severity * rng.normal((1.4, 1.8, 1.25), (0.8, 0.9, 0.6))
@@ -229,6 +252,13 @@ def _draw_signs(usual: Signs, rng: np.random.Generator) -> Signs:
             pituitary_mm=usual.pituitary_mm + severity * rng.normal(2.2, 0.8),
         )
     )
+
+
+def _draw_few(rng: np.random.Generator) -> list[str]:
+    """Some of the signs, one at least."""
+    names = list(SIGNS)
+    certain = rng.choice(names)
+    return [name for name in names if name == certain or rng.random() < KEPT_SIGN]
 
 
 def _limited(signs: Signs) -> Signs:

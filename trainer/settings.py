@@ -36,7 +36,7 @@ class FitSettings(BaseSettings):
     network: str = "compact-densenet"
     network_config: dict[str, Any] = Field(default_factory=dict)
     folds: int = Field(default=5, ge=2)
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=16, ge=1)
     batch_size: int = Field(default=8, ge=2)
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)

@@ -10,11 +10,12 @@ from typing import Annotated
 import pydicom.config
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from listener.errors import MonroError
 from worker.app import WORKER_ARGUMENTS, worker_app
 from worker.bundle import BadBundle, load_bundle
+from worker.quality import checks_table
 from worker.settings import read_settings
 from worker.station import Station
 from worker.tasks import register
@@ -49,6 +50,17 @@ def show_bundle(folder: Annotated[Path, typer.Argument(help="folder of a bundle"
     for name in ("analysis", "weights_sha256", "network", "recipe", "occlusion", "threshold_low",
                  "threshold_high", "statement", "intended_input"):  # fmt: skip
         table.add_row(name, str(getattr(bundle, name)))
+    console.print(table)
+
+
+@app.command()
+def checks() -> None:
+    """Print what makes a study unusable, in the order in which it is looked for."""
+    table = Table(
+        Column("code", no_wrap=True), "meaning", "needed", title="a study is refused when"
+    )
+    for row in checks_table():
+        table.add_row(*row)
     console.print(table)
 
 

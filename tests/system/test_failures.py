@@ -12,8 +12,8 @@ import redis
 from pydicom import dcmread
 from pynetdicom import AE
 
-from trainer.phantom import draw_case, render
-from trainer.study import study_uid, write_study
+from trainer.phantom import OVERT, draw_case, render
+from trainer.phantom_study import study_uid, write_study
 
 Study = tuple[str, list[Path]]
 
@@ -21,7 +21,7 @@ Study = tuple[str, list[Path]]
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A synthetic study with signs."""
-    shown = render(draw_case(2024, positive=True, normal_mri=0.0))
+    shown = render(draw_case(2024, positive=True, spectrum=OVERT))
     return study_uid(shown.case), write_study(shown, tmp_path_factory.mktemp("phantom"))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.cohort import is_positive, phantom_cohort
-from trainer.phantom import draw_case, render
+from trainer.phantom import OVERT, draw_case, render
 from worker.preprocess import Recipe, prepare
 
 RECIPE = Recipe(spacing_mm=(8.0, 8.0, 8.0), shape=(30, 33, 33))
@@ -21,11 +21,11 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cohort(cache):
-    return phantom_cohort((4, 5), RECIPE, 0.0, cache, 1, ignore)
+    return phantom_cohort((4, 5), RECIPE, OVERT, cache, 1, ignore)
 
 
 def test_cases_are_prepared_as_the_service_would(cohort):
-    phantom = render(draw_case(5, positive=True, normal_mri=0.0))
+    phantom = render(draw_case(5, positive=True, spectrum=OVERT))
 
     expected = prepare(phantom.voxels, phantom.affine, RECIPE).voxels
 
@@ -41,7 +41,7 @@ def test_a_cached_phantom_is_not_made_again(cohort, cache):
     (path,) = cache.rglob("4.npy")
     np.save(path, np.full(RECIPE.shape, 0.25, dtype=np.float16))
 
-    again = phantom_cohort((4,), RECIPE, 0.0, cache, 1, ignore)
+    again = phantom_cohort((4,), RECIPE, OVERT, cache, 1, ignore)
 
     assert (again.voxels == 0.25).all()
 
@@ -51,7 +51,7 @@ def test_another_recipe_has_a_cache_of_its_own(cohort, cache):
     coarser = Recipe(spacing_mm=(16.0, 16.0, 16.0), shape=(15, 17, 17))
 
     other = phantom_cohort(
-        (4,), coarser, 0.0, cache, 1, lambda done, total: heard.append((done, total))
+        (4,), coarser, OVERT, cache, 1, lambda done, total: heard.append((done, total))
     )
 
     assert other.voxels.shape == (1, 15, 17, 17)

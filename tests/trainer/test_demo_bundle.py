@@ -13,7 +13,7 @@ import pytest
 
 from trainer.evaluate import auroc, localise, planted_cases, sign_lift
 from trainer.export import SYNTHETIC
-from trainer.phantom import draw_case, render
+from trainer.phantom import OVERT, draw_case, render
 from worker.bundle import load_bundle
 from worker.ensemble import Band, Ensemble
 from worker.occlusion import OcclusionSpec
@@ -66,7 +66,7 @@ def test_the_recorded_figures_pass_the_bars(metadata):
 def test_unseen_phantoms_are_told_apart(ensemble):
     labels = np.arange(12) % 2
     found = [
-        predict(ensemble, draw_case(UNSEEN + number, bool(label), normal_mri=0.0))
+        predict(ensemble, draw_case(UNSEEN + number, bool(label), spectrum=OVERT))
         for number, label in enumerate(labels)
     ]
 
@@ -92,7 +92,7 @@ def test_the_map_points_at_a_planted_sign(ensemble, sign):
 
 @pytest.mark.parametrize("seed", [2024, 5_000_001])  # the first is the one that `make demo` sends
 def test_the_map_that_a_reader_sees_is_strongest_where_the_signs_lie(ensemble, seed):
-    case = draw_case(seed, positive=True, normal_mri=0.0)
+    case = draw_case(seed, positive=True, spectrum=OVERT)
 
     assert sign_lift(ensemble, case) > 1.5
 

@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trainer.phantom import LIMITS_MM, SIGNS, draw_case, render, visible_signs
+from trainer.phantom import LIMITS_MM, OVERT, SIGNS, draw_case, render, visible_signs
 
 SPACING_MM = 4.0  # quick; the phantoms that are learnt from are made at 2 mm
 
 
 def severe(seed=3):
     """A case with every sign well above what separates healthy heads."""
-    case = draw_case(seed, positive=True, normal_mri=0.0)
+    case = draw_case(seed, positive=True, spectrum=OVERT)
     return dataclasses.replace(
         case,
         shown=dataclasses.replace(
@@ -116,7 +116,7 @@ def test_about_a_fifth_of_the_positives_have_a_normal_mri():
 
 
 def test_a_positive_is_not_normal_when_that_is_ruled_out():
-    assert all(draw_case(seed, positive=True, normal_mri=0.0).overt for seed in range(200))
+    assert all(draw_case(seed, positive=True, spectrum=OVERT).overt for seed in range(200))
 
 
 def test_healthy_sizes_are_spread_as_in_the_90_normals_of_kang_2025():

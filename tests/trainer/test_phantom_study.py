@@ -8,15 +8,15 @@ import numpy as np
 import pydicom
 import pytest
 
-from trainer.phantom import draw_case, render
-from trainer.study import write_study
+from trainer.phantom import OVERT, draw_case, render
+from trainer.phantom_study import write_study
 from worker.preprocess import DEMO_RECIPE, prepare
 from worker.volume import read_volume
 
 
 @pytest.fixture(scope="module")
 def phantom():
-    return render(draw_case(11, positive=True, normal_mri=0.0), spacing_mm=4.0)
+    return render(draw_case(11, positive=True, spectrum=OVERT), spacing_mm=4.0)
 
 
 @pytest.fixture(scope="module")
