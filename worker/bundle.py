@@ -15,6 +15,7 @@ code from the file. Nothing here runs code from a bundle.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ class Description:
         members: paths of the folds' weights.
         threshold_low: probability below which the finding is not suggested.
         threshold_high: probability from which on it is suggested; at least threshold_low.
-        temperature: divides each member's log odds.
+        temperatures: one per member, above 0: divides its log odds.
         ood_limit: percentile of the reference cohort beyond which a study is undetermined.
         conformal: per label, the largest nonconformity (1 - probability of the label) with which
             the label still belongs to the set.
@@ -103,7 +104,7 @@ class Description:
     members: tuple[str, ...]
     threshold_low: float
     threshold_high: float
-    temperature: float
+    temperatures: tuple[float, ...]
     ood_limit: float
     conformal: dict[str, float]
     statement: str
@@ -132,7 +133,7 @@ class Bundle:
     members: tuple[Member, ...]
     threshold_low: float
     threshold_high: float
-    temperature: float
+    temperatures: tuple[float, ...]
     ood_limit: float
     conformal: Mapping[str, float]
     statement: str
@@ -180,7 +181,7 @@ def load_bundle(folder: Path) -> Bundle:
         members=members,
         threshold_low=description.threshold_low,
         threshold_high=description.threshold_high,
-        temperature=description.temperature,
+        temperatures=description.temperatures,
         ood_limit=description.ood_limit,
         conformal=description.conformal,
         statement=description.statement,
@@ -273,6 +274,14 @@ def _describe(folder: Path, metadata: dict[str, Any]) -> Description:
             f"thresholds {found.threshold_low} and {found.threshold_high}",
             "0 <= low <= high <= 1",
         )
+    if len(found.temperatures) != len(found.members):
+        raise BadBundle(
+            folder,
+            f"{len(found.temperatures)} temperatures of {len(found.members)} members",
+            "one temperature per member",
+        )
+    if not all(0 < temperature < math.inf for temperature in found.temperatures):
+        raise BadBundle(folder, f"temperatures {found.temperatures}", "temperatures above 0")
     if found.conformal.keys() != {SUGGESTED, NOT_SUGGESTED}:
         raise BadBundle(
             folder,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from monai.networks.nets.densenet import DenseNet
 from numpy.typing import NDArray
+from scipy import special
 from torch import Tensor
 
 from worker import nets
@@ -74,7 +75,8 @@ class Ensemble:
                 nets.log_odds(member, each)
                 for member, each in zip(self._members, pooled, strict=True)
             ]
-        members = calibrate(torch.cat(odds).double().cpu().numpy(), self.bundle.temperature)
+        temperatures = np.array(self.bundle.temperatures)
+        members = calibrate(torch.cat(odds).double().cpu().numpy(), temperatures)
         vectors = [each[0].double().cpu().numpy() for each in pooled]
         percentile = ood_percentile(vectors, self._references)
         probability = float(members.mean())
@@ -90,9 +92,14 @@ class Ensemble:
 
     def logits(self, batch: Tensor) -> NDArray[np.float64]:
         """Uncalibrated fistula logits (log odds), (members, N), of a (N, 1, X, Y, Z) batch."""
+        return np.stack([self.member_logits(each, batch) for each in range(len(self._members))])
+
+    def member_logits(self, number: int, batch: Tensor) -> NDArray[np.float64]:
+        """The same of one member, (N,)."""
+        member = self._members[number]
         with torch.inference_mode():
-            odds = [nets.log_odds(each, nets.features(each, batch)) for each in self._members]
-        return torch.stack(odds).double().cpu().numpy()
+            odds = nets.log_odds(member, nets.features(member, batch))
+        return odds.double().cpu().numpy()
 
     def batch(self, voxels: NDArray[np.float32]) -> Tensor:
         """(N, X, Y, Z) voxels as a batch on the device, laid out as the members like it."""
@@ -110,13 +117,21 @@ class Ensemble:
         return network.to(self.device).eval().requires_grad_(False)
 
 
-def calibrate(log_odds: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+def calibrate(
+    log_odds: NDArray[np.float64], temperature: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Log odds -> probabilities, softened by the temperature (Guo et al., ICML 2017).
+
+    Args:
+        log_odds: of any shape.
+        temperature: one for all, or of a shape that broadcasts: (members,) for (members,) odds.
 
     >>> calibrate(np.array([0.0, 2.0]), temperature=2.0).round(3).tolist()
     [0.5, 0.731]
+    >>> calibrate(np.array([2.0, 2.0]), np.array([1.0, 2.0])).round(3).tolist()
+    [0.881, 0.731]
     """
-    probabilities: NDArray[np.float64] = 1 / (1 + np.exp(-log_odds / temperature))
+    probabilities: NDArray[np.float64] = special.expit(log_odds / temperature)
     return probabilities
 
 

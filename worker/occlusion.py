@@ -11,21 +11,29 @@ Correct first: mode "exact" runs the whole network for every position.
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 from worker.preprocess import Prepared
-
-if TYPE_CHECKING:
-    from worker.ensemble import Ensemble
 
 # Positions computed together. Fixed: another batch size may round differently.
 BATCH: Final = 16
 
 Index = tuple[int, int, int]
+
+
+class Members(Protocol):
+    """Whose logit is explained: an `Ensemble`, or one member of it."""
+
+    def batch(self, voxels: NDArray[np.float32]) -> Tensor:
+        """(N, X, Y, Z) voxels as a batch on the members' device."""
+
+    def logits(self, batch: Tensor) -> NDArray[np.float64]:
+        """Uncalibrated logits (log odds), (members, N)."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ class OcclusionMap:
 
 
 def explain(
-    ensemble: "Ensemble",
+    ensemble: Members,
     prepared: Prepared,
     spec: OcclusionSpec,
     on_progress: Callable[[int, int], None],
@@ -138,7 +146,7 @@ def explain(
     grid = spec.grid(_index(prepared.voxels.shape))
     active = [at for at in np.ndindex(grid) if prepared.voxels[spec.box(_index(at))].any()]
     baseline = ensemble.logits(ensemble.batch(prepared.voxels[None]))
-    effects = np.zeros((len(ensemble.bundle.members), *grid), dtype=np.float64)
+    effects = np.zeros((len(baseline), *grid), dtype=np.float64)
     on_progress(0, len(active))
     done = 0
     for positions in _batches(active):

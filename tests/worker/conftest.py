@@ -4,56 +4,61 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.evaluate import Operation
-from trainer.export import Model, export
-from trainer.loop import Fold
-from trainer.settings import FitSettings
+from trainer.export import Content, write_bundle
+from trainer.operation import Operation
+from trainer.settings import TrainingConfig
 from worker import nets
 from worker.bundle import NOT_SUGGESTED, SUGGESTED, Reference
 from worker.occlusion import OcclusionSpec
 from worker.preprocess import Recipe
 
 TOY_CONFIG = {"init_features": 4, "growth_rate": 4, "block_config": (2, 2)}
-TOY = Model(
-    name="toy",
-    version="1.2.3",
-    analysis="fistula",
-    recipe=Recipe(spacing_mm=(10.0, 10.0, 10.0), shape=(24, 26, 26)),
-    occlusion=OcclusionSpec(mode="exact", patch=(5, 6, 6), stride=(5, 6, 6)),
-    statement="Untrained: no clinical meaning.",
-    intended_input="anything",
-    description="A toy.",
-    data_source="nothing",
+TOY = TrainingConfig(
+    preparation=Recipe(spacing_mm=(10.0, 10.0, 10.0), shape=(24, 26, 26)),
+    network={"name": "compact-densenet", "config": TOY_CONFIG},
+    bundle={
+        "name": "toy",
+        "version": "1.2.3",
+        "occlusion": OcclusionSpec(mode="exact", patch=(5, 6, 6), stride=(5, 6, 6)),
+        "statement": "Untrained: no clinical meaning.",
+        "intended_input": "anything",
+        "description": "A toy.",
+        "data_source": "nothing",
+    },
 )
+TRAINED_ON = {
+    "epochs": 0,
+    "exams": 0,
+    "patients": 0,
+    "positives": 0,
+    "cohort_fingerprint": "none",
+    "folds_sha256": "none",
+}
 
 
-def toy_fold(seed):
-    """A member with random weights and lively batch statistics, and a random cohort."""
+def toy_member(seed):
+    """Random weights with lively batch statistics, and a random cohort."""
     torch.manual_seed(seed)
+    shape = TOY.preparation.shape
     network = nets.build("compact-densenet", **TOY_CONFIG)
     for _ in range(20):
-        network(torch.rand(4, 1, *TOY.recipe.shape))
-    features = nets.features(network, torch.rand(1, 1, *TOY.recipe.shape)).shape[1]
-    rng = np.random.default_rng(seed)
+        network(torch.rand(4, 1, *shape))
+    features = nets.features(network, torch.rand(1, 1, *shape)).shape[1]
     reference = Reference(
         mean=np.zeros(features),
         precision=np.eye(features),
-        distances=np.sort(rng.uniform(0, 20, 50)),
+        distances=np.sort(np.random.default_rng(seed).uniform(0, 20, 50)),
     )
-    return Fold(network.state_dict(), np.arange(3), np.zeros(3), reference)
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    return weights, reference
 
 
 def export_toy(folder, members=2):
     """Write the toy bundle to a folder."""
-    export(
-        folder,
-        TOY,
-        FitSettings(network_config=TOY_CONFIG),
-        [toy_fold(seed) for seed in range(members)],
-        Operation(1.5, 0.3, 0.7, {SUGGESTED: 0.6, NOT_SUGGESTED: 0.6}),
-        metrics={},
-        command="none",
-    )
+    weights, references = zip(*(toy_member(seed) for seed in range(members)), strict=True)
+    temperatures = tuple(1.5 + seed for seed in range(members))
+    operation = Operation(temperatures, 0.3, 0.7, {SUGGESTED: 0.6, NOT_SUGGESTED: 0.6})
+    write_bundle(folder, Content(TOY, weights, references, operation, TRAINED_ON), {}, "none")
     return folder
 
 

@@ -118,7 +118,9 @@ def test_weights_changed_after_loading_are_noticed(toy_folder):
     ("key", "value", "message"),
     [
         ("threshold_low", 0.9, "0 <= low <= high <= 1"),
-        ("temperature", "hot", "monro.temperature"),
+        ("temperatures", "hot", "monro.temperatures"),
+        ("temperatures", [1.0], "1 temperatures of 2 members"),
+        ("temperatures", [1.0, 0.0], "temperatures above 0"),
         ("conformal", {"suggested": 0.5}, "conformal thresholds"),
         ("surprise", 1, "monro.surprise"),
     ],

@@ -28,7 +28,7 @@ def test_the_probability_is_the_mean_of_calibrated_members(bundle):
     prediction = ensemble.predict(prepared)
 
     odds = ensemble.logits(ensemble.batch(prepared.voxels[None]))[:, 0]
-    expected = 1 / (1 + np.exp(-odds / bundle.temperature))
+    expected = 1 / (1 + np.exp(-odds / np.array(bundle.temperatures)))
     assert prediction.members == pytest.approx(tuple(expected), abs=1e-6)
     assert prediction.probability == pytest.approx(expected.mean(), abs=1e-6)
     assert prediction.disagreement == pytest.approx(expected.std(), abs=1e-6)

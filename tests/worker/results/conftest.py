@@ -173,7 +173,7 @@ def bundle() -> Bundle:
         members=tuple(Member(f"models/fold_{fold}.safetensors", "") for fold in range(5)),
         threshold_low=0.35,
         threshold_high=0.65,
-        temperature=1.0,
+        temperatures=(1.0,) * 5,
         ood_limit=99.0,
         conformal={},
         statement="Trained on synthetic phantoms only: no clinical meaning.",
