@@ -10,7 +10,8 @@ Axes: x to the patient's Right, y to Anterior, z to Superior, in mm, as everywhe
 origin is near the middle of the head.
 
 Three random streams per seed, signs, anatomy and noise, never touch: two cases of one seed that
-differ in one sign are the same head, voxel for voxel, but for that sign.
+differ in one sign are the same head, voxel for voxel, but for that sign. Two scanners see the same
+head too, each in its own way.
 """
 
 import dataclasses
@@ -22,6 +23,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from trainer.scanner import PHANTOM_SCANNER, Scanner
 
 Field: TypeAlias = NDArray[np.float32]
 Point: TypeAlias = tuple[float, float, float]
@@ -168,15 +171,17 @@ class Phantom:
 
     Attributes:
         case: what was rendered.
-        voxels: float32 (X, Y, Z), whole grey values, as a scanner would store them.
+        voxels: float32 (X, Y, Z), grey values, whole multiples of the scanner's slope.
         affine: 4 x 4, voxel -> RAS mm.
         clean: float32 (X, Y, Z), the same without noise.
+        scanner: what it was made with.
     """
 
     case: Case
     voxels: Field
     affine: NDArray[np.float64]
     clean: Field
+    scanner: Scanner = PHANTOM_SCANNER
 
 
 def draw_case(seed: int, positive: bool, spectrum: Spectrum = USUAL) -> Case:
@@ -196,22 +201,32 @@ def draw_case(seed: int, positive: bool, spectrum: Spectrum = USUAL) -> Case:
     return case.only(*_draw_few(rng)) if rng.random() < spectrum.few_signs else case
 
 
-def render(case: Case, spacing_mm: float = SPACING_MM) -> Phantom:
-    """Paint a case on a grid of cubes; about a second at 2 mm."""
-    shape = _shape(spacing_mm)
-    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
-    affine[:3, 3] = [-(size - 1) / 2 * spacing_mm for size in shape]
+def render(
+    case: Case, spacing_mm: float = SPACING_MM, scanner: Scanner = PHANTOM_SCANNER
+) -> Phantom:
+    """Paint a case; about a second at 2 mm.
+
+    Args:
+        case: who.
+        spacing_mm: of the pixels of its sagittal slices; slices lie slice_ratio times as far apart.
+        scanner: how it is seen.
+    """
+    edges_mm = (spacing_mm * scanner.slice_ratio, spacing_mm, spacing_mm)
+    shape = _shape(edges_mm)
+    affine = np.diag([*edges_mm, 1.0])
+    affine[:3, 3] = [-(size - 1) / 2 * edge for size, edge in zip(shape, edges_mm, strict=True)]
     rng = np.random.default_rng([case.seed, ANATOMY_STREAM])
-    means = _draw_means(rng)
-    head = _Head(_warped_grid(shape, spacing_mm, rng), spacing_mm, rng, case.shown)
-    clean = head.paint(means) * _bias(shape, rng) * np.float32(GREY_VALUES)
+    means = _draw_means(rng, dict(scanner.contrast))
+    head = _Head(_warped_grid(shape, edges_mm, rng), edges_mm, rng, case.shown)
+    clean = head.paint(means) * _bias(shape, rng, scanner.bias) * np.float32(GREY_VALUES)
+    clean *= np.float32(scanner.gain)
     noise = np.random.default_rng([case.seed, NOISE_STREAM])
-    return Phantom(case, _acquire(clean, noise), affine, clean)
+    return Phantom(case, _acquire(clean, noise, scanner), affine, clean, scanner)
 
 
 def visible_signs(shown: Phantom, usual: Phantom) -> NDArray[np.bool_]:
     """Where two renderings of one head differ so much that one could see it, (X, Y, Z)."""
-    limit = VISIBLE_CHANGE * MEANS["white matter"] * GREY_VALUES
+    limit = VISIBLE_CHANGE * MEANS["white matter"] * GREY_VALUES * shown.scanner.gain
     visible: NDArray[np.bool_] = np.abs(shown.clean - usual.clean) > limit
     return visible
 
@@ -269,27 +284,34 @@ def _limited(signs: Signs) -> Signs:
     return Signs(**{**sizes, "sinus_round": signs.sinus_round})  # type: ignore[arg-type]
 
 
-def _draw_means(rng: np.random.Generator) -> dict[str, float]:
+def _draw_means(rng: np.random.Generator, contrast: Mapping[str, float]) -> dict[str, float]:
     """Signal of each tissue for this patient and scanner."""
     return {
-        tissue: mean * float(np.exp(rng.normal(0, 0.05)) * rng.uniform(0.93, 1.07))
+        tissue: mean
+        * contrast.get(tissue, 1.0)
+        * float(np.exp(rng.normal(0, 0.05)) * rng.uniform(0.93, 1.07))
         for tissue, mean in MEANS.items()
     }
 
 
-def _shape(spacing_mm: float) -> tuple[int, int, int]:
-    x, y, z = (round(extent / spacing_mm) for extent in FIELD_OF_VIEW_MM)
+def _shape(edges_mm: Point) -> tuple[int, int, int]:
+    x, y, z = (
+        round(extent / edge) for extent, edge in zip(FIELD_OF_VIEW_MM, edges_mm, strict=True)
+    )
     return x, y, z
 
 
 def _warped_grid(
-    shape: tuple[int, int, int], spacing_mm: float, rng: np.random.Generator
+    shape: tuple[int, int, int], edges_mm: Point, rng: np.random.Generator
 ) -> tuple[Field, Field, Field]:
     """Where each voxel lies in the standard head: tilted, scaled, shifted, bent."""
     tilt = _rotation(np.deg2rad(rng.uniform(-6, 6, 3)))
     matrix = (tilt @ np.diag(1 + rng.uniform(-0.05, 0.05, 3))).astype(np.float32)
     shift = rng.uniform(-4, 4, 3).astype(np.float32)
-    axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(spacing_mm) for n in shape]
+    axes = [
+        (np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(edge)
+        for n, edge in zip(shape, edges_mm, strict=True)
+    ]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     bends = [2.0 * _smooth_field(shape, 6, rng) for _ in range(3)]
     a, b, c = (
@@ -325,19 +347,20 @@ def _stretched(coarse: Field, shape: tuple[int, ...]) -> Field:
     return stretched
 
 
-def _bias(shape: tuple[int, int, int], rng: np.random.Generator) -> Field:
+def _bias(shape: tuple[int, int, int], rng: np.random.Generator, factor: float) -> Field:
     """Uneven sensitivity of the coil."""
-    strength = np.float32(rng.uniform(0, 0.15))
+    strength = np.float32(rng.uniform(0, 0.15) * factor)
     bias: Field = np.exp(strength * _smooth_field(shape, 4, rng))
     return bias
 
 
-def _acquire(clean: Field, rng: np.random.Generator) -> Field:
-    """Texture, the magnitude of complex noise, and whole grey values."""
-    noise = np.float32(rng.uniform(1.5, 3.5) * GREY_VALUES)
+def _acquire(clean: Field, rng: np.random.Generator, scanner: Scanner) -> Field:
+    """Texture, the magnitude of complex noise, and whole stored values."""
+    noise = np.float32(rng.uniform(1.5, 3.5) * GREY_VALUES * scanner.gain * scanner.noise)
+    slope = np.float32(scanner.slope)
     real = clean + noise * rng.standard_normal(clean.shape, dtype=np.float32)
     imaginary = noise * rng.standard_normal(clean.shape, dtype=np.float32)
-    magnitude: Field = np.rint(np.hypot(real, imaginary))
+    magnitude: Field = np.rint(np.hypot(real, imaginary) / slope) * slope
     return magnitude
 
 
@@ -402,12 +425,12 @@ class _Head:
     def __init__(
         self,
         grid: tuple[Field, Field, Field],
-        spacing_mm: float,
+        edges_mm: Point,
         rng: np.random.Generator,
         signs: Signs,
     ) -> None:
         self.x, self.y, self.z = self.grid = grid
-        self.spacing_mm = spacing_mm
+        self.edges_mm = edges_mm
         self.signs = signs
         self.inner = _ellipsoid(grid, self.SKULL_CENTRE, self.SKULL_RADII)
         self.folds = self._gyri(rng)
@@ -426,7 +449,7 @@ class _Head:
 
     def _share(self, distance: Field) -> Field:
         """How much of each voxel a shape fills, 0..1."""
-        share: Field = np.clip(0.5 - distance / np.float32(self.spacing_mm), 0, 1)
+        share: Field = np.clip(0.5 - distance / np.float32(max(self.edges_mm)), 0, 1)
         return share
 
     def _shells(self, means: Mapping[str, float]) -> Field:
@@ -458,7 +481,7 @@ class _Head:
 
     def _gyri(self, rng: np.random.Generator) -> Field:
         """Ups and downs of the cortex every 9 mm or so."""
-        knots = [int(n * self.spacing_mm / 9) for n in self.inner.shape]
+        knots = [int(n * mm / 9) for n, mm in zip(self.inner.shape, self.edges_mm, strict=True)]
         return _stretched(rng.normal(size=knots).astype(np.float32), self.inner.shape)
 
     def _cerebrum(self) -> Shapes:
