@@ -18,6 +18,9 @@ for tool in "${!package_of[@]}"; do
 done
 # PostgreSQL's server is not on the PATH in Debian: several versions may live side by side.
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+# Orthanc's plugins are no programs either.
+compgen -G '/usr/share/orthanc/plugins/libOrthancDicomWeb.so' >/dev/null \
+    || missing+=(orthanc-dicomweb)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 # RUNLEVEL=1 keeps the packages from starting their servers: the tests start their own.

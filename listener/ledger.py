@@ -839,6 +839,11 @@ class Ledger:
                 ),
             }
 
+    def study_uids(self) -> list[str]:
+        """Every study that something was received of, by UID."""
+        with self._reading() as connection:
+            return list(connection.scalars(select(studies.c.study_uid).order_by("study_uid")))
+
     def recent_studies(self, limit: int) -> list[dict[str, Any]]:
         """The studies heard of last, newest first, with how many instances each has."""
         query = (

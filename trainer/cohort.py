@@ -1,94 +1,218 @@
-"""Cases ready for training: prepared volumes, labels, groups.
+"""A cohort on disk and in memory: prepared volumes with labels, without patients' identities.
 
-A group is a patient: all of a patient's volumes fall into the same fold.
+    cohort/
+      cohort.json              how volumes were prepared, who was left out and why, fingerprint
+      exams.json               one entry per exam: label and facts
+      folds.json               which exams are held out together (folds.py)
+      volumes/<sha256>.npy     float16, content-addressed
+
+An exam is one MRI examination of a patient, reduced to one prepared volume. All of a patient's
+exams fall into the same fold.
 """
 
+import dataclasses
 import hashlib
-import inspect
-import multiprocessing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from trainer import phantom
-from trainer.phantom import Spectrum
-from worker import preprocess
-from worker.preprocess import Recipe, prepare
+from listener.errors import MonroError
+from trainer.bern import BernItems, bern_score
+from trainer.flow import Flow
+from worker.preprocess import Recipe
+
+COHORT: Final = "cohort.json"
+EXAMS: Final = "exams.json"
+VOLUMES: Final = "volumes"
+
+Voxels = NDArray[np.float16]
+
+
+class BadCohort(MonroError):
+    """A cohort folder that must not be trained on: what was found, and what to do."""
+
+    def __init__(self, folder: Path, found: str, remedy: str) -> None:
+        super().__init__(folder, found, remedy)
+        self.folder, self.found, self.remedy = folder, found, remedy
+
+    def __str__(self) -> str:
+        return f"cohort {self.folder}: {self.found}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One de-identified MRI examination with its label.
+
+    Attributes:
+        exam: salted hash of the Study Instance UID.
+        patient: salted hash of the patient's identifier.
+        label: 1 positive, 0 negative.
+        volume: sha256 of the float16 voxels, which names their file.
+        bern: items of the Bern score as far as they are known.
+        given_bern: the score itself, where a reader gave it without its items.
+        site: where it was acquired.
+        scanner: manufacturer and model.
+        field_tesla: field strength.
+        sex: F, M, O or empty.
+        age_years: at the exam; 90 for anybody older than 89.
+        days_to_myelogram: from exam to myelogram.
+        leak: slow (no epidural collection), fast (with one) or empty.
+        columns: free columns of the label table that the user asked to keep.
+    """
+
+    exam: str
+    patient: str
+    label: int
+    volume: str
+    bern: BernItems = field(default_factory=BernItems)
+    given_bern: int | None = None
+    site: str = ""
+    scanner: str = ""
+    field_tesla: float | None = None
+    sex: str = ""
+    age_years: float | None = None
+    days_to_myelogram: int | None = None
+    leak: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bern_range(self) -> tuple[int, int] | None:
+        """Lowest and highest Bern score that the known items allow; None if nothing is known."""
+        if self.given_bern is not None:
+            return self.given_bern, self.given_bern
+        return None if self.bern == BernItems() else bern_score(self.bern)
 
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Prepared cases.
+    """Exams ready for training.
 
     Attributes:
-        voxels: float16 (N, X, Y, Z); exact, since prepared volumes are rounded to float16.
-        labels: int64 (N,), 1 for positive.
-        groups: int64 (N,), the patient.
+        exams: N of them.
+        voxels: float16 (N, X, Y, Z) in the order of the exams; exact, since prepared volumes are
+            rounded to float16.
+        recipe: how they were prepared.
+        analysis: what the labels are about.
+        flow: who was left out on the way, and why.
     """
 
-    voxels: NDArray[np.float16]
-    labels: NDArray[np.int64]
-    groups: NDArray[np.int64]
+    exams: tuple[Exam, ...]
+    voxels: Voxels
+    recipe: Recipe
+    analysis: str = "fistula"
+    flow: Flow = field(default_factory=Flow)
 
     def __len__(self) -> int:
-        """Number of cases."""
-        return int(self.labels.size)
+        """Number of exams."""
+        return len(self.exams)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,), 1 for positive."""
+        return np.array([exam.label for exam in self.exams], dtype=np.int64)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """(N,), one number per patient."""
+        numbers = np.unique([exam.patient for exam in self.exams], return_inverse=True)[1]
+        return np.asarray(numbers, dtype=np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over everything that training and evaluation look at."""
+        return _fingerprint(self.exams, self.recipe, self.analysis)
 
 
-def phantom_cohort(
-    seeds: Sequence[int],
-    recipe: Recipe,
-    spectrum: Spectrum,
-    cache: Path,
-    processes: int,
-    on_progress: Callable[[int, int], None],
-) -> Cohort:
-    """Phantoms of these seeds; odd seeds are positive.
+def digest(voxels: Voxels) -> str:
+    """The sha256 that names a volume: over its bytes and its shape."""
+    content = f"{voxels.dtype} {voxels.shape} ".encode() + np.ascontiguousarray(voxels).tobytes()
+    return hashlib.sha256(content).hexdigest()
 
-    Args:
-        seeds: one patient each.
-        recipe: how they are prepared.
-        spectrum: how the disease shows in the positives.
-        cache: folder where prepared phantoms are kept for the next time.
-        processes: rendering at a time.
-        on_progress: called with the phantoms done and to do.
+
+def save_volume(folder: Path, voxels: Voxels) -> str:
+    """Keep a volume in a cohort's folder, once; safe to be killed.
+
+    Returns:
+        Its digest, which names the file.
     """
-    folder = cache / _cache_key(recipe, spectrum)
-    folder.mkdir(parents=True, exist_ok=True)
-    prepare_one = partial(_prepared, recipe=recipe, spectrum=spectrum, folder=folder)
-    volumes = []
-    with multiprocessing.get_context("forkserver").Pool(processes) as pool:
-        for volume in pool.imap(prepare_one, seeds, chunksize=2):
-            volumes.append(volume)
-            on_progress(len(volumes), len(seeds))
-    labels = np.array([is_positive(seed) for seed in seeds], dtype=np.int64)
-    return Cohort(np.stack(volumes), labels, np.array(seeds, dtype=np.int64))
+    name = digest(voxels)
+    path = volume_path(folder, name)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as stream:
+            np.save(stream, voxels)
+        partial.rename(path)
+    return name
 
 
-def is_positive(seed: int) -> bool:
-    """Odd seeds have a fistula."""
-    return seed % 2 == 1
+def volume_path(folder: Path, name: str) -> Path:
+    """Where a cohort's folder keeps the volume of this digest."""
+    return folder / VOLUMES / f"{name}.npy"
 
 
-def _prepared(seed: int, recipe: Recipe, spectrum: Spectrum, folder: Path) -> NDArray[np.float16]:
-    """One prepared phantom, from the cache where it is there."""
-    path = folder / f"{seed}.npy"
-    if path.exists():
-        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float16)
-    case = phantom.draw_case(seed, is_positive(seed), spectrum)
-    rendered = phantom.render(case)
-    volume = prepare(rendered.voxels, rendered.affine, recipe).voxels.astype(np.float16)
-    partial_path = path.with_suffix(".partial.npy")
-    np.save(partial_path, volume)
-    partial_path.rename(path)
-    return volume
+def write_cohort(
+    folder: Path, exams: Sequence[Exam], recipe: Recipe, analysis: str, flow: Flow
+) -> None:
+    """Write what a cohort is, its volumes being there already (`save_volume`)."""
+    ordered = sorted(exams, key=lambda exam: exam.exam)
+    facts = {
+        "analysis": analysis,
+        "recipe": dataclasses.asdict(recipe),
+        "fingerprint": _fingerprint(ordered, recipe, analysis),
+        "flow": flow.to_json(),
+    }
+    write_json(folder / EXAMS, [dataclasses.asdict(exam) for exam in ordered])
+    write_json(folder / COHORT, facts)
 
 
-def _cache_key(recipe: Recipe, spectrum: Spectrum) -> str:
-    """Changes with anything that changes a volume, the code that makes it included."""
-    sources = inspect.getsource(phantom) + inspect.getsource(preprocess)
-    return hashlib.sha256(f"{recipe} {spectrum} {sources}".encode()).hexdigest()[:16]
+def read_cohort(folder: Path) -> Cohort:
+    """Read a cohort with all its volumes.
+
+    Raises:
+        BadCohort: it is not complete, or was altered.
+    """
+    again = "gather it again: python -m trainer gather"
+    try:
+        facts = json.loads((folder / COHORT).read_bytes())
+        exams = TypeAdapter(tuple[Exam, ...]).validate_json((folder / EXAMS).read_bytes())
+        recipe = TypeAdapter(Recipe).validate_python(facts["recipe"])
+        flow = Flow.from_json(facts["flow"])
+        voxels = _read_volumes(folder, exams)
+    except (OSError, ValueError, KeyError, ValidationError) as error:
+        raise BadCohort(folder, f"cannot be read ({error})", again) from error
+    cohort = Cohort(exams, voxels, recipe, str(facts["analysis"]), flow)
+    if cohort.fingerprint != facts["fingerprint"]:
+        raise BadCohort(folder, f"{EXAMS} was altered since {COHORT} was written", again)
+    return cohort
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file in one step: a reader finds the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.rename(path)
+
+
+def _read_volumes(folder: Path, exams: Sequence[Exam]) -> Voxels:
+    if not exams:
+        raise ValueError("it has no exam")
+    volumes = [np.load(volume_path(folder, exam.volume), allow_pickle=False) for exam in exams]
+    for exam, volume in zip(exams, volumes, strict=True):
+        if digest(volume) != exam.volume:
+            raise ValueError(f"the volume of exam {exam.exam} is not what was gathered")
+    return np.stack(volumes)
+
+
+def _fingerprint(exams: Sequence[Exam], recipe: Recipe, analysis: str) -> str:
+    facts = [analysis, dataclasses.asdict(recipe), [dataclasses.asdict(exam) for exam in exams]]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -520,3 +520,9 @@ def test_open_associations_of_a_process_that_died_are_forgotten(ledger: Ledger) 
     is_gone: Callable[[str], bool] = lambda _process: True  # noqa: E731
     ledger.forget_associations_of(is_gone)
     assert only(ledger).open_associations == 0
+
+
+def test_every_study_that_was_received_is_listed(ledger: Ledger) -> None:
+    ledger.record([received("2.1.1", study="2"), received(), received("1.1.2")])
+
+    assert ledger.study_uids() == ["1", "2"]

@@ -1,0 +1,1 @@
+"""From a label table and DICOM to a de-identified cohort."""
