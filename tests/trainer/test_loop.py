@@ -1,76 +1,55 @@
-"""Folds learn, judge only what they have not seen, and do it again alike."""
+"""A member learns, and its schedule is what it says."""
 
-import numpy as np
 import pytest
 import torch
 
-from trainer.cohort import Cohort
-from trainer.evaluate import auroc
-from trainer.loop import cross_validate
-from trainer.settings import FitSettings
-
-SETTINGS = FitSettings(
-    network_config={"init_features": 4, "growth_rate": 4, "block_config": (2, 2)},
-    folds=2,
-    epochs=6,
-    batch_size=8,
-    learning_rate=1e-2,
-    erase=0.0,
-)
+from trainer.loop import learning_rate
+from trainer.settings import FitConfig
 
 
-@pytest.fixture(scope="module")
-def cohort():
-    """Forty patients with two volumes each; positives carry a bright ball."""
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(40), 2)
-    labels = groups % 2
-    voxels = np.zeros((80, 20, 22, 22), dtype=np.float16)
-    voxels[:, 3:17, 3:19, 3:19] = rng.uniform(0.3, 0.5, (80, 14, 16, 16))
-    voxels[labels == 1, 8:13, 8:13, 8:13] = 0.95
-    return Cohort(voxels, labels, groups)
+def torch_rates(schedule, optimiser, epochs):
+    rates = []
+    for _ in range(epochs):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    return rates
 
 
-@pytest.fixture(scope="module")
-def folds(cohort):
-    return cross_validate(cohort, SETTINGS, lambda epoch: None)
+@pytest.fixture
+def optimiser():
+    return torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
 
 
-def test_unseen_cases_are_told_apart(cohort, folds):
-    for fold in folds:
-        assert auroc(cohort.labels[fold.held_out], fold.log_odds) > 0.9
+def test_one_period_and_then_restarts_is_what_torch_makes_of_both(optimiser):
+    schedules = torch.optim.lr_scheduler
+    expected = torch_rates(
+        schedules.SequentialLR(
+            optimiser,
+            [
+                schedules.CosineAnnealingLR(optimiser, T_max=45),
+                schedules.CosineAnnealingWarmRestarts(optimiser, T_0=20),
+            ],
+            milestones=[45],
+        ),
+        optimiser,
+        85,
+    )
+    fit = FitConfig(first_epochs=45, restart_epochs=20, restarts=2)
+
+    assert fit.epochs == 85
+    assert [learning_rate(fit, epoch) for epoch in range(85)] == pytest.approx(expected, abs=1e-9)
 
 
-def test_every_case_is_held_out_once_and_patients_stay_whole(cohort, folds):
-    held_out = np.concatenate([fold.held_out for fold in folds])
+def test_restarts_within_the_first_period_are_what_torch_makes_of_them(optimiser):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=20)
+    expected = torch_rates(schedule, optimiser, 45)
+    fit = FitConfig(schedule="restarts", first_epochs=45, restart_epochs=20)
 
-    assert sorted(held_out) == list(range(len(cohort)))
-    patients = [set(cohort.groups[fold.held_out]) for fold in folds]
-    assert not patients[0] & patients[1]
-
-
-def test_both_classes_are_in_every_fold_in_the_same_ratio(cohort, folds):
-    for fold in folds:
-        assert cohort.labels[fold.held_out].mean() == pytest.approx(0.5, abs=0.06)
+    assert fit.epochs == 45
+    assert [learning_rate(fit, epoch) for epoch in range(45)] == pytest.approx(expected, abs=1e-9)
 
 
-def test_training_again_gives_the_same_weights(cohort, folds):
-    again = cross_validate(cohort, SETTINGS, lambda epoch: None)
-
-    for one, other in zip(folds, again, strict=True):
-        assert one.weights.keys() == other.weights.keys()
-        assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
-
-
-def test_the_reference_knows_its_cohort(folds):
-    for fold in folds:
-        assert (np.diff(fold.reference.distances) >= 0).all()
-        assert fold.reference.distances.size == fold.held_out.size
-
-
-def test_progress_names_every_epoch_of_every_fold(cohort):
-    heard = []
-
-    cross_validate(cohort, SETTINGS.model_copy(update={"epochs": 2}), heard.append)
-
-    assert [(each.fold, each.epoch) for each in heard] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+def test_the_papers_schedule_is_the_default():
+    assert FitConfig().epochs == 650
+    assert learning_rate(FitConfig(), 0) == 1e-3

@@ -1,28 +1,74 @@
-"""Settings come from the environment too, and wrong ones stop the start."""
+"""The configuration comes from a file and the environment, and refuses to guess."""
+
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from trainer.settings import FitSettings
+from listener.errors import BadSettings
+from trainer.settings import TrainingConfig, read_config
+from worker.preprocess import DEMO_RECIPE, PAPER_RECIPE
+
+COMPACT = Path(__file__).parents[2] / "deploy" / "recipes" / "compact.toml"
 
 
-def test_the_environment_sets_a_value(monkeypatch):
-    monkeypatch.setenv("MONRO_TRAINER_EPOCHS", "3")
+def test_the_defaults_are_the_paper_s():
+    config = read_config(None)
 
-    assert FitSettings().epochs == 3
-
-
-def test_an_argument_wins_over_the_environment(monkeypatch):
-    monkeypatch.setenv("MONRO_TRAINER_EPOCHS", "3")
-
-    assert FitSettings(epochs=4).epochs == 4
-
-
-def test_an_impossible_value_is_refused():
-    with pytest.raises(ValidationError, match="folds"):
-        FitSettings(folds=1)
+    assert config.preparation == PAPER_RECIPE
+    assert config.network.name == "densenet121"
+    assert (config.fit.learning_rate, config.fit.weight_decay) == (1e-3, 0.1)
+    assert (config.fit.batch_size, config.fit.folds) == (4, 5)
+    assert config.fit.epochs == 450 + 200
+    assert config.bundle.occlusion.patch == config.bundle.occlusion.stride == (12, 13, 13)
 
 
-def test_settings_cannot_be_changed_afterwards():
+def test_the_demo_s_file_is_sound():
+    config = read_config(COMPACT)
+
+    assert config.preparation == DEMO_RECIPE
+    assert config.bundle.statement == "Trained on synthetic phantoms only: no clinical meaning."
+
+
+def test_the_environment_wins_over_the_file(monkeypatch):
+    monkeypatch.setenv("MONRO_TRAINER_FIT__FIRST_EPOCHS", "3")
+
+    config = read_config(COMPACT)
+
+    assert config.fit.epochs == 3
+    assert config.fit.schedule == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[fit]\nfolds = 1\n", "fit.folds: Input should be greater than or equal to 2"),
+        ("[fit]\nepochs = 3\n", "fit.epochs: Extra inputs are not permitted"),
+        ("[fitt]\n", "fitt: Extra inputs are not permitted"),
+        ("[fit\n", "name a TOML file"),
+    ],
+)
+def test_what_a_file_has_wrong_is_named(tmp_path, text, complaint):
+    (tmp_path / "config.toml").write_text(text)
+
+    with pytest.raises(BadSettings) as raised:
+        read_config(tmp_path / "config.toml")
+    assert complaint in str(raised.value)
+
+
+def test_a_misspelt_name_in_the_environment_stops_the_start(monkeypatch):
+    monkeypatch.setenv("MONRO_TRAINER_FITT__FOLDS", "3")
+
+    with pytest.raises(BadSettings, match="unknown setting MONRO_TRAINER_FITT__FOLDS"):
+        read_config(None)
+
+
+def test_it_survives_the_way_through_json():
+    config = read_config(COMPACT)
+
+    assert TrainingConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_it_cannot_be_changed_afterwards():
     with pytest.raises(ValidationError, match="frozen"):
-        FitSettings().epochs = 5
+        read_config(None).analysis = "infection"
