@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?=
+TRAINER := $(BIN)/python -m trainer
+COMPACT := --config deploy/recipes/compact.toml
 # Threads that wait actively fight over few cores, and everything takes ten times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install system-tools check test demo up clean
+.PHONY: help install system-tools check test demo up train-demo bench-train clean
 .DEFAULT_GOAL := help
 
 help:                    ## what can be made
@@ -33,7 +35,8 @@ check: install           ## what CI runs before the tests
 	$(BIN)/lint-imports
 
 test: check system-tools ## everything that must hold, on real servers, on loopback only
-	$(BIN)/python -m pytest tests/listener tests/worker tests/trainer listener worker trainer
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+		tests/listener tests/worker tests/trainer listener worker trainer
 	deploy/loopback-only.sh $(BIN)/python -m pytest tests/system
 
 demo: install            ## a synthetic study in, a report and an overlay out (STUDY=folder: yours)
@@ -42,5 +45,24 @@ demo: install            ## a synthetic study in, a report and an overlay out (S
 up: install              ## the same servers, staying up
 	@$(BIN)/python -m deploy.local up
 
+# What `make train-demo` makes; it goes on where it was stopped.
+TRAINED := .train-demo
+PATIENTS ?= 200
+
+train-demo: install      ## synthetic patients in, an evaluated bundle out (.train-demo)
+	@[ -f $(TRAINED)/dicom/labels.csv ] || rm -rf $(TRAINED)
+	@[ -f $(TRAINED)/dicom/labels.csv ] || \
+		$(TRAINER) synthesize --out $(TRAINED)/dicom --patients $(PATIENTS)
+	@$(TRAINER) gather --labels $(TRAINED)/dicom/labels.csv --dicom $(TRAINED)/dicom/studies \
+		--out $(TRAINED)/cohort --slec subgroup --salt $(TRAINED)/salt $(COMPACT)
+	@$(TRAINER) fit --cohort $(TRAINED)/cohort --out $(TRAINED)/run --all $(COMPACT)
+	@$(TRAINER) evaluate --cohort $(TRAINED)/cohort --run $(TRAINED)/run --out $(TRAINED)/report
+	@rm -rf $(TRAINED)/fistula-demo
+	@$(TRAINER) export --cohort $(TRAINED)/cohort --run $(TRAINED)/run \
+		--out $(TRAINED)/fistula-demo
+
+bench-train: install     ## training throughput beside a plain MONAI script
+	@$(BIN)/python tests/benchmarks/train.py
+
 clean:                   ## forget the virtual environment and all caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TRAINED) .mypy_cache .ruff_cache .pytest_cache

@@ -1,126 +1,372 @@
-"""Command line of the trainer: fit an ensemble, evaluate it, make a phantom."""
+"""Command line of the trainer: from a labelled cohort to an evaluated bundle.
 
+synthesize -> gather -> fit -> evaluate -> export, and compare and labels for bundles in service.
+"""
+
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from trainer.cohort import phantom_cohort
-from trainer.evaluate import TRIALS, auroc, judge, localisation, operation
-from trainer.export import DEMO, export, record_metrics
-from trainer.loop import Epoch, cross_validate
-from trainer.phantom import NORMAL_MRI, OVERT, SIGNS, Spectrum, draw_case, render
-from trainer.phantom_study import write_study
-from trainer.settings import FitSettings
-from worker.bundle import load_bundle
+from listener.errors import BadSettings, MonroError
+from listener.ledger import Ledger
+from trainer.cohort import read_cohort, write_json
+from trainer.compare import RULE, compare
+from trainer.export import export, record_metrics
+from trainer.folds import settle_folds
+from trainer.gathering.deidentify import read_salt
+from trainer.gathering.dicomweb import DicomWebSource, read_settings
+from trainer.gathering.gather import GatherSettings, gather
+from trainer.gathering.labels import LedgerSource, figures_table, join_labels
+from trainer.gathering.nifti import export_nifti
+from trainer.gathering.sources import FolderSource, Source
+from trainer.gathering.table import read_table, write_table
+from trainer.jobs import fit_at_once
+from trainer.loop import Epoch
+from trainer.phantom import SIGNS
+from trainer.phantom_cohort import phantom_cohort
+from trainer.pointing import TRIALS, judge, localisation
+from trainer.reporting.evaluate import Evaluation, evaluate_bundle, evaluate_run
+from trainer.reporting.report import write_report
+from trainer.run import fit_fold, read_run, start_run
+from trainer.settings import TrainingConfig, read_config
+from trainer.synthesize import MOST_PATIENTS, SEVERITY, synthesize
+from worker.bundle import BadBundle, load_bundle
 from worker.ensemble import Ensemble
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="monro trainer: turns labelled cohorts into evaluated bundles. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 console = Console()
+complaints = Console(stderr=True)
 
-CACHE = Path.home() / ".cache" / "monro" / "phantoms"
+HOME = Path.home()
+SALT = HOME / ".config" / "monro" / "salt"
+CACHE = HOME / ".cache" / "monro" / "phantoms"
+
+Config = Annotated[
+    Path | None, typer.Option(help="TOML file; without it, the paper's configuration.")
+]
+CohortFolder = Annotated[Path, typer.Option("--cohort", help="Folder that `gather` wrote.")]
+RunFolder = Annotated[Path, typer.Option("--run", help="Folder that `fit` wrote.")]
+BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of a bundle.")]
+SaltFile = Annotated[
+    Path, typer.Option(help="Secret of the pseudonyms, made when missing; never beside a cohort.")
+]
+Processes = Annotated[int, typer.Option(min=1, help="At a time.")]
+LabelTable = Annotated[
+    Path, typer.Option("--labels", help="CSV or Parquet: patient, study, label.")
+]
+LedgerUrl = Annotated[str, typer.Option(help="Database URL of a listener's ledger.")]
 
 
-@app.callback()
-def main() -> None:
-    """Turn cohorts into bundles."""
+class SlecChoice(StrEnum):
+    """What to do with spinal longitudinal extradural collections."""
+
+    EXCLUDE = "exclude"
+    SUBGROUP = "subgroup"
+    IGNORE = "ignore"
+
+
+@app.command("synthesize")
+def synthesize_cohort(
+    out: Annotated[Path, typer.Option(help="New or empty folder for studies/ and labels.csv.")],
+    patients: Annotated[int, typer.Option(min=10, max=MOST_PATIENTS, help="How many.")] = 130,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    severity: Annotated[
+        float,
+        typer.Option(min=0, help="Factor on the size of signs; 0.7: Bern AUROC as in the paper."),
+    ] = SEVERITY,
+    processes: Processes = 2,
+) -> None:
+    """Write DICOM studies of synthetic patients and their label table."""
+    with explained(), progress("patients") as report:
+        synthesize(out, patients, seed, severity, report, processes)
+    console.print(f"{out}: {patients} patients, labels.csv; synthetic, never for claims")
+
+
+@app.command("gather")
+def gather_cohort(
+    labels: LabelTable,
+    out: Annotated[Path, typer.Option(help="Folder of the cohort; goes on where it stopped.")],
+    dicom: Annotated[Path | None, typer.Option(help="Folder of DICOM files, any nesting.")] = None,
+    dicomweb: Annotated[str, typer.Option(help="Root of a DICOMweb server or Orthanc.")] = "",
+    ledger: LedgerUrl = "",
+    config: Config = None,
+    slec: Annotated[
+        SlecChoice, typer.Option(help="Exclude extradural collections, or mark them.")
+    ] = SlecChoice.EXCLUDE,
+    keep: Annotated[list[str] | None, typer.Option(help="Free column to keep; repeat.")] = None,
+    salt: SaltFile = SALT,
+    processes: Processes = 2,
+) -> None:
+    """Gather a de-identified cohort: choose, read, check and prepare as the service does."""
+    with explained():
+        asked = read_config(config)
+        rows, secret = read_table(labels), read_salt(salt)
+        source = _source(dicom, dicomweb, ledger, secret)
+        settings = GatherSettings(asked.preparation, asked.analysis, slec.value, tuple(keep or ()))
+        with progress("exams") as report:
+            flow = gather(rows, source, out, secret, settings, processes, report)
+    console.print(flow.table())
+    console.print(f"cohort: {out}", soft_wrap=True)
 
 
 @app.command()
 def fit(
-    out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
-    phantoms: Annotated[int, typer.Option(min=20, help="How many to train on.")] = 800,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the cohort.")] = None,
-    seed: Annotated[int, typer.Option(help="Of folds, weights and augmentation.")] = 0,
-    normal_mri: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of positives without any sign.")
-    ] = NORMAL_MRI,
-    few_signs: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the others with only some signs.")
-    ] = 0.5,
-    cache: Annotated[Path, typer.Option(help="Where prepared phantoms are kept.")] = CACHE,
-    processes: Annotated[
-        int, typer.Option(min=1, help="Phantoms made, and folds trained, at a time.")
-    ] = 2,
+    cohort: CohortFolder,
+    out: Annotated[Path, typer.Option(help="Folder of the run; goes on where it stopped.")],
+    config: Config = None,
+    fold: Annotated[int | None, typer.Option(min=0, help="Only this one.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All folds, one per GPU.")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Folds at a time without a GPU.")] = 2,
 ) -> None:
-    """Fit five members on phantoms and write the demo bundle."""
-    if out.exists():
-        raise typer.BadParameter(f"{out} exists; name a new folder", param_hint="--out")
-    chosen: dict[str, Any] = {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
-    settings = FitSettings(**chosen)
-    spectrum = Spectrum(normal_mri, few_signs)
-    with _progress("phantoms") as report:
-        cohort = phantom_cohort(range(phantoms), DEMO.recipe, spectrum, cache, processes, report)
-    ended: list[Epoch] = []
-    with _progress("epochs") as report:
+    """Train one fold, or all; killed at any moment, the same command goes on."""
+    if (fold is None) == (not everything):
+        raise typer.BadParameter("name one fold with --fold, or take --all")
+    with explained():
+        settings = read_config(config)
+        if fold is not None and fold >= settings.fit.folds:
+            raise typer.BadParameter(f"there are {settings.fit.folds} folds, counted from 0")
+        exams = read_cohort(cohort)
+        if exams.recipe != settings.preparation:
+            raise BadSettings(
+                f"cohort {cohort} was prepared as {exams.recipe}, and the configuration asks for "
+                f"{settings.preparation}: gather with this configuration, or fit with that one"
+            )
+        folds = settle_folds(cohort, exams, settings.fit.folds, settings.fit.seed)
+        start_run(out, exams, folds, settings, _command())
+        if fold is not None:
+            with progress(f"fold {fold}") as report:
+                total = settings.fit.epochs
+                fit_fold(
+                    out, exams, folds, fold, settings, lambda each: report(each.epoch + 1, total)
+                )
+            return
+        _fit_all(out, cohort, config, settings, processes)
+    console.print(f"run: {out}", soft_wrap=True)
 
-        def on_epoch(at: Epoch) -> None:
-            ended.append(at)
-            report(len(ended), settings.folds * settings.epochs)
-            console.log(f"fold {at.fold} epoch {at.epoch}: loss {at.loss:.3f}")
 
-        folds = cross_validate(cohort, settings, on_epoch, processes)
-    metrics: dict[str, Any] = {"training_phantoms": phantoms}
-    for number, fold in enumerate(folds):
-        held_out = cohort.labels[fold.held_out]
-        metrics[f"out_of_fold_auroc_{number}"] = round(auroc(held_out, fold.log_odds), 3)
-    labels = np.concatenate([cohort.labels[fold.held_out] for fold in folds])
-    log_odds = np.concatenate([fold.log_odds for fold in folds])
-    metrics["out_of_fold_auroc"] = round(auroc(labels, log_odds), 3)
-    export(out, DEMO, settings, folds, operation(labels, log_odds, settings), metrics, _command())
-    console.print(f"{out}: out-of-fold AUROC {metrics['out_of_fold_auroc']}")
+@app.command("evaluate")
+def evaluate_cohort(
+    cohort: CohortFolder,
+    out: Annotated[Path, typer.Option(help="Folder for report.html, figures, tables, numbers.")],
+    run: Annotated[Path | None, typer.Option(help="A run: judged by its unseen folds.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="A frozen bundle: validated outside.")] = None,
+    maps: Annotated[int, typer.Option(min=0, help="Positives whose maps are averaged.")] = 24,
+    device: Annotated[str, typer.Option(help="That maps are computed on.")] = "cpu",
+) -> None:
+    """Evaluate a run, or a frozen bundle on a cohort that it has not seen."""
+    if (run is None) == (bundle is None):
+        raise typer.BadParameter("name a run or a bundle")
+    with explained():
+        exams = read_cohort(cohort)
+        with progress("exams") as report:
+            if run is not None:
+                found = evaluate_run(read_run(run, exams), exams, maps, report, device)
+            else:
+                ensemble = Ensemble(load_bundle(_required(bundle)), device)
+                found = evaluate_bundle(ensemble, exams, maps, report)
+        page = write_report(out, found)
+    console.print(_headline(found))
+    console.print(f"report: {page}", soft_wrap=True)
+
+
+@app.command("export")
+def export_bundle(
+    run: RunFolder,
+    cohort: CohortFolder,
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
+) -> None:
+    """Write the bundle of a run and prove that the worker reproduces its log odds."""
+    with explained():
+        exams = read_cohort(cohort)
+        trained = read_run(run, exams)
+        metrics = _headline_figures(evaluate_run(trained, exams, 0, lambda done, total: None))
+        with progress("exams judged again") as report:
+            command = f"{trained.facts['command']} && {_command()}"
+            difference = export(out, trained, exams, metrics, command, report)
+    console.print(f"{out}: log odds reproduced to {difference:.1g}", soft_wrap=True)
+
+
+@app.command("compare")
+def compare_bundles(
+    one: Annotated[Path, typer.Argument(help="A: the bundle in service.")],
+    other: Annotated[Path, typer.Argument(help="B: the bundle that might replace it.")],
+    cohort: CohortFolder,
+    out: Annotated[Path | None, typer.Option(help="JSON file for all figures.")] = None,
+) -> None:
+    """Put two bundles side by side on one cohort; exit with 2 if B may not replace A."""
+    with explained():
+        exams = read_cohort(cohort)
+        sides = Ensemble(load_bundle(one)), Ensemble(load_bundle(other))
+        with progress("exams") as report:
+            found = compare(*sides, exams, report)
+    if out is not None:
+        write_json(out, found.to_json())
+    table = Table("", "A", "B", title=f"{found.exams} exams")
+    table.add_row("bundle", found.one.bundle, found.other.bundle)
+    table.add_row("AUROC", f"{found.auroc.auroc_other:.3f}", f"{found.auroc.auroc_one:.3f}")
+    table.add_row("Brier score", f"{found.one.brier:.3f}", f"{found.other.brier:.3f}")
+    for label, moves in found.changed.items():
+        for move, count in moves.items():
+            table.add_row(f"{label}s that changed", move, str(count))
+    console.print(table)
+    console.print(RULE)
+    for obstacle in found.obstacles:
+        console.print(f"- {obstacle}")
+    console.print("B may replace A" if found.may_replace else "B may NOT replace A")
+    raise typer.Exit(0 if found.may_replace else 2)
+
+
+@app.command("labels")
+def match_labels(
+    labels: LabelTable,
+    ledger: LedgerUrl,
+    out: Annotated[Path, typer.Option(help="CSV of matched rows, a label table for `gather`.")],
+    salt: SaltFile = SALT,
+    analysis: Annotated[str, typer.Option(help="What the labels are about.")] = "fistula",
+) -> None:
+    """Join labels to the studies a listener received; see how bundles in service did on them."""
+    with explained():
+        rows, secret = read_table(labels), read_salt(salt)
+        joined = join_labels(rows, _ledger_source(ledger, secret), secret, analysis)
+        write_table(out, joined.matched)
+    console.print(figures_table(joined.figures))
+    if joined.unmatched:
+        numbers = ", ".join(map(str, joined.unmatched))
+        console.print(f"no study for rows {numbers} of the table", soft_wrap=True)
+    console.print(
+        f"{len(joined.matched)} studies matched, {len(joined.unlabelled)} studies without a label: "
+        f"{out} (it names patients, and is readable by you alone)",
+        soft_wrap=True,
+    )
 
 
 @app.command()
-def evaluate(
-    bundle: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Its folder.")],
+def nifti(
+    cohort: CohortFolder, out: Annotated[Path, typer.Option(help="Folder for .nii.gz files.")]
+) -> None:
+    """Write the prepared volumes of a cohort as NIfTI, for other tools."""
+    with explained():
+        paths = export_nifti(cohort, out)
+    console.print(f"{out}: {len(paths)} volumes", soft_wrap=True)
+
+
+@app.command()
+def probe(
+    bundle: BundleFolder,
     pairs: Annotated[int, typer.Option(min=0, help="Counterfactual pairs of maps per sign.")] = 6,
     record: Annotated[bool, typer.Option(help="Write the figures into the bundle.")] = False,
     cache: Annotated[Path, typer.Option(help="Where prepared phantoms are kept.")] = CACHE,
-    processes: Annotated[int, typer.Option(min=1, help="Phantoms made at a time.")] = 2,
+    processes: Processes = 2,
 ) -> None:
-    """Judge phantoms that no member has seen, and see whether the maps find planted signs."""
-    ensemble = Ensemble(load_bundle(bundle))
+    """Judge phantoms that no member has seen, and see whether maps find planted signs."""
     metrics: dict[str, Any] = {}
-    for trial in TRIALS:
-        with _progress(trial.name) as report:
-            cohort = phantom_cohort(
-                trial.seeds, ensemble.bundle.recipe, trial.spectrum, cache, processes, report
-            )
-        metrics |= _told(judge(ensemble, cohort, trial.name))
-    for sign in SIGNS:
-        with _progress(f"maps of {sign}") as report:
-            metrics |= _told(localisation(ensemble, sign, pairs, report))
-    if record:
-        record_metrics(bundle, metrics)
-        console.print(f"{bundle}: figures recorded and manifest sealed anew")
-
-
-@app.command()
-def phantom(
-    out: Annotated[Path, typer.Option(help="Folder for study/, truth.json and truth.npy.")],
-    seed: Annotated[int, typer.Option(min=0, help="Which synthetic patient.")] = 0,
-    signs: Annotated[bool, typer.Option(help="Whether the MRI shows signs.")] = False,
-) -> None:
-    """Write a synthetic head MRI as a complete DICOM study, with its ground truth."""
-    paths = write_study(render(draw_case(seed, positive=signs, spectrum=OVERT)), out)
-    console.print(f"{paths[0].parent}: {len(paths)} instances; {out / 'truth.json'}")
+    with explained():
+        ensemble = Ensemble(load_bundle(bundle))
+        for trial in TRIALS:
+            with progress(trial.name) as report:
+                recipe = ensemble.bundle.recipe
+                cohort = phantom_cohort(
+                    trial.seeds, recipe, trial.spectrum, cache, processes, report
+                )
+            metrics |= _told(judge(ensemble, cohort, trial.name))
+        for sign in SIGNS:
+            with progress(f"maps of {sign}") as report:
+                metrics |= _told(localisation(ensemble, sign, pairs, report))
+        if record:
+            record_metrics(bundle, metrics)
+            console.print(f"{bundle}: figures recorded and manifest sealed anew", soft_wrap=True)
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar as a callback of done and total."""
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say what a user can mend in one line, without a traceback, and exit with 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it prints attribute values
+    try:
+        yield
+    except (MonroError, BadBundle) as error:
+        complaints.print(f"monro: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _fit_all(
+    out: Path, cohort: Path, config: Path | None, settings: TrainingConfig, processes: int
+) -> None:
+    """All folds, with one bar for the epochs of them all."""
+    arguments = ["--cohort", str(cohort), "--out", str(out)]
+    arguments += [] if config is None else ["--config", str(config)]
+    ended, total = 0, settings.fit.folds * settings.fit.epochs
+    with progress("epochs of all folds") as report:
+
+        def on_epoch(number: int, epoch: Epoch) -> None:
+            nonlocal ended
+            ended += 1
+            report(ended, total)
+            if epoch.epoch + 1 == settings.fit.epochs:
+                console.log(f"fold {number}: AUROC {epoch.auroc:.3f}, EMA {epoch.ema_auroc:.3f}")
+
+        fit_at_once(out, settings.fit.folds, arguments, processes, on_epoch)
+
+
+def _source(dicom: Path | None, dicomweb: str, ledger: str, salt: bytes) -> Source:
+    if sum(bool(each) for each in (dicom, dicomweb, ledger)) != 1:
+        raise typer.BadParameter("name one source: --dicom, --dicomweb or --ledger")
+    if dicomweb:
+        return DicomWebSource(read_settings(url=dicomweb))
+    if ledger:
+        return _ledger_source(ledger, salt)
+    with progress("files") as report:
+        return FolderSource.under(_required(dicom), report)
+
+
+def _ledger_source(url: str, salt: bytes) -> LedgerSource:
+    with progress("studies in the ledger") as report:
+        return LedgerSource(Ledger(url), salt, report)
+
+
+def _headline_figures(found: Evaluation) -> dict[str, Any]:
+    """The few figures that go onto a model card."""
+    numbers = {
+        "out_of_fold_auroc": found.discrimination.auroc,
+        **{f"out_of_fold_auroc_{n}": each.auroc for n, each in enumerate(found.members)},
+    }
+    return {name: round(number, 3) for name, number in numbers.items()}
+
+
+def _headline(found: Evaluation) -> str:
+    interval = found.discrimination.delong
+    within = "" if interval is None else f" (95 % CI {interval.low:.3f} to {interval.high:.3f})"
+    return f"{found.subject}: AUROC {found.discrimination.auroc:.3f}{within}, {found.design}"
+
+
+def _required(path: Path | None) -> Path:
+    if path is None:
+        raise typer.BadParameter("a folder is missing")
+    return path
 
 
 def _told(figures: dict[str, float]) -> dict[str, float]:

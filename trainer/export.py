@@ -1,8 +1,13 @@
-"""Write what the worker loads: a sealed bundle, numbers and words from one place."""
+"""Write what the worker loads, and prove that it says there what it said in training.
+
+The layout is that of MONAI's bundles (worker/bundle.py); configs/inference.json makes MONAI itself
+compute our probability from a prepared volume.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any, Final
@@ -11,98 +16,124 @@ import numpy as np
 from pydantic import TypeAdapter
 from safetensors.numpy import save as serialise_arrays
 from safetensors.torch import save as serialise_tensors
+from torch import Tensor
 
-from trainer.evaluate import Operation
-from trainer.loop import Fold
-from trainer.settings import FitSettings
-from worker.bundle import METADATA, REFERENCE, Description, Network, write_manifest
-from worker.occlusion import OcclusionSpec
-from worker.preprocess import DEMO_RECIPE, Recipe
+from listener.errors import MonroError
+from trainer.cohort import Cohort
+from trainer.operation import Operation, operation
+from trainer.run import Run
+from trainer.settings import TrainingConfig
+from worker import nets
+from worker.bundle import (
+    METADATA,
+    REFERENCE,
+    Description,
+    Network,
+    Reference,
+    load_bundle,
+    write_manifest,
+)
+from worker.ensemble import Ensemble
 
 README: Final = "docs/README.md"
-SYNTHETIC: Final = "Trained on synthetic phantoms only: no clinical meaning."
+INFERENCE: Final = "configs/inference.json"
+# Convolutions may add in another order on another machine; float32 keeps seven digits.
+TOLERANCE: Final = 1e-4
+JUDGED_TOGETHER: Final = 8
 
 
-@dataclass(frozen=True)
-class Model:
-    """What a bundle is, beside its weights.
+class CannotExport(MonroError):
+    """A bundle that is not written: what stands in the way, and what to do."""
+
+    def __init__(self, folder: Path, found: str, remedy: str) -> None:
+        super().__init__(folder, found, remedy)
+        self.folder, self.found, self.remedy = folder, found, remedy
+
+    def __str__(self) -> str:
+        return f"bundle {self.folder}: {self.found}; {self.remedy}"
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a bundle is made of.
 
     Attributes:
-        name: also of its folder.
-        version: semantic; raised whenever the bundle changes.
-        analysis: such as "fistula".
-        recipe: how volumes were prepared.
-        occlusion: how maps are to be made.
-        statement: what every report must say.
-        intended_input: in words.
-        description: one paragraph.
-        data_source: what it was trained on.
+        config: how it was trained, with its name and words.
+        weights: a state dict per member.
+        references: how the cohort looks to each member.
+        operation: what turns log odds into a statement.
+        training: facts for the metadata: counts, hashes, environment.
     """
 
-    name: str
-    version: str
-    analysis: str
-    recipe: Recipe
-    occlusion: OcclusionSpec
-    statement: str
-    intended_input: str
-    description: str
-    data_source: str
-
-
-DEMO: Final = Model(
-    name="fistula-demo",
-    version="0.1.0",
-    analysis="fistula",
-    recipe=DEMO_RECIPE,
-    occlusion=OcclusionSpec(mode="exact", patch=(6, 7, 7), stride=(6, 7, 7)),
-    statement=SYNTHETIC,
-    intended_input="sagittal contrast-enhanced T1 of the whole head",
-    description=(
-        "Five compact 3D DenseNets that tell cartoon heads with signs of intracranial "
-        "hypotension from cartoon heads without. For demonstrations and tests of software. "
-        f"{SYNTHETIC}"
-    ),
-    data_source="synthetic phantoms made by trainer/phantom.py",
-)
+    config: TrainingConfig
+    weights: Sequence[Mapping[str, Tensor]]
+    references: Sequence[Reference]
+    operation: Operation
+    training: Mapping[str, Any]
 
 
 def export(
     folder: Path,
-    model: Model,
-    settings: FitSettings,
-    folds: Sequence[Fold],
-    operation: Operation,
+    run: Run,
+    cohort: Cohort,
     metrics: Mapping[str, Any],
     command: str,
-) -> None:
-    """Write a bundle.
+    on_progress: Callable[[int, int], None],
+) -> float:
+    """Write the bundle of a run with its honest weights, and prove that it reproduces them.
 
     Args:
-        folder: created; must not hold a bundle yet.
-        model: what it is.
-        settings: how it was fitted.
-        folds: its members.
-        operation: temperature, thresholds, conformal sets.
-        metrics: measured so far, for the model card.
+        folder: created.
+        run: whose members are shipped.
+        cohort: that they were trained on.
+        metrics: measured figures for the model card.
         command: that made it.
+        on_progress: called with the exams that were judged again, and how many there are.
+
+    Returns:
+        The largest difference of a log odds from what it was in training.
 
     Raises:
-        FileExistsError: the folder is there already.
+        CannotExport: the folder is there already, or the loaded bundle judges the exams that its
+            members had not seen otherwise than they did; nothing is left behind then.
     """
-    for part in ("configs", "docs", "models"):
-        (folder / part).mkdir(parents=True)
-    for number, fold in enumerate(folds):
-        # Kept channels-last for speed; safetensors holds plain order only.
-        plain = {name: tensor.contiguous() for name, tensor in fold.weights.items()}
-        (folder / _fold_file(number)).write_bytes(serialise_tensors(plain))
-    (folder / REFERENCE).write_bytes(serialise_arrays(_references(folds)))
-    metadata = _metadata(model, settings, len(folds), operation, metrics, command)
-    _write_json(folder / METADATA, metadata)
-    _write_json(folder / "configs" / "inference.json", _inference(model, settings))
-    (folder / README).write_text(model_card(metadata))
-    (folder / "LICENSE").write_text(_licence())
-    write_manifest(folder)
+    if folder.exists():
+        raise CannotExport(folder, "it is there already", "name a new folder, or remove it")
+    try:
+        write_bundle(folder, _content(run, cohort), metrics, command)
+        difference = largest_difference(folder, run, cohort, on_progress)
+        if difference > TOLERANCE:
+            found = f"log odds differ by {difference:.2g} from those in training"
+            remedy = f"at most {TOLERANCE} is allowed: export on the kind of machine that trained"
+            raise CannotExport(folder, found, remedy)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return difference
+
+
+def largest_difference(
+    folder: Path, run: Run, cohort: Cohort, on_progress: Callable[[int, int], None]
+) -> float:
+    """How far a bundle, as the worker loads it, is from its members' out-of-fold log odds."""
+    ensemble = Ensemble(load_bundle(folder))
+    difference, done = 0.0, 0
+    for fold in run.folds:
+        expected = fold.log_odds[run.config.fit.honest]
+        for start in range(0, len(fold.held_out), JUDGED_TOGETHER):
+            part = slice(start, start + JUDGED_TOGETHER)
+            batch = ensemble.batch(cohort.voxels[fold.held_out[part]].astype(np.float32))
+            found = ensemble.member_logits(fold.number, batch)
+            difference = max(difference, float(np.abs(found - expected[part]).max()))
+            done += len(found)
+            on_progress(done, len(cohort))
+    return difference
+
+
+def run_operation(run: Run, cohort: Cohort) -> Operation:
+    """Temperatures, thresholds and conformal sets of a run's honest weights."""
+    odds, fold_of = run.out_of_fold(run.config.fit.honest, len(cohort))
+    return operation(cohort.labels, odds, fold_of, run.config.statement)
 
 
 def record_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -120,7 +151,8 @@ def model_card(metadata: Mapping[str, Any]) -> str:
         f"| {name.replace('_', ' ')} | {value} |"
         for name, value in metadata["eval_metrics"].items()
     )
-    monro = metadata["monro"]
+    monro, training, fit = metadata["monro"], metadata["training"], metadata["fit"]
+    missed = 100 * fit["statement"]["missed_positives"]
     return f"""# {monro["name"]} {metadata["version"]}
 
 **{monro["statement"]}** Research use only.
@@ -128,73 +160,109 @@ def model_card(metadata: Mapping[str, Any]) -> str:
 {metadata["description"]}
 
 - Intended input: {monro["intended_input"]}.
-- Trained on: {metadata["data_source"]}.
+- Trained on: {metadata["data_source"]}: {training["exams"]} exams of {training["patients"]}
+  patients, {training["positives"]} exams positive.
+- Shipped weights: {fit["fit"]["honest"]} of {training["epochs"]} epochs; no epoch
+  was picked by what it did on the exams it is judged on.
 - Made with: `{metadata["made_with"]}`
-- Figures: `python -m trainer evaluate --bundle <this folder>`
+- Configuration: `{METADATA}`, under "fit"; cohort `{training["cohort_fingerprint"][:16]}`, folds
+  `{training["folds_sha256"][:16]}`.
 
 | figure | value |
 |---|---|
 {figures}
 
-AUROC "of visible signs" is measured on phantoms whose MRI shows the disease; "of all" on phantoms
-of which 19 % of the positives look normal by construction, so that 0.905 is the ceiling. The
-conformal set may miss {100 * metadata["fit"]["missed_positives"]:.0f} % of the positives for the
-same reason: a normal-looking MRI does not exclude a fistula.
+## What it does not say
 
-Localisation plants one sign in a healthy head: "hit" is the share of maps whose strongest position
-touches the sign, "energy" the share of positive effect on it, "chance" what a blind map would
-reach in both. "Pair" measures what the sign added to the map of the same head without it. Small
-signs (cisterns, pituitary) hardly move the probability at 4 mm: the map of such a head shows what
-the members say of the rest of it, and only the pair shows the sign.
+A score below the lower threshold does not exclude the finding: a normal-looking MRI does not. The
+conformal set may miss {missed:.0f} % of the positives for the same reason.
+
+Temperatures and thresholds were fitted to out-of-fold log odds of single members, while the service
+averages all members: the calibration of the ensemble is **unverified** until it is measured on
+exams that no member was trained on (`python -m trainer evaluate --bundle ... --cohort ...`).
+
+`{INFERENCE}` lets MONAI compute the same probability from a prepared volume
+(`python -m trainer nifti`):
+`python -m monai.bundle run --config_file {INFERENCE} --bundle_root . --image_path volume.nii.gz`.
 """
 
 
-def _metadata(
-    model: Model,
-    settings: FitSettings,
-    members: int,
-    operation: Operation,
-    metrics: Mapping[str, Any],
-    command: str,
-) -> dict[str, Any]:
-    """The fields MONAI's bundle specification asks for, and ours under "monro"."""
+def write_bundle(folder: Path, content: Content, metrics: Mapping[str, Any], command: str) -> None:
+    """Write and seal a bundle, without proof that it is what was trained."""
+    for part in ("configs", "docs", "models"):
+        (folder / part).mkdir(parents=True)
+    for number, weights in enumerate(content.weights):
+        (folder / _fold_file(number)).write_bytes(serialise_tensors(dict(weights)))
+    (folder / REFERENCE).write_bytes(serialise_arrays(_arrays(content.references)))
+    metadata = _metadata(content, metrics, command)
+    _write_json(folder / METADATA, metadata)
+    _write_json(folder / INFERENCE, inference(content.config, content.operation.temperatures))
+    (folder / README).write_text(model_card(metadata))
+    (folder / "LICENSE").write_text(_licence())
+    write_manifest(folder)
+
+
+def _content(run: Run, cohort: Cohort) -> Content:
+    return Content(
+        config=run.config,
+        weights=[fold.weights(run.config.fit.honest) for fold in run.folds],
+        references=[fold.reference for fold in run.folds],
+        operation=run_operation(run, cohort),
+        training={
+            "epochs": len(run.folds[0].metrics),
+            "exams": len(cohort),
+            "patients": len(set(cohort.groups)),
+            "positives": int(cohort.labels.sum()),
+            "cohort_fingerprint": run.cohort_fingerprint,
+            "folds_sha256": run.folds_sha256,
+            "environment": run.facts["environment"],
+        },
+    )
+
+
+def _metadata(content: Content, metrics: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """The fields MONAI's bundle specification asks for, and ours beside."""
+    config, words, found = content.config, content.config.bundle, content.operation
     description = Description(
-        analysis=model.analysis,
-        name=model.name,
-        network=Network(settings.network, settings.network_config),
-        recipe=model.recipe,
-        occlusion=model.occlusion,
-        members=tuple(_fold_file(number) for number in range(members)),
-        threshold_low=operation.threshold_low,
-        threshold_high=operation.threshold_high,
-        temperature=operation.temperature,
-        ood_limit=settings.ood_limit,
-        conformal=operation.conformal,
-        statement=model.statement,
-        intended_input=model.intended_input,
+        analysis=config.analysis,
+        name=words.name,
+        network=Network(config.network.name, config.network.config),
+        recipe=config.preparation,
+        occlusion=words.occlusion,
+        members=tuple(_fold_file(number) for number in range(len(content.weights))),
+        threshold_low=found.threshold_low,
+        threshold_high=found.threshold_high,
+        temperatures=found.temperatures,
+        ood_limit=config.statement.ood_limit,
+        conformal=found.conformal,
+        statement=words.statement,
+        intended_input=words.intended_input,
     )
     return {
-        "version": model.version,
-        "changelog": {model.version: "first version"},
+        "version": words.version,
+        "changelog": {words.version: f"made with: {command}"},
         "monai_version": version("monai"),
         "pytorch_version": version("torch").split("+")[0],
         "numpy_version": version("numpy"),
         "required_packages_version": {"safetensors": version("safetensors")},
-        "task": f"{model.analysis}: probability and occlusion map",
-        "description": model.description,
+        "task": f"{config.analysis}: probability and occlusion map",
+        "description": words.description,
         "authors": "the monro developers",
         "copyright": "Apache-2.0",
-        "data_source": model.data_source,
-        "intended_use": f"Research use only. {model.statement}",
+        "data_source": words.data_source,
+        "intended_use": f"Research use only. {words.statement}",
         "eval_metrics": dict(metrics),
         "made_with": command,
-        "fit": settings.model_dump(),
-        "network_data_format": _data_format(model),
+        "network_data_format": _data_format(config),
+        "training": dict(content.training),
+        "calibration_of_ensemble": "unverified",
+        "fit": config.model_dump(mode="json"),
         "monro": TypeAdapter(Description).dump_python(description, mode="json"),
     }
 
 
-def _data_format(model: Model) -> dict[str, Any]:
+def _data_format(config: TrainingConfig) -> dict[str, Any]:
+    shared = {"dtype": "float32", "value_range": [0, 1], "is_patch_data": False}
     return {
         "inputs": {
             "image": {
@@ -202,11 +270,9 @@ def _data_format(model: Model) -> dict[str, Any]:
                 "format": "magnitude",
                 "modality": "MR",
                 "num_channels": 1,
-                "spatial_shape": list(model.recipe.shape),
-                "dtype": "float32",
-                "value_range": [0, 1],
-                "is_patch_data": False,
+                "spatial_shape": list(config.preparation.shape),
                 "channel_def": {"0": "CE-T1w"},
+                **shared,
             }
         },
         "outputs": {
@@ -215,31 +281,48 @@ def _data_format(model: Model) -> dict[str, Any]:
                 "format": "classes",
                 "num_channels": 2,
                 "spatial_shape": [],
-                "dtype": "float32",
-                "value_range": [0, 1],
-                "is_patch_data": False,
                 "channel_def": {"0": "negative", "1": "positive"},
+                **shared,
             }
         },
     }
 
 
-def _inference(model: Model, settings: FitSettings) -> dict[str, Any]:
-    """A description in MONAI's terms; the worker never evaluates it."""
+def inference(config: TrainingConfig, temperatures: tuple[float, ...]) -> dict[str, Any]:
+    """A configuration that MONAI runs; the worker builds the members by name instead."""
+    network = {
+        "_target_": "monai.networks.nets.DenseNet",
+        **nets.arguments(config.network.name, **config.network.config),
+    }
+    members = range(len(temperatures))
     return {
-        "_comment": "Describes the members for readers; monro builds them by name instead.",
-        "preparation": asdict(model.recipe),
-        "network": {"name": settings.network, **settings.network_config},
-        "aggregation": "mean over members of softmax(logits / temperature)",
+        "nibabel": "$import nibabel",
+        "load_file": "$from safetensors.torch import load_file",
+        "bundle_root": ".",
+        "image_path": "volume.nii.gz",
+        "voxels": "$@nibabel.load(@image_path).get_fdata(dtype='float32')",
+        "image": "$torch.from_numpy(@voxels)[None, None]",
+        "networks": [network for _ in members],
+        "weights": [f"$@load_file(@bundle_root + '/{_fold_file(number)}')" for number in members],
+        "logits": [
+            f"$torch.func.functional_call(@networks#{number}.eval(), @weights#{number}, @image)"
+            for number in members
+        ],
+        "probabilities": [
+            f"$torch.softmax(@logits#{number} / {temperature!r}, 1)"
+            for number, temperature in enumerate(temperatures)
+        ],
+        "pred": "$torch.stack(@probabilities).mean(0)",
+        "run": ["$print('probability:', @pred[0, 1].item())"],
     }
 
 
-def _references(folds: Sequence[Fold]) -> dict[str, Any]:
-    arrays = {}
-    for number, fold in enumerate(folds):
-        for part in ("mean", "precision", "distances"):
-            arrays[f"{number}.{part}"] = np.ascontiguousarray(getattr(fold.reference, part))
-    return arrays
+def _arrays(references: Sequence[Reference]) -> dict[str, Any]:
+    return {
+        f"{number}.{part}": np.ascontiguousarray(getattr(reference, part))
+        for number, reference in enumerate(references)
+        for part in ("mean", "precision", "distances")
+    }
 
 
 def _licence() -> str:

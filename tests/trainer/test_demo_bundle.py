@@ -1,6 +1,6 @@
 """The committed demo bundle keeps what its model card promises.
 
-The full figures come from `python -m trainer evaluate`; here a few phantoms that no member has
+The full figures come from `python -m trainer probe`; here a few phantoms that no member has
 seen must show the same, within what so few can show.
 """
 
@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.evaluate import auroc, localise, planted_cases, sign_lift
-from trainer.export import SYNTHETIC
 from trainer.phantom import OVERT, draw_case, render
+from trainer.pointing import localise, planted_cases, sign_lift
+from trainer.statistics import auroc
 from worker.bundle import load_bundle
 from worker.ensemble import Band, Ensemble
 from worker.occlusion import OcclusionSpec
 from worker.preprocess import DEMO_RECIPE, prepare
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "bundles" / "fistula-demo"
+SYNTHETIC = "Trained on synthetic phantoms only: no clinical meaning."
 UNSEEN = 3_000_000  # far from the seeds of training and of the recorded figures
 
 

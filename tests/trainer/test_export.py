@@ -1,53 +1,130 @@
-"""What the trainer writes, the worker loads."""
+"""What the trainer writes, the worker loads, and MONAI too."""
 
+import dataclasses
 import json
+import re
 
+import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
-from trainer.evaluate import Operation
-from trainer.export import DEMO, SYNTHETIC, export, record_metrics
-from trainer.loop import Fold
-from trainer.settings import FitSettings
-from worker import nets
-from worker.bundle import NOT_SUGGESTED, SUGGESTED, Reference, load_bundle, member_weights
+from trainer.export import CannotExport, export, record_metrics
+from trainer.folds import draw_folds
+from trainer.run import fit_fold, read_run, start_run
+from trainer.settings import TrainingConfig
+from worker.bundle import load_bundle, member_weights
 from worker.ensemble import Ensemble
+from worker.preprocess import Prepared
 
-CONFIG = {"init_features": 4, "growth_rate": 4, "block_config": (2, 2)}
-OPERATION = Operation(2.0, 0.2, 0.6, {SUGGESTED: 0.7, NOT_SUGGESTED: 0.4})
+# docs/source/mb_specification.rst of MONAI 1.6
+MANDATORY = {
+    "version",
+    "monai_version",
+    "pytorch_version",
+    "numpy_version",
+    "required_packages_version",
+    "task",
+    "description",
+    "authors",
+    "copyright",
+    "network_data_format",
+}
+MANDATORY_OF_TENSORS = {
+    "type",
+    "format",
+    "num_channels",
+    "spatial_shape",
+    "dtype",
+    "value_range",
+    "is_patch_data",
+    "channel_def",
+}
 
 
-def fold():
-    network = nets.build("compact-densenet", **CONFIG)
-    features = nets.features(network.eval(), torch.rand(1, 1, 24, 26, 26)).shape[1]
-    reference = Reference(np.zeros(features), np.eye(features), np.arange(5.0))
-    return Fold(network.state_dict(), np.arange(5), np.zeros(5), reference)
+def ignore(*_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, toy_cohort, toy_config):
+    folder = tmp_path_factory.mktemp("run")
+    short = toy_config.fit.model_copy(update={"first_epochs": 2})
+    config = toy_config.model_copy(update={"fit": short})
+    folds = draw_folds(toy_cohort, 2, seed=0)
+    start_run(folder, toy_cohort, folds, config, "fit")
+    for number in range(2):
+        fit_fold(folder, toy_cohort, folds, number, config, ignore)
+    return read_run(folder, toy_cohort)
 
 
 @pytest.fixture
-def folds():
-    return [fold(), fold()]
-
-
-@pytest.fixture
-def folder(tmp_path, folds):
-    settings = FitSettings(network_config=CONFIG)
-    export(tmp_path / "new", DEMO, settings, folds, OPERATION, {"cases": 5}, "a command")
+def folder(tmp_path, run, toy_cohort):
+    export(tmp_path / "new", run, toy_cohort, {"auroc": 0.9}, "a command", ignore)
     return tmp_path / "new"
 
 
-def test_the_worker_loads_what_was_written(folder, folds):
+@pytest.fixture
+def metadata(folder):
+    return json.loads((folder / "configs" / "metadata.json").read_text())
+
+
+def test_the_worker_loads_the_honest_weights(folder, run):
     bundle = load_bundle(folder)
 
-    assert bundle.recipe == DEMO.recipe
-    assert bundle.occlusion == DEMO.occlusion
-    assert bundle.temperature == 2.0
-    assert (bundle.threshold_low, bundle.threshold_high) == (0.2, 0.6)
-    assert bundle.statement == SYNTHETIC
-    for weights, written in zip(member_weights(bundle), folds, strict=True):
-        assert all(torch.equal(weights[name], written.weights[name]) for name in written.weights)
-    assert Ensemble(bundle)
+    assert bundle.recipe == run.config.preparation
+    assert bundle.occlusion == run.config.bundle.occlusion
+    assert bundle.statement == "toy"
+    for weights, fold in zip(member_weights(bundle), run.folds, strict=True):
+        expected = fold.weights("ema")
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_bundle_that_judges_otherwise_than_in_training_is_not_left_behind(
+    tmp_path, run, toy_cohort
+):
+    wrong = {kind: odds + 2e-4 for kind, odds in run.folds[1].log_odds.items()}
+    altered = dataclasses.replace(run.folds[1], log_odds=wrong)
+    run = dataclasses.replace(run, folds=(run.folds[0], altered))
+
+    with pytest.raises(CannotExport, match=r"log odds differ by 0\.0002"):
+        export(tmp_path / "new", run, toy_cohort, {}, "a command", ignore)
+    assert not (tmp_path / "new").exists()
+
+
+def test_monai_itself_reproduces_our_probability(folder, tmp_path, toy_cohort):
+    volume = toy_cohort.voxels[2].astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "volume.nii.gz")
+    ours = Ensemble(load_bundle(folder)).predict(Prepared(volume, np.eye(4))).probability
+
+    parser = ConfigParser()
+    parser.read_config(folder / "configs" / "inference.json")
+    parser["bundle_root"] = str(folder)
+    parser["image_path"] = str(tmp_path / "volume.nii.gz")
+    with torch.inference_mode():
+        theirs = parser.get_parsed_content("pred")
+
+    assert float(theirs[0, 1]) == pytest.approx(ours, abs=1e-6)
+    assert float(theirs.sum()) == pytest.approx(1)
+
+
+def test_all_that_monai_s_specification_makes_mandatory_is_there(metadata):
+    assert metadata.keys() >= MANDATORY
+    assert re.fullmatch(r"\d+\.\d+\.\d+", metadata["version"])
+    for tensors in metadata["network_data_format"].values():
+        for tensor in tensors.values():
+            assert tensor.keys() >= MANDATORY_OF_TENSORS
+
+
+def test_it_says_what_it_came_from(metadata, run, toy_cohort):
+    training = metadata["training"]
+
+    assert training["cohort_fingerprint"] == toy_cohort.fingerprint
+    assert training["folds_sha256"] == run.folds_sha256
+    assert metadata["calibration_of_ensemble"] == "unverified"
+    assert training["environment"].keys() >= {"monro", "torch", "python"}
+    assert TrainingConfig.model_validate(metadata["fit"]) == run.config
 
 
 def test_nothing_in_it_can_carry_code(folder):
@@ -59,18 +136,15 @@ def test_nothing_in_it_can_carry_code(folder):
 def test_recording_figures_changes_card_and_metadata_and_seals_anew(folder):
     before = load_bundle(folder)
 
-    record_metrics(folder, {"auroc": 0.93})
+    record_metrics(folder, {"brier": 0.1})
 
     assert load_bundle(folder).weights_sha256 == before.weights_sha256
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
-    assert metadata["eval_metrics"] == {"cases": 5, "auroc": 0.93}
-    assert "| auroc | 0.93 |" in (folder / "docs" / "README.md").read_text()
+    assert metadata["eval_metrics"] == {"auroc": 0.9, "brier": 0.1}
+    assert "| brier | 0.1 |" in (folder / "docs" / "README.md").read_text()
 
 
-def test_a_bundle_is_never_overwritten(folder, folds):
-    with pytest.raises(FileExistsError):
-        export(folder, DEMO, FitSettings(network_config=CONFIG), folds, OPERATION, {}, "again")
-
-
-def test_the_demo_says_that_it_means_nothing():
-    assert SYNTHETIC == "Trained on synthetic phantoms only: no clinical meaning."
+def test_a_bundle_is_never_overwritten(folder, run, toy_cohort):
+    with pytest.raises(CannotExport, match="there already"):
+        export(folder, run, toy_cohort, {}, "again", ignore)
+    assert load_bundle(folder)

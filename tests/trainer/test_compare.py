@@ -1,0 +1,114 @@
+"""Whether a bundle may replace another is a rule, not a matter of taste."""
+
+import json
+
+import numpy as np
+import pytest
+
+from trainer.cohort import Cohort
+from trainer.compare import FEWEST, RULE, compare
+from trainer.export import Content, write_bundle
+from trainer.operation import Operation
+from worker import nets
+from worker.bundle import Reference, load_bundle
+from worker.ensemble import Band, Ensemble, Prediction
+
+TRAINED_ELSEWHERE = {"training": {"cohort_fingerprint": "elsewhere"}}
+
+
+class Judge:
+    """Stands in for an ensemble whose answers a test decides."""
+
+    def __init__(self, folder, name, probabilities, metadata):
+        (folder / name / "configs").mkdir(parents=True)
+        (folder / name / "configs" / "metadata.json").write_text(json.dumps(metadata))
+        self.bundle = type("Named", (), {"name": name, "version": "1", "folder": folder / name})()
+        self._answers = iter(probabilities)
+
+    def predict(self, _prepared):
+        probability = float(next(self._answers))
+        band = (
+            Band.SUGGESTED
+            if probability > 0.7
+            else Band.NOT_SUGGESTED
+            if probability < 0.3
+            else Band.UNDETERMINED
+        )
+        return Prediction(probability, (probability,), 0.0, 50.0, frozenset(), band)
+
+
+@pytest.fixture
+def sides(tmp_path, toy_cohort):
+    def judged(probabilities_a, probabilities_b, metadata=TRAINED_ELSEWHERE, cohort=toy_cohort):
+        one = Judge(tmp_path, "A", probabilities_a, metadata)
+        other = Judge(tmp_path, "B", probabilities_b, TRAINED_ELSEWHERE)
+        return compare(one, other, cohort, lambda done, total: None)
+
+    return judged
+
+
+@pytest.fixture
+def good(toy_cohort):
+    """Probabilities that mostly fit the labels."""
+    rng = np.random.default_rng(0)
+    return np.clip(0.2 + 0.6 * toy_cohort.labels + rng.normal(0, 0.15, len(toy_cohort)), 0, 1)
+
+
+def test_an_equal_bundle_may_replace(sides, good):
+    found = sides(good, good)
+
+    assert found.may_replace
+    assert found.auroc.difference == 0
+    assert found.changed == {"positive": {}, "negative": {}}
+    assert found.to_json()["rule"] == RULE
+
+
+def test_a_worse_one_may_not_and_each_reason_is_named(sides, good):
+    rng = np.random.default_rng(1)
+
+    found = sides(good, rng.uniform(0, 1, len(good)))
+
+    assert not found.may_replace
+    assert [reason.split()[:3] for reason in found.obstacles] == [
+        ["the", "AUROC", "may"],
+        ["the", "Brier", "score"],
+        [found.obstacles[2].split()[0], "positives", "are"],
+    ]
+    assert sum(found.changed["positive"].values()) > 0
+
+
+def test_exams_that_a_bundle_was_trained_on_allow_no_verdict(sides, good, toy_cohort):
+    found = sides(good, good, {"training": {"cohort_fingerprint": toy_cohort.fingerprint}})
+
+    assert found.obstacles == ("A 1 was trained on this very cohort",)
+
+
+def test_few_patients_allow_no_verdict(sides, good, toy_cohort):
+    few = Cohort(toy_cohort.exams[:20], toy_cohort.voxels[:20], toy_cohort.recipe)
+
+    found = sides(good[:20], good[:20], cohort=few)
+
+    assert found.obstacles == (
+        f"5 patients are positive, and {FEWEST} are needed",
+        f"5 patients are negative, and {FEWEST} are needed",
+    )
+
+
+def test_real_ensembles_are_compared(tmp_path, toy_cohort, toy_config):
+    weights = nets.build("compact-densenet", **toy_config.network.config).eval().state_dict()
+    features = weights["class_layers.out.weight"].shape[1]
+    reference = Reference(np.zeros(features), np.eye(features), np.arange(5.0))
+    operation = Operation((1.0,), 0.3, 0.7, {"suggested": 0.5, "not suggested": 0.5})
+    plain = {name: tensor.contiguous() for name, tensor in weights.items()}
+    trained_on = dict.fromkeys(("epochs", "exams", "patients", "positives"), 0)
+    hashes = {"cohort_fingerprint": "another", "folds_sha256": ""}
+    content = Content(toy_config, [plain], [reference], operation, trained_on | hashes)
+    write_bundle(tmp_path / "bundle", content, {}, "none")
+    ensemble = Ensemble(load_bundle(tmp_path / "bundle"))
+    heard = []
+
+    found = compare(ensemble, ensemble, toy_cohort, lambda done, total: heard.append((done, total)))
+
+    assert found.auroc.difference == 0
+    assert found.one == found.other
+    assert heard[-1] == (160, 160)
