@@ -129,6 +129,7 @@ def reconcile() -> None:
     with explained():
         settings = read_settings()
         ledger = Ledger(settings.ledger_url)
+        ledger.set_destinations([each.name for each in settings.destinations])
         found = rebuild(Spool(settings.spool), ledger)
         dispatcher = Dispatcher(celery_app(settings.broker), ledger, resend_seconds=0)
         steward(ledger, dispatcher, settings)

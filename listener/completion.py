@@ -70,14 +70,15 @@ def complete_studies(ledger: Ledger, patience: Patience, now: float) -> None:
 def plan_studies(ledger: Ledger, analyses: Sequence[str]) -> list[str]:
     """Turn every complete study into jobs; returns the IDs of jobs to dispatch.
 
-    A study that an analysis wants waits, visibly, until some worker has a bundle for it.
+    A study that an analysis wants waits, visibly, until some worker has a bundle for it; so does
+    one whose files the disk does not hand over.
     """
     bundles = {analysis: ledger.active_bundle(analysis) for analysis in analyses}
     queued = []
     for study_uid, revision in ledger.unplanned():
         try:
             queued += _plan_study(ledger, study_uid, revision, bundles)
-        except IntegrityError as error:
+        except (IntegrityError, OSError) as error:  # the next round tries again
             log.error("study %s cannot be planned: %s", study_uid, type(error).__name__)
             ledger.note_waiting(study_uid, f"cannot be planned: {type(error).__name__}")
     return queued

@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.status import code_to_category
+from sqlalchemy.exc import SQLAlchemyError
 
 from listener.entries import Pending, Result
 from listener.errors import where
 from listener.ledger import Ledger
+from listener.series import BROKEN
 from listener.settings import Destination, ListenerSettings
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,8 @@ DUPLICATE = 0x0111
 """PS3.7 C.5.2: the destination has an object of this UID. Ours derive from their content."""
 
 UNREACHABLE = "the destination does not answer"
+
+UNFORESEEN = "sending stopped: {}; the listener's log says where"
 
 
 @dataclass(frozen=True)
@@ -97,35 +102,46 @@ class Courier(threading.Thread):
         for _job_id, of_job in groupby(due, key=lambda pending: pending.job_id):
             if self._over.is_set():
                 return
-            self._deliver(list(of_job))
+            self._deliver_apart(list(of_job))
+
+    def _deliver_apart(self, of_job: Sequence[Pending]) -> None:
+        """Deliver one job; whatever happens to it, the next one has its turn."""
+        try:
+            self._deliver(of_job)
+        except SQLAlchemyError:
+            raise  # without a ledger there is nothing to go on with
+        except Exception as error:  # noqa: BLE001 - one job must not hold up all others
+            log.error("delivery to %s stopped: %s", self._destination.name, where(error))
+            self._postpone(of_job, UNFORESEEN.format(type(error).__name__))
 
     def _deliver(self, of_job: Sequence[Pending]) -> None:
         try:
             association = self._associate(of_job)
         except OSError as error:  # such as a host name that does not resolve
             log.warning("%s: %s", self._destination.name, type(error).__name__)
-            self._postpone(of_job)
+            self._postpone(of_job, UNREACHABLE)
             return
         try:
             for position, pending in enumerate(of_job):
                 if not (association.is_established or _refuses_every_class(association)):
-                    self._postpone(of_job[position:])
+                    self._postpone(of_job[position:], UNREACHABLE)
                     return
                 self._note(pending, self._send(association, pending))
         finally:
             if association.is_established:
                 association.release()
 
-    def _postpone(self, rest: Sequence[Pending]) -> None:
+    def _postpone(self, rest: Sequence[Pending], reason: str) -> None:
         pause = self._backoff.pause(rest[0].attempts + 1)
         log.warning(
-            "%s does not answer: %d result(s) of study %s wait, next attempt in %g s",
+            "%s: %s; %d result(s) of study %s wait, next attempt in %g s",
             self._destination.name,
+            reason,
             len(rest),
             rest[0].study_uid,
             pause,
         )
-        self._ledger.postpone(rest, self._destination.name, UNREACHABLE, time.time() + pause)
+        self._ledger.postpone(rest, self._destination.name, reason, time.time() + pause)
 
     def _note(self, pending: Pending, answer: Answer) -> None:
         pause = self._backoff.pause(pending.attempts + 1)
@@ -177,13 +193,26 @@ def _refuses_every_class(association: Association) -> bool:
 
 def _store(association: Association, result: Result) -> Answer:
     try:
-        response = association.send_c_store(result.path)
-    except (RuntimeError, ValueError, OSError) as error:
+        dataset = _read(result)
+    except BROKEN as error:
+        why = f"cannot be read ({type(error).__name__})"
+        return Answer("PENDING", f"the file of the result {why}: restore {result.path}")
+    try:
+        response = association.send_c_store(dataset)
+    except (*BROKEN, RuntimeError) as error:
         return Answer("PENDING", f"sending stopped: {type(error).__name__}")
     if "Status" not in response:
         return Answer("PENDING", "the connection was lost before the destination answered")
     status = int(response.Status)
     return _answer(status, result)
+
+
+def _read(result: Result) -> Dataset:
+    """Read a result; raises one of BROKEN when its file is not what was kept."""
+    dataset = dcmread(result.path)
+    if (dataset.SOPClassUID, dataset.SOPInstanceUID) != (result.sop_class, result.sop_uid):
+        raise ValueError(result.path)
+    return dataset
 
 
 def _answer(status: int, result: Result) -> Answer:

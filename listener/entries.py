@@ -44,6 +44,11 @@ class Instance:
     received_at: float
 
 
+Edition = tuple[str, str]
+"""Digest of a bundle's weights, and its version: the same weights may be published again
+with other thresholds, and a job is for one of the two."""
+
+
 @dataclass(frozen=True)
 class BundleRow:
     """A bundle that some worker can run."""
@@ -52,6 +57,11 @@ class BundleRow:
     name: str
     version: str
     weights_sha256: str
+
+    @property
+    def edition(self) -> Edition:
+        """What a worker must have to do this bundle's jobs."""
+        return self.weights_sha256, self.version
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
+    Select,
     Table,
     and_,
     case,
@@ -29,7 +30,9 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -39,6 +42,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from listener.entries import (
     Answer,
     BundleRow,
+    Edition,
     Gathering,
     Instance,
     Job,
@@ -75,6 +79,8 @@ JOB_NAMESPACE = uuid.UUID("6d6f6e72-6f00-5a0b-9000-6a6f62000000")
 """Names jobs by what they are about, so that asking twice is asking once."""
 
 OWN_RESULT = "our own result, sent back to us"
+
+OUTDATED = "a later job of the study answers in its place"
 
 HOPELESS_ATTEMPTS = 10
 """A job given back this often has failed for good: only an operator's retry revives it."""
@@ -406,11 +412,9 @@ class Ledger:
             "SUPERSEDED",
             reason=f"revision {revision} of the study has other input",
         )
-        state = connection.scalar(select(jobs.c.state).where(jobs.c.job_id == job_id))
-        if state is not None:
-            if state == "SUPERSEDED":
-                _move(connection, jobs, jobs.c.job_id == job_id, "QUEUED", reason=None)
-            return job_id if state == "SUPERSEDED" else None
+        known = connection.execute(select(jobs).where(jobs.c.job_id == job_id)).first()
+        if known is not None:
+            return self._plan_again(connection, known, revision)
         connection.execute(
             insert(jobs).values(
                 job_id=job_id,
@@ -421,7 +425,7 @@ class Ledger:
                 weights_sha256=bundle.weights_sha256,
                 bundle_version=bundle.version,
                 revision=revision,
-                predecessor=_latest_answer(connection, of_analysis),
+                predecessor=_latest_answer(connection, study_uid, plan.analysis),
                 state="QUEUED",
                 created_at=max(instance.received_at for instance in plan.inputs),
                 attempts=0,
@@ -435,6 +439,21 @@ class Ledger:
         _set_inputs(connection, job_id, "waiting", None)
         self._note(connection, study_uid, "job queued", f"{plan.analysis} {job_id}")
         return job_id
+
+    def _plan_again(self, connection: Connection, job: Row[Any], revision: int) -> str | None:
+        """A revision asks for what an earlier one did: that job is no longer outdated."""
+        this = jobs.c.job_id == job.job_id
+        connection.execute(update(jobs).where(this).values(revision=revision))
+        if job.state != "SUPERSEDED":
+            return None
+        # What followed upon this job now comes before it, and follows upon what it had followed.
+        connection.execute(
+            update(jobs).where(jobs.c.predecessor == job.job_id).values(predecessor=job.predecessor)
+        )
+        predecessor = _latest_answer(connection, job.study_uid, job.analysis)
+        again = {"reason": None, "sent_at": None, "predecessor": predecessor}
+        _move(connection, jobs, this, "QUEUED", **again)
+        return str(job.job_id)
 
     # Dispatch
 
@@ -456,7 +475,7 @@ class Ledger:
             )
 
     def reclaim(self) -> list[str]:
-        """Queue again the jobs whose holder's heart stopped; returns their IDs."""
+        """Take back the jobs whose holder's heart stopped; returns their IDs."""
         expired = and_(jobs.c.state == "RUNNING", jobs.c.lease_until < self._clock())
         with self._engine.begin() as connection:
             rows = connection.execute(select(jobs).where(expired)).all()
@@ -471,7 +490,7 @@ class Ledger:
 
     @contextmanager
     def lease(
-        self, job_id: str, holder: str, seconds: float, able: Collection[str]
+        self, job_id: str, holder: str, seconds: float, able: Collection[Edition]
     ) -> Iterator[Lease | None]:
         """Lend a job to one holder, as long as its heart beats.
 
@@ -479,12 +498,12 @@ class Ledger:
             job_id: the job.
             holder: who asks, for people to read.
             seconds: how long the lease lasts without a heartbeat.
-            able: digests of the weights that the holder has.
+            able: the editions of bundles that the holder has.
 
         Yields:
             The lease, or None when there is nothing to do: the job is done, lent to another,
-            waits for its predecessor, or needs other weights. A holder that leaves without
-            `keep` gives the job back, and the reason is kept.
+            is outdated, waits for its predecessor, or needs another bundle. A holder that
+            leaves without `keep` gives the job back, and the reason is kept.
         """
         job = self._lend(job_id, holder, seconds, able)
         if job is None:
@@ -500,19 +519,24 @@ class Ledger:
         lease.end()
         self._return(job, "its worker left without an answer")
 
-    def _lend(self, job_id: str, holder: str, seconds: float, able: Collection[str]) -> Job | None:
+    def _lend(
+        self, job_id: str, holder: str, seconds: float, able: Collection[Edition]
+    ) -> Job | None:
         now = self._clock()
         lease = str(uuid.uuid4())
-        this = and_(jobs.c.job_id == job_id, jobs.c.weights_sha256.in_(able))
+        edition = tuple_(jobs.c.weights_sha256, jobs.c.bundle_version)
+        this = and_(jobs.c.job_id == job_id, edition.in_(list(able)))
         with self._engine.begin() as connection:
             if connection.scalar(
                 select(exists().where(this, jobs.c.state == "RUNNING", jobs.c.lease_until < now))
             ):
                 _give_back(connection, job_id, "its worker stopped answering")
+            waiting = and_(this, jobs.c.state == "QUEUED")
+            _move(connection, jobs, and_(waiting, _is_outdated()), "SUPERSEDED", reason=OUTDATED)
             lent = _move(
                 connection,
                 jobs,
-                and_(this, ~_predecessor_is_running()),
+                and_(waiting, ~_predecessor_is_running()),
                 "RUNNING",
                 lease=lease,
                 lease_until=now + seconds,
@@ -588,7 +612,8 @@ class Ledger:
             for result in answer.found:
                 row = _result_row(job, result)
                 connection.execute(self._insert_or_ignore(results).values(**row))
-            self._address(connection, answer.found)
+            preferred = [each.sop_uid for each in answer.found if each.alternative_of is None]
+            self._address(connection, preferred)
             if answer.state == "REPORTED":
                 _set_inputs(connection, job.job_id, "used", f"{job.analysis} job {job.job_id}")
             if answer.state == "REFUSED":
@@ -616,7 +641,11 @@ class Ledger:
     # Delivery
 
     def set_destinations(self, names: Collection[str]) -> None:
-        """Say where results go from now on; what was kept before is not sent again."""
+        """Say where results go from now on.
+
+        What was addressed to somebody is sent to nobody else. What was kept while there was
+        no destination at all is addressed now, or it would never leave.
+        """
         with self._engine.begin() as connection:
             connection.execute(update(destinations).values(active=False))
             for name in names:
@@ -626,21 +655,21 @@ class Ledger:
             connection.execute(
                 update(destinations).where(destinations.c.name.in_(names)).values(active=True)
             )
+            self._address(connection, connection.scalars(_unaddressed()).all())
 
-    def _address(self, connection: Connection, found: Sequence[Result]) -> None:
-        """Put results on their way to every destination, one encoding of each."""
+    def _address(self, connection: Connection, uids: Sequence[str]) -> None:
+        """Put results on their way to every destination; `uids` of preferred encodings."""
         active = select(destinations.c.name).where(destinations.c.active)
         rows = [
             {
-                "sop_uid": result.sop_uid,
+                "sop_uid": sop_uid,
                 "destination": name,
                 "state": "PENDING",
                 "attempts": 0,
                 "next_at": 0.0,
             }
             for name in connection.scalars(active)
-            for result in found
-            if result.alternative_of is None
+            for sop_uid in uids
         ]
         if rows:
             connection.execute(self._insert_or_ignore(deliveries), rows)
@@ -738,10 +767,13 @@ class Ledger:
             )
 
     def retry(self, study_uid: str) -> tuple[int, int]:
-        """Try again what failed or was parked for a study; returns (jobs, deliveries)."""
+        """Try again what failed or was parked for a study; returns (jobs, deliveries).
+
+        A job that a later one answers for stays as it is: its result would come too late.
+        """
         of_study = select(results.c.sop_uid).join(jobs).where(jobs.c.study_uid == study_uid)
         with self._engine.begin() as connection:
-            here = jobs.c.study_uid == study_uid
+            here = and_(jobs.c.study_uid == study_uid, ~_is_outdated())
             refused = and_(here, jobs.c.state == "REFUSED", jobs.c.retriable)
             again = {"attempts": 0, "sent_at": None}
             for job_id in connection.scalars(select(jobs.c.job_id).where(refused)).all():
@@ -921,11 +953,14 @@ def _move(
 def _give_back(
     connection: Connection, job_id: str, reason: str, sent_at: float | None = None
 ) -> None:
-    this = jobs.c.job_id == job_id
-    nobody = {"lease": None, "lease_until": None, "sent_at": sent_at, "reason": reason}
+    this = and_(jobs.c.job_id == job_id, jobs.c.state == "RUNNING")
+    nobody = {"lease": None, "lease_until": None, "sent_at": sent_at}
+    outdated = and_(this, _is_outdated())
+    if _move(connection, jobs, outdated, "SUPERSEDED", reason=f"{reason}; {OUTDATED}", **nobody):
+        return
     hopeless = and_(this, jobs.c.attempts >= HOPELESS_ATTEMPTS)
-    if not _move(connection, jobs, hopeless, "FAILED", **nobody):
-        _move(connection, jobs, and_(this, jobs.c.state == "RUNNING"), "QUEUED", **nobody)
+    if not _move(connection, jobs, hopeless, "FAILED", reason=reason, **nobody):
+        _move(connection, jobs, this, "QUEUED", reason=reason, **nobody)
 
 
 def _set_instances(
@@ -944,15 +979,45 @@ def _set_inputs(connection: Connection, job_id: str, state: str, reason: str | N
     _move(connection, instances, is_input, state, reason=reason)
 
 
-def _latest_answer(connection: Connection, of_analysis: ColumnElement[bool]) -> str | None:
-    """The job whose result a new one replaces: the latest that will not be superseded."""
+def _unaddressed() -> Select[str]:
+    """Results that were never for anybody, preferred encodings only."""
+    addressed = exists().where(deliveries.c.sop_uid == results.c.sop_uid)
+    return select(results.c.sop_uid).where(results.c.alternative_of.is_(None), ~addressed)
+
+
+def _latest_answer(connection: Connection, study_uid: str, analysis: str) -> str | None:
+    """The job whose result a new one replaces: the one that runs, or the last that answered.
+
+    A job that follows upon itself answered once, whatever became of it since.
+    """
+    answers = or_(
+        jobs.c.state.in_(("REPORTED", "REFUSED", "RUNNING")),
+        jobs.c.predecessor == jobs.c.job_id,
+    )
     query = (
         select(jobs.c.job_id)
-        .where(of_analysis, jobs.c.state.in_(("REPORTED", "REFUSED", "RUNNING")))
-        .order_by(case((jobs.c.state == "RUNNING", 0), else_=1), jobs.c.revision.desc())
+        .where(jobs.c.study_uid == study_uid, jobs.c.analysis == analysis, answers)
+        .order_by(
+            case((jobs.c.state == "RUNNING", 0), else_=1),
+            func.coalesce(jobs.c.finished_at, 0.0).desc(),
+            jobs.c.revision.desc(),
+        )
         .limit(1)
     )
     return connection.scalar(query)
+
+
+def _is_outdated() -> ColumnElement[bool]:
+    """A later revision, or a new bundle for the same one, made a job that answers instead."""
+    newer = jobs.alias()
+    replaces = and_(newer.c.revision == jobs.c.revision, newer.c.predecessor == jobs.c.job_id)
+    return exists().where(
+        newer.c.study_uid == jobs.c.study_uid,
+        newer.c.analysis == jobs.c.analysis,
+        newer.c.job_id != jobs.c.job_id,
+        newer.c.state != "SUPERSEDED",
+        or_(newer.c.revision > jobs.c.revision, replaces),
+    )
 
 
 def _predecessor_is_running() -> ColumnElement[bool]:
@@ -967,14 +1032,17 @@ def _predecessor_is_running() -> ColumnElement[bool]:
 
 def _predecessor(connection: Connection, job: Row[Any]) -> Predecessor | None:
     """The latest earlier job that answered; a refusal run again follows upon itself."""
-    before = connection.execute(select(jobs).where(jobs.c.job_id == job.predecessor)).first()
-    if before is None:
-        return None
-    again = before.job_id == job.job_id
-    if not again and before.state not in ("REPORTED", "REFUSED"):
-        return _predecessor(connection, before)
-    refused = again or before.state == "REFUSED"
-    return Predecessor(before.job_id, before.lineage, refused)
+    passed = {job.job_id}
+    while before := connection.execute(
+        select(jobs).where(jobs.c.job_id == job.predecessor)
+    ).first():
+        again = before.job_id in passed
+        if again or before.state in ("REPORTED", "REFUSED"):
+            refused = again or before.state == "REFUSED"
+            return Predecessor(before.job_id, before.lineage, refused)
+        passed.add(before.job_id)
+        job = before
+    return None
 
 
 def _alternatives(connection: Connection, sop_uid: str) -> tuple[Result, ...]:

@@ -82,7 +82,7 @@ def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) 
     now = time.time()
     complete_studies(ledger, Patience.from_settings(settings), now)
     for job_id in ledger.reclaim():
-        log.warning("job %s: its worker stopped answering; it is queued again", job_id)
+        log.warning("job %s: its worker stopped answering; it was taken back", job_id)
     ledger.supersede_retired()
     plan_studies(ledger, settings.analyses)
     dispatcher.ring(now)

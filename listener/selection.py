@@ -474,8 +474,9 @@ class Selection:
     Attributes:
         chosen: series UID; None where no series of the study is wanted.
         verdicts: sorted by series UID, one for each series.
-        holds_head_mr: some series is MR of the head, or of no named body part: then the absence
-            of a suitable series is worth a refusal; otherwise the study is not wanted at all.
+        holds_head_mr: some series is MR of the head, or no MR series names a body part: then the
+            absence of a suitable series is worth a refusal; otherwise the study is not wanted at
+            all. Localizers seldom name one, so a silent series says nothing beside a knee.
     """
 
     analysis: str
@@ -498,8 +499,13 @@ def select(analysis: str, series: Sequence[SeriesFacts]) -> Selection:
         analysis=analysis,
         chosen=best.series_uid if best else None,
         verdicts=tuple(sorted(verdicts, key=lambda verdict: verdict.series_uid)),
-        holds_head_mr=any(is_mr_image(f) and region(f) is not Region.OTHER for f in series),
+        holds_head_mr=_holds_head_mr(series),
     )
+
+
+def _holds_head_mr(series: Sequence[SeriesFacts]) -> bool:
+    regions = {region(facts) for facts in series if is_mr_image(facts)}
+    return Region.HEAD in regions or regions == {Region.SILENT}
 
 
 def rules_table(analysis: str) -> tuple[tuple[str, str, str, str], ...]:

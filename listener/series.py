@@ -53,7 +53,8 @@ VARIANT_TERMS: Final = (
     ("MagnetizationTransfer", "OFF_RESONANCE", "MTC"),
 )
 
-# What pydicom 3 raises on broken files and elements; tests read a folder of such files.
+# What pydicom 3 raises on broken files and elements; tests read a folder of such files. Where a
+# file is read, an OSError may be the disk's: `may_pass` tells.
 BROKEN: Final = (
     ArithmeticError,
     AttributeError,
@@ -163,6 +164,37 @@ class SeriesFacts:
         return ("sagittal", "coronal", "axial")[steepest]
 
 
+def may_pass(error: BaseException | None) -> bool:
+    """Whether the machine failed rather than what was read, so that another try may succeed.
+
+    pydicom tells of a sequence cut short by an OSError as well, which has no errno; it raises the
+    same one over a fault of the disk in that place, which then lies beneath.
+    """
+    while isinstance(error, OSError):
+        if error.errno is not None:
+            return True
+        error = error.__context__
+    return False
+
+
+def read_instance(path: Path, *, pixels: bool) -> Dataset:
+    """Read a DICOM file with preamble and file meta, with or without its pixels.
+
+    Raises:
+        BadAttribute: what the file holds cannot be parsed.
+        OSError: the file is not to be had at present; nothing is known of what it holds.
+    """
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=not pixels)
+    except BROKEN as error:
+        if may_pass(error):
+            raise
+        raise BadAttribute(
+            f"an instance cannot be read as DICOM ({type(error).__name__}) where a file with "
+            "preamble and parsable attributes was expected; ask the sender to send it again"
+        ) from error
+
+
 def read_series_facts(path: Path, instances: int) -> SeriesFacts:
     """Read the facts of a series from one of its files.
 
@@ -172,15 +204,9 @@ def read_series_facts(path: Path, instances: int) -> SeriesFacts:
 
     Raises:
         BadAttribute: the file cannot be parsed, or its UIDs are not UIDs.
+        OSError: see `read_instance`.
     """
-    try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-    except BROKEN as error:
-        raise BadAttribute(
-            f"an instance cannot be read as DICOM ({type(error).__name__}) where a file with "
-            "preamble and parsable attributes was expected; ask the sender to send it again"
-        ) from error
-    return _facts(dataset, instances)
+    return _facts(read_instance(path, pixels=False), instances)
 
 
 class Header:

@@ -4,8 +4,16 @@ import logging
 from collections.abc import Sequence
 from typing import Any, cast
 
+from pydicom import uid
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom import (
+    AE,
+    ALL_TRANSFER_SYNTAXES,
+    AllStoragePresentationContexts,
+    build_context,
+    evt,
+)
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SOPClassCommonExtendedNegotiation
 from pynetdicom.transport import ThreadedAssociationServer
 
 from listener.errors import CannotListen
@@ -21,6 +29,12 @@ VERIFICATION = UID("1.2.840.10008.1.1")
 MAXIMUM_PDU_BYTES = 256 << 10
 """Larger than the usual 16 KiB: a slice in two PDUs instead of thirty."""
 
+STORAGE_SERVICE = UID("1.2.840.10008.4.2")
+"""The Storage Service Class, PS3.4 B."""
+
+ENCAPSULATED_UNCOMPRESSED = UID("1.2.840.10008.1.2.1.98")
+"""PS3.5 A.4: Explicit VR Little Endian, its native pixels in fragments."""
+
 TRANSFER_SYNTAXES: Sequence[UID] = (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -29,12 +43,33 @@ TRANSFER_SYNTAXES: Sequence[UID] = (
         for syntax in ALL_TRANSFER_SYNTAXES
         if syntax not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
     ),
+    ENCAPSULATED_UNCOMPRESSED,
 )
 """In order of preference where a sender leaves us the choice. Nothing is ever transcoded."""
 
+INDUSTRIAL_STORAGE: frozenset[UID] = frozenset(
+    {
+        uid.DICOS2DAITStorage,
+        uid.DICOS3DAITStorage,
+        uid.DICOSCTImageStorage,
+        uid.DICOSDigitalXRayImageStorageForPresentation,
+        uid.DICOSDigitalXRayImageStorageForProcessing,
+        uid.DICOSQuadrupoleResonanceStorage,
+        uid.DICOSThreatDetectionReportStorage,
+        uid.EddyCurrentImageStorage,
+        uid.EddyCurrentMultiFrameImageStorage,
+    }
+)
+"""Storage classes of DICOS and DICONDE, which pynetdicom does not know."""
+
 
 def application_entity(settings: ListenerSettings) -> AE:
-    """C-ECHO, and C-STORE of every storage SOP class in every transfer syntax."""
+    """C-ECHO, and C-STORE of every current storage class whose objects belong to a study.
+
+    Retired classes are not accepted, nor those without a study: non-patient objects
+    (PS3.4 GG), such as hanging protocols. `on_proposed` adds classes that pynetdicom does not
+    know. PS3.8 9.3.2.2 limits what a requestor proposes to 128 contexts, not what we accept.
+    """
     entity = AE(ae_title=settings.ae_title)
     entity.maximum_pdu_size = MAXIMUM_PDU_BYTES
     entity.maximum_associations = settings.max_associations
@@ -47,6 +82,34 @@ def application_entity(settings: ListenerSettings) -> AE:
     return entity
 
 
+def on_proposed(event: evt.Event) -> dict[UID, SOPClassCommonExtendedNegotiation]:
+    """Accept for storage, in this association, classes that pynetdicom does not know.
+
+    Private ones are among them: MR scanners put such objects beside their images, and many a
+    sender gives a whole study up at the first one that it cannot send.
+
+    Returns:
+        For each of them, that it belongs to the storage service (PS3.7 D.3.3.6).
+    """
+    proposal = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
+    proposed = {
+        cast(UID, each.abstract_syntax) for each in proposal.presentation_context_definition_list
+    }
+    unknown = {each for each in proposed if each.is_private or each in INDUSTRIAL_STORAGE}
+    acceptor = event.assoc.acceptor
+    acceptor.supported_contexts = [
+        *acceptor.supported_contexts,
+        *(build_context(each, list(TRANSFER_SYNTAXES)) for each in sorted(unknown)),
+    ]
+    return {each: _for_storage(each) for each in unknown}
+
+
+def _for_storage(sop_class: UID) -> SOPClassCommonExtendedNegotiation:
+    item = SOPClassCommonExtendedNegotiation()
+    item.sop_class_uid, item.service_class_uid = sop_class, STORAGE_SERVICE
+    return item
+
+
 def listen(
     settings: ListenerSettings, spool: Spool, recorder: Recorder
 ) -> ThreadedAssociationServer:
@@ -57,6 +120,7 @@ def listen(
     """
     handlers: list[Any] = [
         (evt.EVT_REQUESTED, on_requested, [settings]),
+        (evt.EVT_SOP_COMMON, on_proposed),
         (evt.EVT_C_ECHO, on_echo),
         (evt.EVT_C_STORE, on_store, [spool, recorder]),
         (evt.EVT_RELEASED, on_closed, [recorder]),

@@ -14,11 +14,15 @@ from pydantic import AfterValidator, BaseModel, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from listener.errors import BadSettings
+from listener.ledger import HOPELESS_ATTEMPTS
 from listener.selection import ANALYSES
 
 PREFIX = "MONRO_"
 OTHER_PROGRAMS = ("MONRO_WORKER_", "MONRO_TRAINER_")
 """Prefixes that belong to the other programs; each program answers for its own."""
+
+REFUSING_ATTEMPTS = 3
+"""Left to send a refusal before the ledger gives a job up, silently: even that may be cut short."""
 
 
 def _ae_title(value: str) -> str:
@@ -88,7 +92,7 @@ class Commons(BaseSettings):
     keep_free: ByteSize = Field(
         default=ByteSize(5 * 2**30), description="space the spool's disk must keep free"
     )
-    max_attempts: Annotated[int, Field(ge=1)] = Field(
+    max_attempts: Annotated[int, Field(ge=1, le=HOPELESS_ATTEMPTS - REFUSING_ATTEMPTS)] = Field(
         default=3, description="runs of one job before it is answered with an internal refusal"
     )
 

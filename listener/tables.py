@@ -34,7 +34,7 @@ TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
         },
         "jobs": {
             "QUEUED": frozenset({"RUNNING", "SUPERSEDED"}),
-            "RUNNING": frozenset({"QUEUED", "REPORTED", "REFUSED", "FAILED"}),
+            "RUNNING": frozenset({"QUEUED", "REPORTED", "REFUSED", "FAILED", "SUPERSEDED"}),
             "FAILED": frozenset({"QUEUED"}),
             "REPORTED": frozenset(),
             "REFUSED": frozenset({"QUEUED"}),

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,7 +32,7 @@ from trainer.gathering.nifti import export_nifti
 from trainer.gathering.sources import FolderSource, Source
 from trainer.gathering.table import read_table, write_table
 from trainer.jobs import fit_at_once
-from trainer.loop import Epoch
+from trainer.loop import Epoch, choose_device
 from trainer.phantom import SIGNS
 from trainer.phantom_cohort import phantom_cohort
 from trainer.pointing import TRIALS, judge, localisation
@@ -109,6 +110,9 @@ def gather_cohort(
         SlecChoice, typer.Option(help="Exclude extradural collections, or mark them.")
     ] = SlecChoice.EXCLUDE,
     keep: Annotated[list[str] | None, typer.Option(help="Free column to keep; repeat.")] = None,
+    trust_table: Annotated[
+        bool, typer.Option(help="Patients differ as the table says, whatever headers say.")
+    ] = False,
     salt: SaltFile = SALT,
     processes: Processes = 2,
 ) -> None:
@@ -117,7 +121,9 @@ def gather_cohort(
         asked = read_config(config)
         rows, secret = read_table(labels), read_salt(salt)
         source = _source(dicom, dicomweb, ledger, secret)
-        settings = GatherSettings(asked.preparation, asked.analysis, slec.value, tuple(keep or ()))
+        settings = GatherSettings(
+            asked.preparation, asked.analysis, slec.value, tuple(keep or ()), trust_table
+        )
         with progress("exams") as report:
             flow = gather(rows, source, out, secret, settings, processes, report)
     console.print(flow.table())
@@ -146,6 +152,8 @@ def fit(
                 f"cohort {cohort} was prepared as {exams.recipe}, and the configuration asks for "
                 f"{settings.preparation}: gather with this configuration, or fit with that one"
             )
+        if choose_device(settings.speed).type == "cpu":
+            torch.set_num_threads(settings.speed.threads)
         folds = settle_folds(cohort, exams, settings.fit.folds, settings.fit.seed)
         start_run(out, exams, folds, settings, _command())
         if fold is not None:
@@ -208,7 +216,7 @@ def compare_bundles(
     cohort: CohortFolder,
     out: Annotated[Path | None, typer.Option(help="JSON file for all figures.")] = None,
 ) -> None:
-    """Put two bundles side by side on one cohort; exit with 2 if B may not replace A."""
+    """Put two bundles side by side on one cohort; exit with 3 if B may not replace A."""
     with explained():
         exams = read_cohort(cohort)
         sides = Ensemble(load_bundle(one)), Ensemble(load_bundle(other))
@@ -228,7 +236,7 @@ def compare_bundles(
     for obstacle in found.obstacles:
         console.print(f"- {obstacle}")
     console.print("B may replace A" if found.may_replace else "B may NOT replace A")
-    raise typer.Exit(0 if found.may_replace else 2)
+    raise typer.Exit(0 if found.may_replace else 3)
 
 
 @app.command("labels")
@@ -311,6 +319,12 @@ def explained() -> Iterator[None]:
     except (MonroError, BadBundle) as error:
         complaints.print(f"monro: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
+    except OSError as error:
+        # Without the path: people name folders after patients.
+        found = f"a file cannot be read or written: {error.strerror or type(error).__name__}"
+        remedy = "see to the disk or share, and run the same command to go on"
+        complaints.print(f"monro: {found}; {remedy}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
 
 
 def _fit_all(
@@ -329,7 +343,8 @@ def _fit_all(
             if epoch.epoch + 1 == settings.fit.epochs:
                 console.log(f"fold {number}: AUROC {epoch.auroc:.3f}, EMA {epoch.ema_auroc:.3f}")
 
-        fit_at_once(out, settings.fit.folds, arguments, processes, on_epoch)
+        device = choose_device(settings.speed).type
+        fit_at_once(out, settings.fit.folds, arguments, device, processes, on_epoch)
 
 
 def _source(dicom: Path | None, dicomweb: str, ledger: str, salt: bytes) -> Source:
@@ -377,7 +392,9 @@ def _told(figures: dict[str, float]) -> dict[str, float]:
 
 
 def _command() -> str:
-    return shlex.join(["python", "-m", "trainer", *sys.argv[1:]])
+    """This command without paths: people name folders after patients, and bundles travel."""
+    told = [word for word in sys.argv[1:] if word.startswith("--") or word.isalnum()]
+    return shlex.join(["python", "-m", "trainer", *told])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ exams fall into the same fold.
 import dataclasses
 import hashlib
 import json
-import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -86,9 +86,9 @@ class Exam:
     @property
     def bern_range(self) -> tuple[int, int] | None:
         """Lowest and highest Bern score that the known items allow; None if nothing is known."""
-        if self.given_bern is not None:
-            return self.given_bern, self.given_bern
-        return None if self.bern == BernItems() else bern_score(self.bern)
+        if self.bern != BernItems():
+            return bern_score(self.bern)
+        return None if self.given_bern is None else (self.given_bern, self.given_bern)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,7 @@ def save_volume(folder: Path, voxels: Voxels) -> str:
     path = volume_path(folder, name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial = _partial(path)
         with partial.open("wb") as stream:
             np.save(stream, voxels)
         partial.rename(path)
@@ -198,9 +198,14 @@ def read_cohort(folder: Path) -> Cohort:
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file in one step: a reader finds the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial = _partial(path)
     partial.write_text(json.dumps(content, indent=2) + "\n")
     partial.rename(path)
+
+
+def _partial(path: Path) -> Path:
+    """A name that no other process has, on this machine or another: in a pod everybody is PID 1."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
 
 
 def _read_volumes(folder: Path, exams: Sequence[Exam]) -> Voxels:

@@ -4,7 +4,6 @@ The rule is stated before anybody looks, and is the same for everybody: see `RUL
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.cohort import Cohort
+from trainer.reporting.evaluate import require_fit, seen_in_training
 from trainer.statistics import Calibration, Comparison, brier, calibration, delong
-from worker.bundle import METADATA, Bundle
+from worker.bundle import Bundle
 from worker.ensemble import Band, Ensemble
 from worker.preprocess import Prepared
 
@@ -98,7 +98,12 @@ def compare(
         other: B, the candidate; it must be made for volumes prepared alike.
         cohort: labelled exams, prepared as both bundles ask for.
         on_progress: called with the exams judged, and how many there are to judge.
+
+    Raises:
+        NotComparable: the cohort fits one of the bundles not.
     """
+    for ensemble in (one, other):
+        require_fit(ensemble, cohort)
     total = 2 * len(cohort)
     before = _judge(one, cohort, lambda done: on_progress(done, total))
     after = _judge(other, cohort, lambda done: on_progress(len(cohort) + done, total))
@@ -111,7 +116,7 @@ def compare(
         auroc=found,
         changed=_changed(before, after, cohort),
         obstacles=(
-            *_unfit(cohort, before.bundle, after.bundle),
+            *_unfit(cohort, one, other),
             *_worse(sides[0], sides[1], found),
         ),
     )
@@ -155,12 +160,12 @@ def _changed(before: _Judged, after: _Judged, cohort: Cohort) -> dict[str, dict[
     return found
 
 
-def _unfit(cohort: Cohort, *bundles: Bundle) -> list[str]:
+def _unfit(cohort: Cohort, *ensembles: Ensemble) -> list[str]:
     """Why this cohort allows no verdict."""
     found = [
-        f"{bundle.name} {bundle.version} was trained on this very cohort"
-        for bundle in bundles
-        if _trained_on(bundle) == cohort.fingerprint
+        f"{each.bundle.name} {each.bundle.version} was trained on {seen} of these exams"
+        for each in ensembles
+        if (seen := seen_in_training(each, cohort))
     ]
     for name, chosen in _by_label(cohort):
         patients = len(set(cohort.groups[chosen]))
@@ -186,8 +191,3 @@ def _worse(one: Side, other: Side, found: Comparison) -> list[str]:
 
 def _by_label(cohort: Cohort) -> tuple[tuple[str, NDArray[np.bool_]], ...]:
     return ("positive", cohort.labels == 1), ("negative", cohort.labels == 0)
-
-
-def _trained_on(bundle: Bundle) -> str:
-    metadata = json.loads((bundle.folder / METADATA).read_bytes())
-    return str(metadata.get("training", {}).get("cohort_fingerprint", ""))

@@ -215,6 +215,7 @@ def _content(run: Run, cohort: Cohort) -> Content:
             "positives": int(cohort.labels.sum()),
             "cohort_fingerprint": run.cohort_fingerprint,
             "folds_sha256": run.folds_sha256,
+            "volumes": sorted(exam.volume for exam in cohort.exams),
             "environment": run.facts["environment"],
         },
     )

@@ -16,10 +16,11 @@ from typing import Final
 import torch
 
 from trainer.loop import Epoch
-from trainer.run import BadRun, is_done, read_epochs
+from trainer.run import BadRun, is_done, is_taken, read_epochs
 
 POLL_SECONDS: Final = 0.5
 LOG: Final = "log.txt"
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ def fit_at_once(
     folder: Path,
     folds: int,
     arguments: Sequence[str],
+    device: str,
     processes: int,
     on_epoch: Callable[[int, Epoch], None],
 ) -> None:
@@ -44,19 +46,23 @@ def fit_at_once(
         folder: of the run.
         folds: how many it has.
         arguments: of `python -m trainer fit`, without --fold.
-        processes: at a time where there is no GPU; GPUs take one each.
+        device: "cpu", or "cuda" for all GPUs that are visible.
+        processes: folds at a time on the CPU; GPUs take one each.
         on_epoch: told of every epoch that ends, with its fold, those of earlier times included.
 
     Raises:
         BadRun: a fold failed; its log is named.
     """
-    waiting = [number for number in range(folds) if not is_done(folder, number)]
-    told = dict.fromkeys(range(folds), 0)
-    free, running = _places(processes), list[Job]()
+    waiting, told = list(range(folds)), dict.fromkeys(range(folds), 0)
+    free, running = _places(device, processes), list[Job]()
     try:
         while waiting or running:
-            while waiting and free:
-                running.append(_start(folder, waiting.pop(0), free.pop(0), arguments))
+            waiting = [number for number in waiting if not is_done(folder, number)]
+            # What another process is at, such as one whose parent was killed, is waited for.
+            ready = [number for number in waiting if not is_taken(folder, number)]
+            for number in ready[: len(free)]:
+                waiting.remove(number)
+                running.append(_start(folder, number, free.pop(0), arguments))
             time.sleep(POLL_SECONDS)
             _tell(folder, told, on_epoch)
             for job in [job for job in running if job.process.poll() is not None]:
@@ -71,17 +77,21 @@ def fit_at_once(
             job.process.wait()
 
 
-def _places(processes: int) -> list[str]:
-    """Where folds can be trained at a time: numbers of GPUs, or so many times the CPU."""
-    gpus = torch.cuda.device_count()
-    return [str(number) for number in range(gpus)] if gpus else [""] * processes
+def _places(device: str, processes: int) -> list[str]:
+    """Where folds can be trained at a time: names of GPUs, or so many times the CPU."""
+    if device == "cpu":
+        return [""] * processes
+    visible = os.environ.get(VISIBLE, "")
+    if visible:
+        return visible.split(",")  # numbers, or UUIDs of GPUs and of their MIG parts
+    return [str(number) for number in range(torch.cuda.device_count())]
 
 
 def _start(folder: Path, number: int, place: str, arguments: Sequence[str]) -> Job:
     log = folder / f"fold_{number}" / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "trainer", "fit", *arguments, "--fold", str(number)]
-    where: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": place} if place else {}
+    where: Mapping[str, str] = {VISIBLE: place} if place else {}
     with log.open("ab") as stream:
         process = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **where}

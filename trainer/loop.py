@@ -164,7 +164,7 @@ class Learner:
             forward = recomputing(self.network)
         elif _switched(self.config.speed.compile, self.device.type == "cuda"):
             forward = torch.compile(self.network)
-        autocast = _switched(self.config.speed.autocast, bfloat16_pays(self.device))
+        autocast = _switched(self.config.speed.autocast, self.device.type == "cuda")
 
         def step(chosen: Indices, generator: Generator) -> Tensor:
             volumes = augment(
@@ -290,13 +290,6 @@ def choose_device(speed: SpeedConfig) -> torch.device:
     if speed.device != "auto":
         return torch.device(speed.device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def bfloat16_pays(device: torch.device) -> bool:
-    """Whether the hardware convolves bfloat16; where it does not, that is ten times slower."""
-    if device.type == "cuda":
-        return True
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _switched(setting: str, auto: bool) -> bool:

@@ -6,7 +6,7 @@ thresholds were fitted to; report.html says so, and `evaluate --bundle` measures
 """
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from trainer.statistics import LOWEST_TEMPERATURE, conformal_threshold, fit_temperature
 from worker.bundle import NOT_SUGGESTED, SUGGESTED
 from worker.ensemble import calibrate
+
+# 0.95 * 60 is 57 and a little more, in binary.
+ROUNDING: Final = 1e-9
 
 Values: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.int64]
@@ -65,8 +68,8 @@ def operation(labels: Labels, log_odds: Values, fold_of: Labels, targets: Target
     temperatures = member_temperatures(labels, log_odds, fold_of)
     probabilities = calibrate(log_odds, np.array(temperatures)[fold_of])
     positives, negatives = probabilities[labels == 1], probabilities[labels == 0]
-    high = float(np.quantile(negatives, targets.specificity))
-    low = min(float(np.quantile(positives, 1 - targets.sensitivity)), high)
+    high = lowest_above(negatives, targets.specificity)
+    low = min(highest_below(positives, targets.sensitivity), high)
     return Operation(
         temperatures=temperatures,
         threshold_low=low,
@@ -76,6 +79,26 @@ def operation(labels: Labels, log_odds: Values, fold_of: Labels, targets: Target
             NOT_SUGGESTED: conformal_threshold(negatives, targets.missed_negatives),
         },
     )
+
+
+def lowest_above(values: Values, share: float) -> float:
+    """The lowest threshold with at least this share of values below it.
+
+    >>> lowest_above(np.arange(1.0, 6.0), share=0.75)
+    5.0
+    """
+    ordered = np.sort(values)
+    rank = int(np.ceil(share * values.size - ROUNDING))
+    return float(ordered[rank] if rank < values.size else np.nextafter(ordered[-1], np.inf))
+
+
+def highest_below(values: Values, share: float) -> float:
+    """The highest threshold with at least this share of values at or above it.
+
+    >>> highest_below(np.arange(1.0, 6.0), share=0.75)
+    2.0
+    """
+    return float(np.sort(values)[int(np.floor((1 - share) * values.size + ROUNDING))])
 
 
 def member_temperatures(labels: Labels, log_odds: Values, fold_of: Labels) -> tuple[float, ...]:
@@ -101,10 +124,10 @@ def left_out_probabilities(
         fold_of: (N,) which member judged.
         groups: (N,), a number per patient.
     """
-    usual = _temperature(labels, log_odds, otherwise=1.0)
     probabilities = np.empty_like(log_odds)
     for patient in np.unique(groups):
         theirs = groups == patient
+        usual = _temperature(labels[~theirs], log_odds[~theirs], otherwise=1.0)
         rest = (fold_of == fold_of[theirs][0]) & ~theirs
         temperature = _temperature(labels[rest], log_odds[rest], otherwise=usual)
         probabilities[theirs] = calibrate(log_odds[theirs], temperature)

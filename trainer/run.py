@@ -176,7 +176,6 @@ def fit_fold(
         BadRun: another process is at work on this fold.
     """
     place = folder / f"fold_{number}"
-    place.mkdir(parents=True, exist_ok=True)
     with _alone(folder, number):
         if is_done(folder, number):
             return
@@ -219,6 +218,15 @@ def read_epochs(folder: Path, number: int) -> tuple[Epoch, ...]:
         )
 
 
+def is_taken(folder: Path, number: int) -> bool:
+    """Whether some process is at work on a fold."""
+    try:
+        with _alone(folder, number):
+            return False
+    except BadRun:
+        return True
+
+
 def is_done(folder: Path, number: int) -> bool:
     """Whether a fold has been trained to its end."""
     return (folder / f"fold_{number}" / DONE).exists()
@@ -227,10 +235,12 @@ def is_done(folder: Path, number: int) -> bool:
 @contextmanager
 def _alone(folder: Path, number: int) -> Iterator[None]:
     """Keep other processes away from a fold; a killed one keeps nobody away."""
-    with (folder / f"fold_{number}" / "lock").open("w") as lock:
+    place = folder / f"fold_{number}"
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             remedy = "wait for it, or stop it"
             raise BadRun(folder, f"fold {number} is being trained already", remedy) from error
         yield

@@ -2,7 +2,7 @@
 
 The defaults are those of Faghani et al., AJNR 2024;45:439, where the paper gives them; what it
 leaves open is marked. Values come from a TOML file and from the environment, which wins:
-MONRO_TRAINER_FIT__EPOCHS=20 sets `epochs` of the section `[fit]`.
+MONRO_TRAINER_FIT__FIRST_EPOCHS=20 sets `first_epochs` of the section `[fit]`.
 """
 
 import os
@@ -122,7 +122,8 @@ class SpeedConfig(Section):
 
     Attributes:
         device: "auto" takes a CUDA device where there is one.
-        autocast: bfloat16 for convolutions; "auto" on CUDA only.
+        autocast: bfloat16 for convolutions; "auto" on CUDA only. A CPU without bfloat16 in hardware
+            is ten times slower with it.
         channels_last: memory order of 3D convolutions.
         compile: torch.compile of the step; "auto" on CUDA only.
         cohort_on_device: keep all volumes in the device's memory; "auto" where half of it is free.

@@ -55,7 +55,7 @@ def show_bundle(folder: Annotated[Path, typer.Argument(help="folder of a bundle"
 
 @app.command()
 def checks() -> None:
-    """Print what makes a study unusable, in the order in which it is looked for."""
+    """Print what makes a study unusable: the checks in their order, then what needs none."""
     table = Table(
         Column("code", no_wrap=True), "meaning", "needed", title="a study is refused when"
     )

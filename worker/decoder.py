@@ -2,7 +2,9 @@
 
 Only decoders with licences that fit are used (no pylibjpeg-libjpeg, which is GPL). GDCM is the one
 that reads lossless JPEG; it calls abort() on some broken streams, which no Python handler catches,
-so it works in a process of its own, started when first needed and kept for the series.
+so it works in a process of its own, started when first needed and kept for the series. That process
+may also be killed for want of memory, which says nothing about the stream: what ends two of them is
+what counts as broken.
 """
 
 import ctypes
@@ -20,7 +22,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import RLELossless
 
-from listener.series import BROKEN, Header
+from listener.series import BROKEN, Header, may_pass
 
 Stored: TypeAlias = NDArray[np.integer[Any]]
 
@@ -63,27 +65,37 @@ class Decoder:
 
         Raises:
             Undecodable: no decoder succeeded; the message names the last error's type.
+            OSError: no process can be started at present.
         """
         failure: Exception = NotImplementedError()
         for plugin in _plugins(dataset):
             try:
                 return self._decoded(dataset, plugin)
             except UNDECODABLE as error:
+                if may_pass(error):
+                    raise
                 failure = error
         raise Undecodable(type(failure).__name__) from failure
 
     def _decoded(self, dataset: Dataset, plugin: str) -> list[Stored]:
         if plugin not in DIES_OF_BROKEN_STREAMS:
             return _frames(dataset, plugin)
+        pixels = dataset.group_dataset(0x0028)
+        pixels.PixelData = dataset.PixelData
+        pixels["PixelData"].is_undefined_length = True
+        pixels.file_meta = dataset.file_meta
+        try:
+            return self._decoded_aside(pixels, plugin)
+        except BrokenProcessPool:
+            self._aside = None
+            return self._decoded_aside(pixels, plugin)
+
+    def _decoded_aside(self, pixels: Dataset, plugin: str) -> list[Stored]:
         if self._aside is None:
             # Not forked: a copy of a process with warm networks and threads may deadlock.
             self._aside = ProcessPoolExecutor(
                 1, mp_context=get_context("spawn"), initializer=_end_with_parent
             )
-        pixels = dataset.group_dataset(0x0028)
-        pixels.PixelData = dataset.PixelData
-        pixels["PixelData"].is_undefined_length = True
-        pixels.file_meta = dataset.file_meta
         return self._aside.submit(_frames, pixels, plugin).result(OBJECT_SECONDS)
 
 

@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pydicom
 from pydicom.dataset import Dataset
 
 from listener.entries import Job
 from listener.errors import BadAttribute
 from listener.selection import Selection, select
-from listener.series import BROKEN, SeriesFacts, read_series_facts
+from listener.series import SeriesFacts, read_instance, read_series_facts
 from worker.bundle import Bundle
 from worker.ensemble import Ensemble
 from worker.occlusion import OcclusionSpec, explain
 from worker.preprocess import NoHead, Prepared, prepare
-from worker.quality import Reason, UnusableStudy, check_headers, check_volume
+from worker.quality import NEEDED, Reason, UnusableStudy, check_headers, check_volume
 from worker.results.outcome import Judged, NotJudged, Options, Predecessor
 from worker.results.uids import Lineage
 from worker.volume import Volume, read_volume
@@ -105,6 +104,7 @@ def judge(
 
     Raises:
         UnusableStudy: the study cannot be judged, and this is why.
+        OSError: a file is not to be had at present, so nothing can be said of the study.
     """
     bundle = ensemble.bundle
     with watch.step("read"):
@@ -146,12 +146,16 @@ def refuse(commission: Commission, refusal: UnusableStudy) -> NotJudged | None:
 
 
 def read_headers(paths: Sequence[Path]) -> tuple[Dataset, ...]:
-    """Headers without pixels, of the files that have a readable one."""
+    """Headers without pixels, of the files that have a readable one.
+
+    Raises:
+        OSError: a file is not to be had at present.
+    """
     headers = []
     for path in paths:
         try:
-            headers.append(pydicom.dcmread(path, stop_before_pixels=True))
-        except BROKEN:
+            headers.append(read_instance(path, pixels=False))
+        except BadAttribute:
             continue
     return tuple(headers)
 
@@ -166,7 +170,7 @@ def _chosen_series(job: Job) -> SeriesFacts:
     if job.series_uid is None:
         raise _no_series(select(job.analysis, facts), facts)
     if not facts:
-        raise UnusableStudy(Reason.UNREADABLE, broken, "images with a readable header")
+        raise UnusableStudy(Reason.UNREADABLE, broken, NEEDED[Reason.UNREADABLE])
     return facts[0]
 
 
@@ -188,11 +192,7 @@ def _no_series(selection: Selection, facts: Sequence[SeriesFacts]) -> UnusableSt
     found = "; ".join(
         f"{named[verdict.series_uid]}: {verdict.decided_by}" for verdict in selection.verdicts
     )
-    return UnusableStudy(
-        Reason.NO_SERIES,
-        found,
-        "a contrast-enhanced T1 series of the whole head, best 3D or in thin sagittal slices",
-    )
+    return UnusableStudy(Reason.NO_SERIES, found, NEEDED[Reason.NO_SERIES])
 
 
 def _named(facts: SeriesFacts) -> str:

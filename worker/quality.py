@@ -31,6 +31,9 @@ GAP_TOLERANCE: Final = 0.1
 # Slices that lean by more than 3 degrees against their normal no longer form an upright block.
 LEAN_TOLERANCE: Final = 0.05
 SAME_POSITION_MM: Final = 0.05  # far below any slice distance, above rounding
+# A head at 0.5 mm is 512 x 512 x 400; as float32, twice, this limit costs 1 GiB.
+MAX_VOXELS: Final = 512**3
+MAX_BYTES: Final = 2 * 1024**3
 
 # The smallest field of view that takes in a whole adult head, and one with large margins: R, A, S.
 FIELD_OF_VIEW_MM: Final = (120.0, 150.0, 130.0)
@@ -74,6 +77,19 @@ MEANINGS: Final = {
     Reason.TOO_LARGE: "The series is larger than can be processed",
     Reason.NO_SERIES: "No suitable series in the study",
     Reason.INTERNAL: "The software failed",
+}
+
+# What is needed where no check of this module refuses, but what comes before or after the checks.
+NEEDED: Final = {
+    Reason.NO_SERIES: "a contrast-enhanced T1 series of the whole head, best 3D or in thin "
+    "sagittal slices",
+    Reason.UNREADABLE: "complete MR images in grey with their position; please send the series "
+    "again",
+    Reason.MIXED: "one stack of parallel images of one acquisition",
+    Reason.TOO_LARGE: f"a series of at most {MAX_VOXELS / 1e6:.0f} million voxels and "
+    f"{MAX_BYTES / 1024**3:.0f} GiB",
+    Reason.INTERNAL: "the attention of the operator, who finds the reason with `listener show` and "
+    "in the worker's log",
 }
 
 
@@ -156,13 +172,14 @@ def check_volume(volume: "Volume") -> None:
 
 
 def checks_table() -> tuple[tuple[str, str, str], ...]:
-    """All checks in their order, as rows of text: code, meaning, what is needed."""
+    """All that refuses a study, as rows of text: code, meaning, what is needed.
+
+    The checks come in their order; what refuses without them comes last.
+    """
     tables = (HEADER_CHECKS, VOLUME_CHECKS, OUTLINE_CHECKS)
-    return tuple(
-        (check.reason.value, check.reason.meaning, check.needed)
-        for table in tables
-        for check in table
-    )
+    checked = [(check.reason, check.needed) for table in tables for check in table]
+    rows = (*checked, *NEEDED.items())
+    return tuple((reason.value, reason.meaning, needed) for reason, needed in rows)
 
 
 def _apply(checks: tuple[Check[T], ...], subject: T) -> None:

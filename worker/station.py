@@ -47,7 +47,7 @@ class Station:
         self._spool = Spool(commons.spool, commons.keep_free)
         self._ledger = Ledger(commons.ledger_url)
         self._ensembles = {
-            bundle.weights_sha256: Ensemble(bundle, settings.worker.device)
+            (bundle.weights_sha256, bundle.version): Ensemble(bundle, settings.worker.device)
             for bundle in map(load_bundle, settings.worker.bundles)
         }
         for ensemble in self._ensembles.values():
@@ -86,7 +86,7 @@ class Station:
 
     def _answer(self, lease: Lease) -> Answer:
         job, watch = lease.job, Stopwatch()
-        ensemble = self._ensembles[job.weights_sha256]
+        ensemble = self._ensembles[job.weights_sha256, job.bundle_version]
         asked = commission(job, ensemble.bundle, self._site, self._options)
         try:
             self._require_hope(job)

@@ -17,20 +17,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from listener.series import BROKEN, Header, frame_headers
+from listener.errors import BadAttribute
+from listener.series import Header, frame_headers, read_instance
 from worker.decoder import Decoder, Stored, Undecodable
 from worker.preprocess import canonical
-from worker.quality import SAME_POSITION_MM, Reason, UnusableStudy
+from worker.quality import (
+    MAX_BYTES,
+    MAX_VOXELS,
+    NEEDED,
+    SAME_POSITION_MM,
+    Reason,
+    UnusableStudy,
+)
 
 LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-# A head at 0.5 mm is 512 x 512 x 400; as float32, twice, this limit costs 1 GiB.
-MAX_VOXELS: Final = 512**3
-MAX_BYTES: Final = 2 * 1024**3
 
 # Scanners round direction cosines to 4-6 digits; half a degree is another plan of the scan.
 COSINE_TOLERANCE: Final = 0.005
@@ -47,6 +50,8 @@ class Slice:
         position: (3,) LPS mm, centre of the first pixel (ImagePositionPatient).
         row: (3,) LPS, unit, direction in which the column index grows.
         column: (3,) LPS, unit, direction in which the row index grows.
+        orientation: row and column as the source rounded them (ImageOrientationPatient), for
+            headers that must agree with its own.
         row_spacing: mm between rows (PixelSpacing[0]).
         column_spacing: mm between columns (PixelSpacing[1]).
     """
@@ -58,6 +63,7 @@ class Slice:
     position: NDArray[np.float64]
     row: NDArray[np.float64]
     column: NDArray[np.float64]
+    orientation: tuple[float, ...]
     row_spacing: float
     column_spacing: float
     thickness_mm: float | None
@@ -134,6 +140,7 @@ def read_volume(paths: Sequence[Path]) -> Volume:
 
     Raises:
         UnusableStudy: UNREADABLE, MIXED or TOO_LARGE.
+        OSError: a file is not to be had at present, or no process to decode it.
     """
     datasets = _datasets(paths)
     frames = [_frames(dataset) for dataset in datasets]
@@ -152,14 +159,15 @@ def read_volume(paths: Sequence[Path]) -> Volume:
 
 def _datasets(paths: Sequence[Path]) -> list[Dataset]:
     if not paths:
-        raise UnusableStudy(Reason.UNREADABLE, "no images", "the images of one MR series")
+        raise _unreadable("no images")
+    size = sum(path.stat().st_size for path in paths)
+    if size > MAX_BYTES:
+        raise _too_large(f"{size / 1024**3:.1f} GiB")
     try:
-        size = sum(path.stat().st_size for path in paths)
-        if size > MAX_BYTES:
-            raise _too_large(f"{size / 1024**3:.1f} GiB", f"{MAX_BYTES / 1024**3:.0f} GiB")
-        return [pydicom.dcmread(path) for path in paths]
-    except BROKEN as error:
-        raise _unreadable(f"an image that cannot be parsed ({type(error).__name__})") from error
+        return [read_instance(path, pixels=True) for path in paths]
+    except BadAttribute as error:
+        why = type(error.__cause__).__name__
+        raise _unreadable(f"an image that cannot be parsed ({why})") from error
 
 
 def _frames(dataset: Dataset) -> list[_Frame]:
@@ -213,6 +221,7 @@ def _slice(dataset: Dataset, header: Header, index: int) -> Slice:
         position=np.array(position),
         row=row,
         column=column,
+        orientation=cosines,
         row_spacing=spacing[0],
         column_spacing=spacing[1],
         thickness_mm=header.number(f"{measures}.SliceThickness", "SliceThickness"),
@@ -238,7 +247,7 @@ def _directions(cosines: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[
 def _refuse_what_is_too_large(frames: Sequence[_Frame]) -> None:
     voxels = sum(frame.slice.rows * frame.slice.columns for frame in frames)
     if voxels > MAX_VOXELS:
-        raise _too_large(f"{voxels / 1e6:.0f} million voxels", f"{MAX_VOXELS / 1e6:.0f} million")
+        raise _too_large(f"{voxels / 1e6:.0f} million voxels")
 
 
 def _one(value: Callable[[_Frame], Any]) -> Callable[[Sequence[_Frame]], bool]:
@@ -363,16 +372,12 @@ def _planes_to_lps(slices: Sequence[Slice]) -> NDArray[np.float64]:
 
 
 def _unreadable(found: str) -> UnusableStudy:
-    return UnusableStudy(
-        Reason.UNREADABLE,
-        found,
-        "complete MR images in grey with their position; please send the series again",
-    )
+    return UnusableStudy(Reason.UNREADABLE, found, NEEDED[Reason.UNREADABLE])
 
 
 def _mixed(found: str) -> UnusableStudy:
-    return UnusableStudy(Reason.MIXED, found, "one stack of parallel images of one acquisition")
+    return UnusableStudy(Reason.MIXED, found, NEEDED[Reason.MIXED])
 
 
-def _too_large(found: str, limit: str) -> UnusableStudy:
-    return UnusableStudy(Reason.TOO_LARGE, found, f"a series of at most {limit}")
+def _too_large(found: str) -> UnusableStudy:
+    return UnusableStudy(Reason.TOO_LARGE, found, NEEDED[Reason.TOO_LARGE])

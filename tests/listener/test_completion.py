@@ -87,7 +87,7 @@ def test_the_chosen_series_becomes_a_job_and_the_others_are_left_aside_with_a_re
 
     (job_id,) = plan_studies(ledger, ["fistula"])
     assert states(ledger, study_uid) == {"1.2.1": "waiting", "1.2.9": "not wanted"}
-    with ledger.lease(job_id, "worker", 60, {BUNDLE.weights_sha256}) as lease:
+    with ledger.lease(job_id, "worker", 60, {BUNDLE.edition}) as lease:
         assert lease is not None
         assert lease.job.series_uid == "1.2.1"
         assert {each.sop_uid for each in lease.job.inputs} == {
@@ -128,7 +128,7 @@ def test_a_head_without_a_suitable_series_is_to_be_refused_as_a_whole(
     receive(Spool(tmp_path / "spool"), ledger, [localizer])
 
     (job_id,) = plan_studies(ledger, ["fistula"])
-    with ledger.lease(job_id, "worker", 60, {BUNDLE.weights_sha256}) as lease:
+    with ledger.lease(job_id, "worker", 60, {BUNDLE.edition}) as lease:
         assert lease is not None
         assert lease.job.series_uid is None
         assert len(lease.job.inputs) == 1
@@ -144,4 +144,24 @@ def test_one_unreadable_instance_does_not_hide_its_series(
     first = min(ledger.instances_of(study_uid), key=lambda each: each.sop_uid)
     first.path.write_bytes(b"not DICOM any more")
 
+    assert len(plan_studies(ledger, ["fistula"])) == 1
+
+
+def test_files_that_are_not_to_be_had_put_off_their_study_and_no_other(
+    tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    spool = Spool(tmp_path / "spool")
+    receive(spool, ledger, [a_t1_slice("1.2", "1.2.1")])
+    receive(spool, ledger, [a_t1_slice("1.3", "1.3.1")])
+    (put_off,) = ledger.instances_of("1.2")
+    away = put_off.path.rename(tmp_path / "away")
+
+    assert len(plan_studies(ledger, ["fistula"])) == 1
+    assert states(ledger, "1.2") == {"1.2.1": "waiting"}
+    known = ledger.study("1.2")
+    assert known is not None
+    assert known["reason"] == "cannot be planned: FileNotFoundError"
+
+    away.rename(put_off.path)
     assert len(plan_studies(ledger, ["fistula"])) == 1

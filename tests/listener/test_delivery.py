@@ -16,7 +16,7 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 
 from listener.delivery import Courier
-from listener.entries import Answer, BundleRow, Plan, Received, Result
+from listener.entries import Answer, BundleRow, Pending, Plan, Received, Result
 from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.settings import ListenerSettings
@@ -62,23 +62,37 @@ def outbox(
 ) -> list[Result]:
     """The results of one job: an overlay and a report in two encodings."""
     ledger.set_destinations(names)
-    key = InstanceKey("1", "1.1", "1.1.1")
-    ledger.record(
-        [Received(Held(key, tmp_path, "f" * 64, 1, Arrival.NEW, 1000.0), None, time.time())]
-    )
-    (study,) = ledger.gathering()
-    ledger.complete(study, "quiet")
-    plan = Plan("fistula", "1.1", tuple(ledger.instances_of("1")))
-    (job_id,) = ledger.plan("1", 1, [(plan, BUNDLE)], {})
     overlay = a_result(tmp_path, an_mr_slice(), SecondaryCaptureImageStorage, "overlay", 1)
     report = a_result(tmp_path, an_mr_slice(), Comprehensive3DSRStorage, "report", 2)
     other = a_result(
         tmp_path, an_mr_slice(), EnhancedSRStorage, "report-enhanced", 2, report.sop_uid
     )
-    with ledger.lease(job_id, "worker", 60, {BUNDLE.weights_sha256}) as lease:
-        assert lease is not None
-        ledger.keep(lease.job, Answer("REPORTED", found=[overlay, report, other]))
+    keep(ledger, tmp_path, "1", overlay, report, other)
     return [overlay, report, other]
+
+
+@pytest.fixture
+def next_outbox(
+    tmp_path: Path, ledger: Ledger, outbox: list[Result], an_mr_slice: Callable[..., Dataset]
+) -> Result:
+    """The one result of a job that was finished after `outbox`."""
+    result = a_result(tmp_path, an_mr_slice(), Comprehensive3DSRStorage, "next", 1)
+    keep(ledger, tmp_path, "2", result)
+    return result
+
+
+def keep(ledger: Ledger, folder: Path, study_uid: str, *found: Result) -> None:
+    """Take a study as far as a job that found this."""
+    key = InstanceKey(study_uid, f"{study_uid}.1", f"{study_uid}.1.1")
+    held = Held(key, folder, "f" * 64, 1, Arrival.NEW, 1000.0)
+    ledger.record([Received(held, None, time.time())])
+    (study,) = ledger.gathering()
+    ledger.complete(study, "quiet")
+    plan = Plan("fistula", key.series_uid, tuple(ledger.instances_of(study_uid)))
+    (job_id,) = ledger.plan(study_uid, 1, [(plan, BUNDLE)], {})
+    with ledger.lease(job_id, "worker", 60, {BUNDLE.edition}) as lease:
+        assert lease is not None
+        ledger.keep(lease.job, Answer("REPORTED", found=found))
 
 
 def a_result(
@@ -242,3 +256,44 @@ def test_a_second_destination_is_not_held_up_by_the_first(
 
     assert len(seen) == 2
     assert states(ledger) == {"PENDING": 2, "SENT": 2}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, about an empty file
+@pytest.mark.parametrize("kept_bytes", [0, 140, 200])
+def test_a_damaged_result_waits_with_a_note_and_the_next_job_is_delivered(
+    ledger: Ledger, outbox: list[Result], next_outbox: Result, courier: Courier, kept_bytes: int
+) -> None:
+    damaged = outbox[0]
+    damaged.path.write_bytes(damaged.path.read_bytes()[:kept_bytes])
+    with destination(port_of(courier)) as seen:
+        courier.deliver_due()
+
+    assert seen == [next_outbox.sop_uid]
+    known = ledger.study("1")
+    assert known is not None
+    assert "cannot be read" in known["deliveries"][0]["message"]
+    assert states(ledger) == {"PENDING": 2, "SENT": 1}
+
+
+def test_what_nobody_foresaw_of_one_job_does_not_hold_up_the_next(
+    ledger: Ledger,
+    outbox: list[Result],
+    next_outbox: Result,
+    courier: Courier,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deliver = courier._deliver
+
+    def stumble(of_job: Sequence[Pending]) -> None:
+        if of_job[0].study_uid == "1":
+            raise KeyError("unforeseen")
+        deliver(of_job)
+
+    monkeypatch.setattr(courier, "_deliver", stumble)
+    with destination(port_of(courier)) as seen:
+        courier.deliver_due()
+
+    assert seen == [next_outbox.sop_uid]
+    known = ledger.study("1")
+    assert known is not None
+    assert "KeyError" in known["deliveries"][0]["message"]

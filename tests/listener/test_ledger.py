@@ -23,13 +23,13 @@ from listener.entries import (
     digest_of,
 )
 from listener.errors import IllegalTransition, LeaseLost, SpoolFull, WrongLedger
-from listener.ledger import HOPELESS_ATTEMPTS, OWN_RESULT, Ledger
+from listener.ledger import HOPELESS_ATTEMPTS, OUTDATED, OWN_RESULT, Ledger
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
-from listener.tables import TRANSITIONS, metadata, schema
+from listener.tables import TRANSITIONS, jobs, metadata, schema
 
 BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
-ABLE = {BUNDLE.weights_sha256}
+ABLE = {BUNDLE.edition}
 
 
 class Clock:
@@ -128,6 +128,32 @@ def queue_a_job(ledger: Ledger, sop: str = "1.1.1") -> str:
     ledger.record([received(sop)])
     ledger.complete(only(ledger), "quiet")
     return plan_everything(ledger)
+
+
+def job_states(ledger: Ledger) -> dict[str, str]:
+    known = ledger.study("1")
+    assert known is not None
+    return {job["job_id"]: job["state"] for job in known["jobs"]}
+
+
+def plan_only(ledger: Ledger, *sops: str, revision: int) -> list[str]:
+    """Plan a revision whose chosen series holds just these instances."""
+    inputs = tuple(each for each in ledger.instances_of("1") if each.sop_uid in sops)
+    return ledger.plan("1", revision, [(Plan("fistula", "1.1", inputs), BUNDLE)], {})
+
+
+def refuse(ledger: Ledger, job_id: str, reason: str = "the software failed") -> None:
+    with ledger.lease(job_id, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        ledger.keep(lease.job, Answer("REFUSED", reason, retriable=True))
+
+
+def predecessor_of(ledger: Ledger, job_id: str) -> str | None:
+    """The job that a job would name if it were lent now."""
+    with ledger.lease(job_id, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        before = lease.job.predecessor
+    return before and before.job_id
 
 
 def plan_everything(ledger: Ledger) -> str:
@@ -248,6 +274,121 @@ def test_a_new_revision_waits_for_the_answer_that_it_must_name(ledger: Ledger) -
         assert lease.job.predecessor.lineage == {"digest": "d"}
 
 
+def test_an_outdated_job_whose_worker_died_is_not_run_again(ledger: Ledger, clock: Clock) -> None:
+    answered = queue_a_job(ledger)
+    report(ledger, answered)
+    first = queue_a_job(ledger, "1.1.2")
+    assert ledger._lend(first, "dead", 60, ABLE) is not None
+    second = queue_a_job(ledger, "1.1.3")
+    clock.now += 61
+    ledger.reclaim()
+
+    assert job_states(ledger) == {answered: "REPORTED", first: "SUPERSEDED", second: "QUEUED"}
+    assert ledger._lend(first, "late", 60, ABLE) is None
+    assert predecessor_of(ledger, second) == answered
+
+
+def test_an_outdated_job_that_its_worker_gives_back_is_superseded_with_the_reason(
+    ledger: Ledger,
+) -> None:
+    first = queue_a_job(ledger)
+    with pytest.raises(ZeroDivisionError), ledger.lease(first, "worker", 60, ABLE):
+        second = queue_a_job(ledger, "1.1.2")
+        raise ZeroDivisionError
+
+    known = ledger.study("1")
+    assert known is not None
+    assert job_states(ledger) == {first: "SUPERSEDED", second: "QUEUED"}
+    assert known["jobs"][0]["reason"] == f"ZeroDivisionError in attempt 1; {OUTDATED}"
+
+
+def test_an_outdated_job_that_is_queued_all_the_same_is_not_lent(
+    ledger: Ledger, clock: Clock
+) -> None:
+    first = queue_a_job(ledger)
+    assert ledger._lend(first, "dead", 60, ABLE) is not None
+    second = queue_a_job(ledger, "1.1.2")
+    with ledger._engine.begin() as connection:  # as another listener may that plans just now
+        connection.execute(update(jobs).where(jobs.c.job_id == first).values(state="QUEUED"))
+
+    assert ledger._lend(first, "late", 60, ABLE) is None
+    assert job_states(ledger) == {first: "SUPERSEDED", second: "QUEUED"}
+
+
+def test_retry_leaves_outdated_jobs_as_they_are(ledger: Ledger) -> None:
+    refused = queue_a_job(ledger)
+    refuse(ledger, refused)
+    failed = queue_a_job(ledger, "1.1.2")
+    with ledger.lease(failed, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        ledger.keep(lease.job, Answer("FAILED", "no header could be read"))
+    last = queue_a_job(ledger, "1.1.3")
+    refuse(ledger, last)
+
+    assert ledger.retry("1") == (1, 0)
+    assert job_states(ledger) == {refused: "REFUSED", failed: "FAILED", last: "QUEUED"}
+
+
+def test_a_job_that_runs_for_a_replaced_bundle_is_not_run_again_after_the_new_one(
+    ledger: Ledger,
+) -> None:
+    first = queue_a_job(ledger)
+    newer = BundleRow("fistula", "demo", "1.1.0", "b" * 64)
+    inputs = tuple(ledger.instances_of("1"))
+    with pytest.raises(ZeroDivisionError), ledger.lease(first, "worker", 60, ABLE):
+        (second,) = ledger.plan("1", 1, [(Plan("fistula", "1.1", inputs), newer)], {})
+        raise ZeroDivisionError
+
+    assert job_states(ledger) == {first: "SUPERSEDED", second: "QUEUED"}
+
+
+def test_a_job_that_a_later_revision_asks_for_again_is_no_longer_outdated(
+    ledger: Ledger, clock: Clock
+) -> None:
+    answered = queue_a_job(ledger)
+    report(ledger, answered)
+    first = queue_a_job(ledger, "1.1.2")
+    assert ledger._lend(first, "dead", 60, ABLE) is not None
+    second = queue_a_job(ledger, "1.1.3")
+    clock.now += 61
+    ledger.reclaim()
+    assert ledger._lend(second, "dead too", 60, ABLE) is not None
+    assert plan_only(ledger, "1.1.1", "1.1.2", revision=4) == [first]
+    assert ledger._lend(first, "waits for its predecessor", 60, ABLE) is None
+    clock.now += 61
+    ledger.reclaim()
+
+    assert job_states(ledger) == {answered: "REPORTED", first: "QUEUED", second: "SUPERSEDED"}
+    assert predecessor_of(ledger, first) == answered
+
+
+def test_a_refusal_that_was_to_be_run_again_is_still_named_by_what_replaces_it(
+    ledger: Ledger,
+) -> None:
+    refused = queue_a_job(ledger)
+    refuse(ledger, refused)
+    ledger.retry("1")
+    second = queue_a_job(ledger, "1.1.2")
+
+    assert job_states(ledger) == {refused: "SUPERSEDED", second: "QUEUED"}
+    assert predecessor_of(ledger, second) == refused
+
+
+def test_jobs_that_follow_upon_one_another_in_a_circle_name_the_refusal_among_them(
+    ledger: Ledger, clock: Clock
+) -> None:
+    refused = queue_a_job(ledger)
+    refuse(ledger, refused)
+    ledger.retry("1")
+    second = queue_a_job(ledger, "1.1.2")
+    assert ledger._lend(second, "dead", 60, ABLE) is not None
+    assert plan_only(ledger, "1.1.1", revision=3) == [refused]
+    clock.now += 61
+    ledger.reclaim()
+
+    assert predecessor_of(ledger, refused) == refused
+
+
 def test_a_job_is_lent_to_one_worker_at_a_time(ledger: Ledger) -> None:
     job_id = queue_a_job(ledger)
     with (
@@ -258,9 +399,20 @@ def test_a_job_is_lent_to_one_worker_at_a_time(ledger: Ledger) -> None:
         assert second is None
 
 
-def test_a_job_is_not_lent_to_a_worker_that_lacks_its_weights(ledger: Ledger) -> None:
+@pytest.mark.parametrize(
+    "able",
+    [
+        set(),
+        {("b" * 64, "1.0.0")},
+        {("a" * 64, "2.0.0")},
+        {("a" * 64, "2.0.0"), ("b" * 64, "1.0.0")},
+    ],
+)
+def test_a_job_is_not_lent_to_a_worker_that_lacks_its_edition_of_the_bundle(
+    ledger: Ledger, able: set[tuple[str, str]]
+) -> None:
     job_id = queue_a_job(ledger)
-    with ledger.lease(job_id, "worker", 60, able={"b" * 64}) as lease:
+    with ledger.lease(job_id, "worker", 60, able) as lease:
         assert lease is None
 
 
@@ -471,6 +623,21 @@ def test_a_new_destination_is_not_sent_what_was_kept_before(ledger: Ledger) -> N
 
     assert ledger.due("research") == []
     assert len(ledger.due("pacs")) == 1
+
+
+def test_what_was_kept_while_there_was_no_destination_goes_to_the_first_ones(
+    ledger: Ledger,
+) -> None:
+    ledger.set_destinations([])
+    job_id = queue_a_job(ledger)
+    report(ledger, job_id, a_report(job_id), a_report(job_id, "2.25.3", alternative_of="2.25.1"))
+    assert ledger.counts()["deliveries"] == {}
+    ledger.set_destinations(["research", "archive"])
+    ledger.set_destinations(["research", "archive", "pacs"])
+
+    assert ledger.counts()["deliveries"] == {"PENDING": 2}
+    assert [each.encodings[0].sop_uid for each in ledger.due("research")] == ["2.25.1"]
+    assert ledger.due("pacs") == []
 
 
 def test_a_rebuilt_ledger_dates_a_job_as_the_lost_one_did(ledger: Ledger, clock: Clock) -> None:

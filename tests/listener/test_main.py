@@ -1,6 +1,8 @@
 """The command line: what an operator reads."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,10 @@ def test_check_config_names_what_is_wrong(
 )
 def test_the_tables_can_be_read(command: str, says: str) -> None:
     assert says in run.invoke(app, [command]).stdout
+
+
+def test_reconcile_says_where_results_go(environment: Ledger, tmp_path: Path) -> None:
+    assert run.invoke(app, ["reconcile"]).exit_code == 0
+
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as connection:
+        assert connection.execute("SELECT name FROM destinations").fetchall() == [("pacs",)]

@@ -451,6 +451,16 @@ def test_a_study_of_the_knee_or_of_ct_is_not_mr_of_the_head():
     assert not select("fistula", []).holds_head_mr
 
 
+def test_a_localizer_that_names_no_body_part_does_not_make_a_knee_a_head():
+    knee = replace(PAPER, body_part="KNEE", description="SAG PD")
+    silent = replace(PAPER, series_uid="1.2.2", body_part="", description="LOC", protocol="")
+    silent = replace(silent, study_description="", image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))
+    head = replace(silent, series_uid="1.2.3", body_part="HEAD")
+    assert not select("fistula", [knee, silent]).holds_head_mr
+    assert select("fistula", [silent]).holds_head_mr
+    assert select("fistula", [knee, silent, head]).holds_head_mr
+
+
 def test_a_study_with_only_t2_of_a_silent_body_part_may_be_mr_of_the_head():
     t2 = replace(OTHER_BY_PHYSICS["T2 TSE"], body_part="")
     selection = select("fistula", [t2])

@@ -1,9 +1,11 @@
 """One series is told in the same terms, whatever scanner wrote it and however dirtily."""
 
+import errno
 import subprocess
 import sys
 from dataclasses import asdict
 
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
@@ -111,6 +113,34 @@ def test_a_file_that_is_no_dicom_is_refused(tmp_path):
     with pytest.raises(BadAttribute, match="cannot be read") as refusal:
         read_series_facts(path, 1)
     assert "DOE" not in str(refusal.value)
+
+
+def test_a_file_that_is_not_to_be_had_is_not_a_broken_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_series_facts(tmp_path / "absent.dcm", 1)
+
+
+def test_a_fault_of_the_disk_within_a_sequence_is_not_a_broken_file(tmp_path, monkeypatch):
+    def read_with_a_fault(*_arguments, **_options):
+        try:
+            raise OSError(errno.EIO, "Input/output error")
+        except OSError:
+            raise OSError("No tag to read at file position 99")  # noqa: B904 - as pydicom does
+
+    monkeypatch.setattr(pydicom, "dcmread", read_with_a_fault)
+    with pytest.raises(OSError, match="No tag to read"):
+        read_series_facts(tmp_path / "instance.dcm", 1)
+
+
+def test_a_file_that_ends_within_a_sequence_is_refused(tmp_path, facts_of):
+    dataset = header(ReferencedStudySequence=group(StudyDate="20260101"))
+    dataset["ReferencedStudySequence"].is_undefined_length = True
+    facts_of(dataset)
+    path = tmp_path / "instance.dcm"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"\xfe\xff\x00\xe0") + 4])
+    with pytest.raises(BadAttribute, match="OSError"):
+        read_series_facts(path, 1)
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS:UserWarning")

@@ -8,14 +8,30 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
+from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    DICOSCTImageStorage,
+    JPEG2000Lossless,
+    MediaStorageDirectoryStorage,
+)
 from pynetdicom.dsutils import encode
+from pynetdicom.service_class import NonPatientObjectStorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
 
 from listener.errors import CannotListen
 from listener.ledger import Ledger
 from listener.recorder import Recorder
-from listener.server import listen
+from listener.server import (
+    ENCAPSULATED_UNCOMPRESSED,
+    INDUSTRIAL_STORAGE,
+    TRANSFER_SYNTAXES,
+    application_entity,
+    listen,
+)
 from listener.spool import Spool
 
 
@@ -167,13 +183,15 @@ def store_raw(
     return int(response.Status)
 
 
-@pytest.mark.parametrize("syntax", [JPEG2000Lossless, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    "syntax", [JPEG2000Lossless, DeflatedExplicitVRLittleEndian, ENCAPSULATED_UNCOMPRESSED]
+)
 def test_a_transfer_syntax_is_kept_as_received(
     tmp_path: Path, ledger: Ledger, listening: Any, mr_slice: Dataset, syntax: str
 ) -> None:
     mr_slice.file_meta.TransferSyntaxUID = syntax
     spool = Spool(tmp_path / "spool")
-    if syntax == JPEG2000Lossless:
+    if UID(syntax).is_encapsulated:
         from pydicom.encaps import encapsulate
 
         mr_slice.PixelData = encapsulate([b"\xff\x4f\xff\x51not really a code stream"])
@@ -184,6 +202,52 @@ def test_a_transfer_syntax_is_kept_as_received(
     ((_, path),) = spool.received()
     assert dcmread(path).file_meta.TransferSyntaxUID == syntax
     assert dcmread(path).PixelData == mr_slice.PixelData
+
+
+SIEMENS_CSA_NON_IMAGE = "1.3.12.2.1107.5.9.1"
+
+
+@pytest.mark.parametrize("sop_class", [SIEMENS_CSA_NON_IMAGE, DICOSCTImageStorage])
+def test_an_object_of_a_class_that_pynetdicom_does_not_know_is_kept(
+    tmp_path: Path, ledger: Ledger, listening: Any, mr_slice: Dataset, sop_class: str
+) -> None:
+    mr_slice.SOPClassUID = mr_slice.file_meta.MediaStorageSOPClassUID = sop_class
+    spool = Spool(tmp_path / "spool")
+    with listening(spool, ledger) as send:
+        assert send(mr_slice) == 0x0000
+        association = send.associate(mr_slice)
+        assert store_raw(association, mr_slice, mr_slice.SOPInstanceUID, CTImageStorage) == 0x0122
+        association.release()
+
+    ((_, path),) = spool.received()
+    assert dcmread(path).SOPClassUID == sop_class
+
+
+def current(kind: str) -> set[str]:
+    """What pydicom's dictionary knows of a kind and does not call retired."""
+    return {
+        uid for uid, (_, what, _, gone, _) in UID_dictionary.items() if (what, gone) == (kind, "")
+    }
+
+
+def test_every_current_transfer_syntax_is_accepted() -> None:
+    assert current("Transfer Syntax") <= set(TRANSFER_SYNTAXES)
+
+
+def test_every_current_storage_class_whose_objects_belong_to_a_study_is_accepted(
+    settings_for: Any,
+) -> None:
+    accepted = {
+        each.abstract_syntax for each in application_entity(settings_for()).supported_contexts
+    }
+    left = {
+        uid
+        for uid in current("SOP Class") - accepted - INDUSTRIAL_STORAGE
+        if UID(uid).name.endswith("Storage") or " Storage - " in UID(uid).name
+        if uid_to_service_class(uid) is not NonPatientObjectStorageServiceClass
+    }
+
+    assert left == {MediaStorageDirectoryStorage}  # a DICOMDIR: for media, not for networks
 
 
 def test_echo_is_answered(tmp_path: Path, ledger: Ledger, listening: Any) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from listener.errors import BadSettings
+from listener.ledger import HOPELESS_ATTEMPTS
 from listener.settings import Peer, read_settings
 
 SOUND = {
@@ -43,6 +44,7 @@ def test_sound_settings_are_read_and_frozen(environment: pytest.MonkeyPatch) -> 
         ("MONRO_OPEN_NODE", "true", "contradict"),
         ("MONRO_DESTINATIONS", "[]", "nowhere to go"),
         ("MONRO_AE_TITLE", "A TITLE THAT IS TOO LONG", "1 to 16 printable"),
+        ("MONRO_MAX_ATTEMPTS", str(HOPELESS_ATTEMPTS), "MONRO_MAX_ATTEMPTS: Input should be less"),
         ("MONRO_ANALYSES", '["astrology"]', "astrology"),
         ("MONRO_QUIET_SECOND", "5", "unknown settings MONRO_QUIET_SECOND"),
     ],

@@ -1,5 +1,6 @@
 """A cohort is read as it was written, or not at all."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -70,3 +71,4 @@ def test_a_score_is_a_range_where_items_are_missing():
     assert exam.bern_range == (4, 6)
     assert Exam("1", "2", 1, "3").bern_range is None
     assert Exam("1", "2", 1, "3", given_bern=7).bern_range == (7, 7)
+    assert dataclasses.replace(exam, given_bern=9).bern_range == (4, 6)

@@ -1,6 +1,8 @@
 """Whether a bundle may replace another is a rule, not a matter of taste."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +11,14 @@ from trainer.cohort import Cohort
 from trainer.compare import FEWEST, RULE, compare
 from trainer.export import Content, write_bundle
 from trainer.operation import Operation
+from trainer.reporting.evaluate import NotComparable
 from worker import nets
 from worker.bundle import Reference, load_bundle
 from worker.ensemble import Band, Ensemble, Prediction
+from worker.preprocess import Recipe
 
-TRAINED_ELSEWHERE = {"training": {"cohort_fingerprint": "elsewhere"}}
+RECIPE = Recipe(spacing_mm=(8.0, 8.0, 8.0), shape=(20, 22, 22))
+TRAINED_ELSEWHERE = {"training": {"volumes": ["elsewhere"]}}
 
 
 class Judge:
@@ -22,7 +27,8 @@ class Judge:
     def __init__(self, folder, name, probabilities, metadata):
         (folder / name / "configs").mkdir(parents=True)
         (folder / name / "configs" / "metadata.json").write_text(json.dumps(metadata))
-        self.bundle = type("Named", (), {"name": name, "version": "1", "folder": folder / name})()
+        facts = {"name": name, "version": "1", "folder": folder / name}
+        self.bundle = SimpleNamespace(**facts, analysis="fistula", recipe=RECIPE)
         self._answers = iter(probabilities)
 
     def predict(self, _prepared):
@@ -78,9 +84,19 @@ def test_a_worse_one_may_not_and_each_reason_is_named(sides, good):
 
 
 def test_exams_that_a_bundle_was_trained_on_allow_no_verdict(sides, good, toy_cohort):
-    found = sides(good, good, {"training": {"cohort_fingerprint": toy_cohort.fingerprint}})
+    seen = {exam.volume for exam in toy_cohort.exams}
 
-    assert found.obstacles == ("A 1 was trained on this very cohort",)
+    found = sides(good, good, {"training": {"volumes": sorted(seen)}})
+
+    assert found.obstacles == ("A 1 was trained on 80 of these exams",)
+
+
+def test_a_cohort_that_was_prepared_otherwise_is_refused(sides, good, toy_cohort):
+    coarser = dataclasses.replace(toy_cohort.recipe, spacing_mm=(9.0, 9.0, 9.0))
+    other = Cohort(toy_cohort.exams, toy_cohort.voxels, coarser)
+
+    with pytest.raises(NotComparable, match="prepared by another recipe"):
+        sides(good, good, cohort=other)
 
 
 def test_few_patients_allow_no_verdict(sides, good, toy_cohort):

@@ -14,7 +14,7 @@ ASKED = {"SLURM_ARRAY_TASK_ID": "3", "COHORT": "/shared/my cohort", "RUN": "/sha
 @pytest.fixture
 def submit(tmp_path):
     """Run the script where `srun` and Python only show what they were called with."""
-    for name, body in {"srun": 'exec "$@"', "show": 'printf "%s\\n" "$@"'}.items():
+    for name, body in {"srun": 'exec "${@:2}"', "show": 'printf "%s\\n" "$@"'}.items():
         path = tmp_path / name
         path.write_text(f"#!/bin/bash\n{body}\n")
         path.chmod(0o755)

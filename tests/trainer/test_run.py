@@ -15,7 +15,6 @@ from trainer.folds import draw_folds
 from trainer.run import (
     BadRun,
     fit_fold,
-    is_done,
     read_epochs,
     read_run,
     start_run,
@@ -133,7 +132,8 @@ def test_recomputing_activations_gives_the_same_weights(tmp_path, toy_cohort, to
             torch.testing.assert_close(recomputed[name], plain[name], atol=1e-4, rtol=1e-3)
 
 
-def kill_at_random(folder, cohort, folds, config, seconds):
+def killed_after(folder, cohort, folds, config, seconds):
+    """Whether a SIGKILL met a fold at work."""
     context = multiprocessing.get_context("fork")
     process = context.Process(target=fit, args=(folder, cohort, folds, config, (0,)))
     process.start()
@@ -141,31 +141,33 @@ def kill_at_random(folder, cohort, folds, config, seconds):
     if process.is_alive():
         os.kill(process.pid, signal.SIGKILL)
     process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
 def test_killed_ten_times_a_fold_ends_as_if_it_had_not_been(
-    tmp_path, toy_cohort, toy_config, folds, folder
+    tmp_path, toy_cohort, toy_config, folds
 ):
     """Ten SIGKILLs at moments spread over the work; each epoch stands in the metrics once."""
     torch.set_num_threads(1)
+    longer = toy_config.fit.model_copy(update={"first_epochs": 24})
+    config = toy_config.model_copy(update={"fit": longer})
     rng = np.random.default_rng(0)
-    kills = 0
     start = time.monotonic()
-    kill_at_random(tmp_path / "timed", toy_cohort, folds, toy_config, 60)
+    assert not killed_after(tmp_path / "unharmed", toy_cohort, folds, config, 120)
     whole = time.monotonic() - start
-    while kills < 10 and not is_done(tmp_path / "killed", 0):
-        seconds = whole * rng.uniform(0.1, 0.35)
-        kill_at_random(tmp_path / "killed", toy_cohort, folds, toy_config, seconds)
-        kills += 1
-    fit(tmp_path / "killed", toy_cohort, folds, toy_config, (0,))
+    for _ in range(10):
+        seconds = whole * rng.uniform(0.02, 0.14)
+        assert killed_after(tmp_path / "killed", toy_cohort, folds, config, seconds)
+    assert 0 < len(read_epochs(tmp_path / "killed", 0)) < config.fit.epochs
+    fit(tmp_path / "killed", toy_cohort, folds, config, (0,))
 
     with (tmp_path / "killed" / "fold_0" / "metrics.csv").open() as stream:
         epochs = [int(row["epoch"]) for row in csv.DictReader(stream)]
-    assert epochs == list(range(toy_config.fit.epochs))
+    assert epochs == list(range(config.fit.epochs))
     assert not list((tmp_path / "killed").rglob("*.partial"))
     for kind in ("best", "last", "ema"):
         killed, unharmed = (
             load_file(place / "fold_0" / f"{kind}.safetensors")
-            for place in (tmp_path / "killed", folder)
+            for place in (tmp_path / "killed", tmp_path / "unharmed")
         )
         assert all(torch.equal(killed[name], unharmed[name]) for name in unharmed)

@@ -1,5 +1,8 @@
 """Pixels decode alike in every transfer syntax, and a broken stream costs no more than itself."""
 
+import errno
+import multiprocessing
+
 import numpy as np
 import pydicom
 import pytest
@@ -46,6 +49,32 @@ def test_a_stream_that_kills_its_decoder_is_refused_and_the_next_series_is_read(
         (values,) = decoder.stored_values(image(JPEG_LOSSLESS))
         (plain,) = decoder.stored_values(image(PLAIN))
     np.testing.assert_array_equal(values, plain)
+
+
+def test_a_decoder_that_something_else_killed_is_started_again(image):
+    others = set(multiprocessing.active_children())
+    with Decoder() as decoder:
+        (plain,) = decoder.stored_values(image(JPEG_LOSSLESS))
+        (child,) = set(multiprocessing.active_children()) - others
+        child.kill()
+        child.join()
+        (values,) = decoder.stored_values(image(JPEG_LOSSLESS))
+    np.testing.assert_array_equal(values, plain)
+
+
+def test_a_machine_that_starts_no_process_says_nothing_of_the_image(image, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(decoder_module, "ProcessPoolExecutor", refuse)
+    with Decoder() as decoder, pytest.raises(OSError, match="Too many open files"):
+        decoder.stored_values(image(JPEG_LOSSLESS))
+
+
+def test_a_decoder_that_hangs_is_given_up(image, monkeypatch):
+    monkeypatch.setattr(decoder_module, "OBJECT_SECONDS", 0.0)
+    with Decoder() as decoder, pytest.raises(Undecodable, match="TimeoutError"):
+        decoder.stored_values(image(JPEG_LOSSLESS))
 
 
 @pytest.mark.usefixtures("no_process")

@@ -56,6 +56,7 @@ def volume_of(voxels):
             position=np.array([-SPACING_MM * at, 0.0, 0.0]),
             row=np.array([0.0, 1.0, 0.0]),
             column=np.array([0.0, 0.0, -1.0]),
+            orientation=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0),
             row_spacing=SPACING_MM,
             column_spacing=SPACING_MM,
             thickness_mm=SPACING_MM,
@@ -275,6 +276,10 @@ def test_the_checks_print_as_a_table():
         assert Reason(code).meaning == meaning
         assert needed[0].islower() or needed.startswith("MR ")
         assert not needed.endswith(".")
+
+
+def test_every_reason_is_in_the_table_with_what_is_needed():
+    assert {code for code, _meaning, _needed in checks_table()} == {each.value for each in Reason}
 
 
 # --- real series ---

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,21 @@ def test_an_analysis_that_keeps_failing_ends_in_a_refusal_that_can_be_retried(
     assert "PLANTED" not in str(known)
     assert ledger.retry("1.2") == (1, 0)
     assert ledger.counts()["jobs"] == {"QUEUED": 1}
+
+
+def test_bundles_that_share_their_weights_are_told_apart_by_their_version(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(DEMO)
+    editions = [bundle, replace(bundle, version="99.0.0")]
+    monkeypatch.setattr(station_module, "load_bundle", lambda _folder: editions.pop())
+    worker = WorkerSettings(bundles=(DEMO, DEMO))
+    station = Station(Settings(settings.commons, worker))
+
+    versions = {key: ensemble.bundle.version for key, ensemble in station._ensembles.items()}
+    assert versions == {
+        (bundle.weights_sha256, version): version for version in (bundle.version, "99.0.0")
+    }
 
 
 def test_a_worker_that_lost_its_lease_leaves_nothing_behind(

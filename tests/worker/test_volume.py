@@ -267,7 +267,7 @@ def test_each_file_is_read_once(saved, monkeypatch):
     reads = []
     dcmread = pydicom.dcmread
     monkeypatch.setattr(
-        volume_module.pydicom, "dcmread", lambda path: reads.append(path) or dcmread(path)
+        pydicom, "dcmread", lambda path, **how: reads.append(path) or dcmread(path, **how)
     )
     series = Series(AXIAL)
     paths = saved(*classic(series, series.marked(MARK_RAS)[0]))
@@ -479,7 +479,23 @@ def test_no_files_and_files_that_are_no_dicom_are_refused(tmp_path):
     path.write_bytes(b"\0" * 1000)
     assert refusal([]).reason is Reason.UNREADABLE
     assert refusal([path]).reason is Reason.UNREADABLE
-    assert refusal([tmp_path / "absent.dcm"]).reason is Reason.UNREADABLE
+
+
+def test_files_that_are_not_to_be_had_are_no_reason_to_refuse(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_volume([tmp_path / "absent.dcm"])
+
+
+def test_a_slice_keeps_the_direction_cosines_as_its_source_rounded_them(saved):
+    series = Series(AXIAL)
+    rounded = [0.999, 0.004, 0.0, 0.0, 0.999, 0.0]
+    datasets = classic(series, series.marked(MARK_RAS)[0])
+    for dataset in datasets:
+        dataset.ImageOrientationPatient = rounded
+    for piece in read_volume(saved(*datasets)).slices:
+        assert list(piece.orientation) == rounded
+        assert np.linalg.norm(piece.row) == pytest.approx(1)
+        assert piece.row @ piece.column == pytest.approx(0)
 
 
 def test_a_series_that_announces_too_many_voxels_is_refused_before_they_are_allocated(saved):

@@ -99,12 +99,15 @@ class GatherSettings:
             were left out by Faghani et al.: exclude them, keep them as a subgroup of their own, or
             ignore the column.
         keep_columns: free columns of the table that go into the cohort.
+        trust_table: whether patients of different names in the table are different where their
+            headers share a PatientID, as in sets that were anonymised.
     """
 
     recipe: Recipe
     analysis: str = "fistula"
     slec: Slec = "exclude"
     keep_columns: tuple[str, ...] = ()
+    trust_table: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,9 @@ def gather(
     """
     require_free(rows, settings.keep_columns)
     with _alone(folder):
-        way = _Way.start(find_studies(rows, source))
+        candidates = find_studies(rows, source)
+        _see_to_namesakes(candidates, settings.trust_table)
+        way = _Way.start(candidates)
         way.drop("with a definite label", _indeterminate)
         if settings.slec == "exclude":
             way.drop("without an extradural collection", _collected)
@@ -269,22 +274,29 @@ def find_studies(rows: Sequence[LabelRow], source: Source) -> list[Candidate]:
                 candidates.append(Candidate(row, study))
             elif row.study or earlier.patient != row.patient:
                 require_agreement(earlier, row)
-    _warn_of_namesakes(candidates)
     return candidates
 
 
-def _warn_of_namesakes(candidates: Iterable[Candidate]) -> None:
-    """Tell of patients whom the table parts and the headers do not: they would leak over folds."""
+def _see_to_namesakes(candidates: Iterable[Candidate], trust_table: bool) -> None:
+    """Stop at patients whom the table parts and the headers do not: they would leak over folds.
+
+    Raises:
+        GatherFailed: there are some, and the table is not to be trusted over the headers.
+    """
     rows: dict[str, dict[str, int]] = defaultdict(dict)
     for each in candidates:
         if each.study is not None and each.study.patient:
             rows[each.study.patient].setdefault(each.row.patient, each.row.number)
     for numbers in (sorted(found.values()) for found in rows.values() if len(found) > 1):
-        log.warning(
-            "label table, rows %s: different patients in the table, and one PatientID in the "
-            "headers; give them the same patient unless the headers were anonymised",
-            ", ".join(map(str, numbers)),
+        found = (
+            f"label table, rows {', '.join(map(str, numbers))}: different patients in the table, "
+            "and one PatientID in the headers"
         )
+        if not trust_table:
+            raise GatherFailed(
+                found, "give them the same patient, or trust the table if headers were anonymised"
+            )
+        log.warning("%s; trusted as they were told", found)
 
 
 def _indeterminate(each: Candidate) -> str:

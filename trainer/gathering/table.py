@@ -45,8 +45,13 @@ SEXES: Final[Mapping[str, str]] = {
 HIGHEST_BERN_SCORE: Final = 9
 LONGEST_CISTERN_MM: Final = 100.0  # no distance of the score comes near: a slipped column
 OLDEST_YEARS: Final = 130.0
-# Longer digit groups than any measurement: dates, hospital numbers, and UIDs with their dots.
-IDENTIFYING: Final = re.compile(r"\d{4}-\d{2}-\d{2}|\d{8,}|\d+(\.\d+){3,}")
+# Longer digit groups than any measurement: dates in all spellings, hospital numbers, UIDs.
+IDENTIFYING: Final = re.compile(
+    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
+    r"|\d{1,2}\.?[ -]?(jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])"
+    r"|\d{6,}|\d+(\.\d+){3,}",
+    re.IGNORECASE,
+)
 
 Value = TypeVar("Value")
 
@@ -129,10 +134,10 @@ def require_free(rows: Iterable[LabelRow], keep: Sequence[str]) -> None:
             number, or repeats the name of a patient or study.
     """
     for row in rows:
-        for name in keep:
-            if name not in row.columns:
+        for name in (*keep, "site", "scanner"):
+            if name in keep and name not in row.columns:
                 raise BadTable((), f"no free column {name!r}", "name columns that the table has")
-            value = row.columns[name]
+            value = row.columns[name] if name in keep else str(getattr(row, name))
             if IDENTIFYING.search(value) or (value and value in (row.patient, row.study)):
                 raise BadTable(
                     (row.number,),

@@ -368,7 +368,7 @@ def evaluate_bundle(
         NotComparable: the cohort was prepared by another recipe, or lacks a label.
     """
     bundle = ensemble.bundle
-    _refuse_what_does_not_fit(ensemble, cohort)
+    require_fit(ensemble, cohort)
     done = len(cohort)
     predictions = []
     for voxels in cohort.voxels:
@@ -381,7 +381,7 @@ def evaluate_bundle(
         bundle.temperatures, bundle.threshold_low, bundle.threshold_high, dict(bundle.conformal)
     )
     to_map = exams_to_map(cohort, after, maps)
-    same = _trained_on(ensemble) == cohort.fingerprint
+    same = seen_in_training(ensemble, cohort) > 0
     return Evaluation(
         design="external validation",
         subject=f"{bundle.name} {bundle.version}",
@@ -463,9 +463,18 @@ def _logit(probabilities: Values) -> Values:
     return logits
 
 
-def _refuse_what_does_not_fit(ensemble: Ensemble, cohort: Cohort) -> None:
+def require_fit(ensemble: Ensemble, cohort: Cohort) -> None:
+    """Refuse a cohort that a bundle cannot be measured on.
+
+    Raises:
+        NotComparable: the cohort is about something else, was prepared by another recipe, or lacks
+            a label.
+    """
     bundle = ensemble.bundle
     what = f"bundle {bundle.name} {bundle.version}"
+    if cohort.analysis != bundle.analysis:
+        found = f"the cohort is about {cohort.analysis}, the bundle about {bundle.analysis}"
+        raise NotComparable(what, found, "name a cohort of the same analysis")
     if cohort.recipe != bundle.recipe:
         remedy = "gather the cohort again with the preparation of the bundle"
         raise NotComparable(what, "the cohort was prepared by another recipe", remedy)
@@ -474,11 +483,11 @@ def _refuse_what_does_not_fit(ensemble: Ensemble, cohort: Cohort) -> None:
         raise NotComparable(what, "all exams of the cohort have one label", remedy)
 
 
-def _trained_on(ensemble: Ensemble) -> str | None:
-    """Fingerprint of the cohort a bundle was trained on, where it tells."""
+def seen_in_training(ensemble: Ensemble, cohort: Cohort) -> int:
+    """How many exams of a cohort a bundle was trained on, by the digests of their volumes."""
     metadata = json.loads((ensemble.bundle.folder / METADATA).read_bytes())
-    found = metadata.get("training", {}).get("cohort_fingerprint")
-    return None if found is None else str(found)
+    seen = set(metadata.get("training", {}).get("volumes", ()))
+    return sum(exam.volume in seen for exam in cohort.exams)
 
 
 # --- discrimination ---
@@ -542,7 +551,10 @@ def _bern(cohort: Cohort, scores: Values) -> BernComparison | None:
     if min(np.count_nonzero(labels), np.count_nonzero(labels == 0)) < FEWEST:
         return None
     low, high = np.array([each for each in ranges if each is not None], dtype=np.float64).T
-    readings = {"items missing: lowest score": low, "items missing: highest score": high}
+    readings = {
+        "items missing: worst for the score": np.where(labels == 1, low, high),
+        "items missing: best for the score": np.where(labels == 1, high, low),
+    }
     if np.array_equal(low, high):
         readings = {"all items known": low}
     return BernComparison(

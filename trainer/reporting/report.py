@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias
 import jinja2
 import numpy as np
 
+from trainer.cohort import Cohort
 from trainer.reporting import figures
 from trainer.reporting.characteristics import Share, Spread
 from trainer.reporting.evaluate import (
@@ -28,11 +29,13 @@ from trainer.reporting.evaluate import (
     HONEST_WORDS,
     PREVALENCES,
     Evaluation,
+    Scores,
     Weights,
 )
 from trainer.reporting.figures import Band, Bar, Curve, Reliability
+from trainer.reporting.maps import Maps
 from trainer.reporting.tripod import answered
-from trainer.statistics import ClassCoverage, Interval
+from trainer.statistics import ClassCoverage, Interval, Roc
 
 Cell: TypeAlias = str | int | float | Interval | Spread | Share | None
 
@@ -44,9 +47,8 @@ PREDICTIVE: Final = ("threshold", "prevalence", "PPV", "NPV")
 # Faghani et al. 2024, tables 1 and 2: another cohort, for orientation only.
 PAPER_AUROCS: Final = (0.8988, 0.8284, 0.8580, 0.8580, 0.8910)
 # What would make the JSON unreadable and is in the figures anyway.
-NOT_NUMBERS: Final = frozenset(
-    {"cohort", "variants", "maps", "probabilities", "curve", "model", "band", "scores"}
-)
+NOT_NUMBERS: Final = (Cohort, Maps, Roc, Scores)
+ARRAYS: Final = frozenset({"variants", "probabilities"})
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def plain(value: Any) -> Any:
         return {
             each.name: plain(getattr(value, each.name))
             for each in fields(value)
-            if each.name not in NOT_NUMBERS
+            if each.name not in ARRAYS and not isinstance(getattr(value, each.name), NOT_NUMBERS)
         }
     if isinstance(value, Mapping):
         return {str(name): plain(each) for name, each in value.items()}
@@ -189,7 +191,9 @@ def _page(
     )
     environment.filters |= {"cell": shown, "figure": _number}
     environment.tests["words"] = is_words
-    source = resources.files("trainer").joinpath("report.html").read_text(encoding="utf-8")
+    source = (
+        resources.files("trainer.reporting").joinpath("report.html").read_text(encoding="utf-8")
+    )
     return environment.from_string(source).render(
         e=evaluation,
         pictures=pictures,

@@ -148,7 +148,7 @@ def _put_place(image: Dataset, source: Slice) -> None:
     """Image Plane module (PS3.3 C.7.6.2): that of the source slice."""
     image.PatientOrientation = patient_orientation(source.row, source.column)
     image.ImagePositionPatient = _decimals(*source.position)
-    image.ImageOrientationPatient = _decimals(*source.row, *source.column)
+    image.ImageOrientationPatient = _decimals(*source.orientation)
     image.PixelSpacing = _decimals(source.row_spacing, source.column_spacing)
     image.SliceThickness = _decimals(source.thickness_mm)[0] if source.thickness_mm else None
 

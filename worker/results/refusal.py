@@ -9,6 +9,7 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 
+from listener.selection import MR_IMAGES
 from worker.results import terms
 from worker.results.document import document
 from worker.results.letterhead import Letterhead, software_version
@@ -38,12 +39,22 @@ def refusal(letterhead: Letterhead, kind: Kind, refused: NotJudged) -> Dataset:
             QualitativeEvaluation(refused.terms.finding, terms.UNDETERMINED),
             QualitativeEvaluation(terms.NOT_ANALYSED, terms.reason_code(refused.refusal.reason)),
         ],
-        source_images=[
-            SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)
-            for source in refused.sources
-        ],
+        source_images=_images(refused),
     )
     return document(letterhead, kind, tree(refused, group), refused.sources)
+
+
+def _images(refused: NotJudged) -> list[SourceImageForMeasurementGroup]:
+    """The images that the analysis might have read.
+
+    The evidence names the rest of the study as well, but a reference of value type IMAGE to a
+    report or a document (PS3.3 C.18.4) makes readers drop the whole refusal.
+    """
+    return [
+        SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)
+        for source in refused.sources
+        if source.SOPClassUID in MR_IMAGES
+    ]
 
 
 def refusal_summary(letterhead: Letterhead, refused: NotJudged) -> Dataset:

@@ -1,5 +1,6 @@
 """Gathered exams are what the service would see; who is left out is counted; nobody is named."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -199,8 +200,11 @@ def test_reasons_are_counted_in_order_and_each_exam_once(
         row(8, "P8", "CUT"),
         row(9, "P9", "ACC-20001"),
     ]
+    with pytest.raises(GatherFailed, match=r"rows 1, 2: different .* trust the table if"):
+        gather(rows, source, tmp_path / "cohort", salt, SETTINGS)
 
-    flow = gather(rows, source, tmp_path / "cohort", salt, SETTINGS)
+    trusting = dataclasses.replace(SETTINGS, trust_table=True)
+    flow = gather(rows, source, tmp_path / "cohort", salt, trusting)
 
     assert [tuple(step.excluded.items()) for step in flow.steps] == [
         (),

@@ -61,7 +61,7 @@ def reopen(book: Ledger) -> None:
 
 
 def report(book: Ledger, archive, job_id: str, bundle: BundleRow, factor: float) -> None:
-    with book.lease(job_id, "a test", 60, {bundle.weights_sha256}) as lease:
+    with book.lease(job_id, "a test", 60, {bundle.edition}) as lease:
         (name,) = (n for n, each in archive.studies.items() if each.uid == lease.job.study_uid)
         book.keep(
             lease.job,

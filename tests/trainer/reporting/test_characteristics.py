@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from trainer.bern import BernItems
 from trainer.reporting.characteristics import Share, bern_group, characteristics, levels, strata
 
 
@@ -35,7 +36,7 @@ def test_leaks_are_counted_among_positives_only(cohort):
 def test_a_bern_score_with_a_gap_has_a_band_only_if_the_gap_leaves_one(cohort):
     exam = cohort.exams[0]
 
-    assert bern_group(replace(exam, given_bern=2)) == "low (0 to 2)"
+    assert bern_group(replace(exam, bern=BernItems(), given_bern=2)) == "low (0 to 2)"
     assert bern_group(cohort.exams[40]) == "unknown"
     ranged = next(e for e in cohort.exams if e.bern_range and len(set(e.bern_range)) > 1)
     assert bern_group(ranged) in {"items missing: band open", "high (5 to 9)", "low (0 to 2)"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.bern import BernItems
 from trainer.reporting.evaluate import NotComparable, evaluate_bundle, evaluate_run
 from trainer.statistics import auroc, delong
 from worker import nets
@@ -111,12 +112,17 @@ def test_bern_scores_with_missing_items_are_compared_at_both_ends(cohort, evalua
 
     assert (found.exams, found.unscored) == (79, 1)
     assert found.ranged == np.count_nonzero(ends[:, 0] != ends[:, 1]) == 6
-    for row, bern in zip(found.rows, ends.T, strict=True):
+    positive = cohort.labels[scored] == 1
+    low, high = ends.T
+    worst, best = np.where(positive, low, high), np.where(positive, high, low)
+    for row, bern in zip(found.rows, (worst, best), strict=True):
         assert row.comparison == delong(cohort.labels[scored], odds, bern)
 
 
 def test_bern_scores_without_gaps_are_compared_once(run, cohort):
-    known = tuple(replace(exam, given_bern=3 + 2 * exam.label) for exam in cohort.exams)
+    known = tuple(
+        replace(exam, bern=BernItems(), given_bern=3 + 2 * exam.label) for exam in cohort.exams
+    )
     complete = replace(cohort, exams=known)
     facts = dict(run.facts) | {"cohort_fingerprint": complete.fingerprint}
 
@@ -188,9 +194,7 @@ def test_another_cohort_measures_the_calibration_of_the_ensemble(external):
 
 
 def test_the_cohort_that_trained_a_bundle_does_not_measure_it(ensemble, cohort, monkeypatch):
-    monkeypatch.setattr(
-        "trainer.reporting.evaluate._trained_on", lambda ensemble: cohort.fingerprint
-    )
+    monkeypatch.setattr("trainer.reporting.evaluate.seen_in_training", lambda *_: 1)
 
     found = evaluate_bundle(ensemble, cohort, 0, unwatched)
 

@@ -23,7 +23,7 @@ def test_a_frozen_bundle_answers_otherwise_than_a_development():
 
 
 def test_sections_named_are_sections_of_the_page():
-    page = resources.files("trainer").joinpath("report.html").read_text()
+    page = resources.files("trainer.reporting").joinpath("report.html").read_text()
     headings = set(re.findall(r"<h2[^>]*>([^<]+)</h2>", page)) | {"Title", "Flow"}
 
     for item in ITEMS:

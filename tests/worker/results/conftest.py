@@ -333,6 +333,19 @@ def dciodvfy() -> Callable[[Path], Findings]:
 
 
 @pytest.fixture(scope="session")
+def dsrdump() -> Callable[[Path], list[str]]:
+    """What DCMTK reads of a report; what it cannot read, it says in lines with `E:`."""
+    command = _installed("dsrdump", "dcmtk")
+
+    def read(path: Path) -> list[str]:
+        lines = _said_by(command, path)
+        assert lines
+        return lines
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def dcentvfy() -> Callable[[Sequence[Path]], Findings]:
     """David Clunie's check that objects agree on the patient, study and series they share."""
     command = _installed("dcentvfy", "dicom3tools")

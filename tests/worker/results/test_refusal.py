@@ -2,6 +2,13 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
+from pydicom.uid import (
+    EncapsulatedPDFStorage,
+    EnhancedSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    XRayRadiationDoseSRStorage,
+)
 
 from worker.quality import Reason, UnusableStudy
 from worker.results.result import Kind, objects
@@ -66,3 +73,57 @@ def test_all_series_looked_at_are_named(refused, content):
 
     inputs = content(summary, "Findings").ContentSequence[2].TextValue
     assert inputs == 'Input: series 7 "SAG T1 POST", 14 images; series 8 untitled, 1 image.'
+
+
+NO_IMAGES = (
+    EnhancedSRStorage,
+    XRayRadiationDoseSRStorage,
+    KeyObjectSelectionDocumentStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    EncapsulatedPDFStorage,
+    "1.3.12.2.1107.5.9.1",  # Siemens' CSA Non-Image Storage
+)
+
+
+def beside(source, number, sop_class):
+    """Another object of the study, in a series of its own."""
+    other = deepcopy(source)
+    other.SOPClassUID = sop_class
+    other.SeriesInstanceUID += f".{number}"
+    other.SOPInstanceUID += f".{number}"
+    return other
+
+
+def complaints(lines):
+    return [line for line in lines if line.startswith(("E:", "F:"))]
+
+
+def evidence(document):
+    (study,) = document.CurrentRequestedProcedureEvidenceSequence
+    return {
+        each.ReferencedSOPInstanceUID
+        for series in study.ReferencedSeriesSequence
+        for each in series.ReferencedSOPSequence
+    }
+
+
+def test_what_is_no_image_is_evidence_and_never_named_as_an_image(refused, written, dsrdump):
+    images = refused.sources
+    others = tuple(beside(images[0], *each) for each in enumerate(NO_IMAGES))
+
+    found = objects(replace(refused, sources=(*others, *images)))
+
+    looked_at = {source.SOPInstanceUID for source in (*others, *images)}
+    for each, path in zip(found, written(found), strict=True):
+        lines = dsrdump(path)
+        assert complaints(lines) == []
+        assert evidence(each.dataset) == looked_at
+        named = len(images) if each.kind is not Kind.REFUSAL_SUMMARY else 0
+        assert sum("IMAGE:" in line for line in lines) == named
+
+
+def test_a_refusal_without_any_image_can_be_read(refused, written, dsrdump):
+    report = beside(refused.sources[0], 1, EnhancedSRStorage)
+
+    for path in written(objects(replace(refused, sources=(report,)))):
+        assert complaints(dsrdump(path)) == []

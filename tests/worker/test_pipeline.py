@@ -1,0 +1,41 @@
+"""What cannot be read at present says nothing about the study."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from listener.entries import Instance, Job
+from worker.pipeline import Commission, Stopwatch, judge, refuse
+from worker.quality import Reason, UnusableStudy
+from worker.results.outcome import Options
+
+
+def commission_for(path: Path, series_uid: str | None) -> Commission:
+    """A job for a series, or for want of one, whose one instance lies at a path."""
+    inputs = (Instance("1.2.1.1", "", "1.2.1", path, "used", 0.0),)
+    job = Job("j", "1.2", "fistula", series_uid, "d", "w", "1", 0.0, 1, "l", inputs, None)
+    return Commission(job, None, Options())
+
+
+def judged(commission: Commission) -> None:
+    judge(commission, SimpleNamespace(bundle=None), Stopwatch(), lambda _done, _all: None)
+
+
+@pytest.mark.parametrize("series_uid", ["1.2.1", None])
+def test_a_file_that_is_not_to_be_had_is_neither_judged_nor_refused(tmp_path, series_uid):
+    commission = commission_for(tmp_path / "absent.dcm", series_uid)
+    with pytest.raises(FileNotFoundError):
+        judged(commission)
+    with pytest.raises(FileNotFoundError):
+        refuse(commission, UnusableStudy(Reason.NO_SERIES, "nothing", "something"))
+
+
+def test_a_file_that_is_no_dicom_is_refused_and_addresses_nothing(tmp_path):
+    path = tmp_path / "x.dcm"
+    path.write_bytes(b"\0" * 1000)
+    commission = commission_for(path, "1.2.1")
+    with pytest.raises(UnusableStudy) as refusal:
+        judged(commission)
+    assert refusal.value.reason is Reason.UNREADABLE
+    assert refuse(commission, refusal.value) is None
