@@ -47,7 +47,7 @@ up: install              ## the same servers, staying up
 
 # What `make train-demo` makes; it goes on where it was stopped.
 TRAINED := .train-demo
-PATIENTS ?= 200
+PATIENTS ?= 160
 
 train-demo: install      ## synthetic patients in, an evaluated bundle out (.train-demo)
 	@[ -f $(TRAINED)/dicom/labels.csv ] || rm -rf $(TRAINED)
