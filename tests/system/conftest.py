@@ -22,6 +22,8 @@ from pydicom.uid import generate_uid
 from deploy.stack import Stack, answers, free_ports
 
 REPOSITORY = Path(__file__).parents[2]
+# By its path: in an activated environment, pynetdicom's program of the same name comes first.
+DCMTK_STORESCU = "/usr/bin/storescu"
 
 FORWARD_STABLE_STUDIES = """
 function OnStableStudy(studyId, tags, metadata)
@@ -136,7 +138,7 @@ class Hospital:
     def send(self, files: Sequence[Path]) -> None:
         """Send files to the PACS by DCMTK's storescu."""
         done = subprocess.run(
-            ["storescu", "-xs", "-aet", "SCANNER", "-aec", "PACS", "127.0.0.1",
+            [DCMTK_STORESCU, "-xs", "-aet", "SCANNER", "-aec", "PACS", "127.0.0.1",
              str(self.orthanc.dicom_port), *map(str, files)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
