@@ -107,15 +107,15 @@ def settings(server: str) -> DicomWebSettings:
 
 
 @pytest.fixture(autouse=True)
-def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where temporary files go in this test; nothing may stay there.
 
     Its path is short: multiprocessing puts a Unix socket into it, whose path may have 107 bytes.
     """
-    with tempfile.TemporaryDirectory(prefix="monro-test-") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield Path(folder)
+    folder = tmp_path_factory.mktemp("s")
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 def row(study_name: str, patient: str = "PHANTOM-5") -> LabelRow:
