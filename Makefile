@@ -38,7 +38,8 @@ test: check system-tools ## everything that must hold, on real servers, on loopb
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
 		tests/listener tests/worker tests/trainer listener worker trainer
 	@# A folder of our own: in its namespace everybody is root, and root's may be another's.
-	PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh $(BIN)/python -m pytest tests/system
+	PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
+		$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/system
 
 demo: install            ## a synthetic study in, a report and an overlay out (STUDY=folder: yours)
 	@$(BIN)/python -m deploy.local demo $(if $(STUDY),--study '$(STUDY)')
