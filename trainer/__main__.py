@@ -392,9 +392,12 @@ def _told(figures: dict[str, float]) -> dict[str, float]:
 
 
 def _command() -> str:
-    """This command without paths: people name folders after patients, and bundles travel."""
-    told = [word for word in sys.argv[1:] if word.startswith("--") or word.isalnum()]
-    return shlex.join(["python", "-m", "trainer", *told])
+    """This command without values: people name folders after patients, and bundles travel.
+
+    What the values decide is in the configuration, which the bundle holds.
+    """
+    options = [word.split("=")[0] for word in sys.argv[2:] if word.startswith("--")]
+    return shlex.join(["python", "-m", "trainer", *sys.argv[1:2], *options])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from trainer.__main__ import app
+from trainer.__main__ import _command, app
 from worker.bundle import load_bundle
 
 TINY = """
@@ -71,6 +71,14 @@ def test_the_bundle_is_sealed_and_tells_how_it_was_made(place):
     assert metadata["made_with"].startswith("python -m trainer")
     assert metadata["training"]["exams"] == 12
     assert 0 <= metadata["eval_metrics"]["out_of_fold_auroc"] <= 1
+
+
+def test_a_command_is_told_without_what_may_name_a_patient(monkeypatch):
+    """As a word, after an equals sign, and as a hospital number."""
+    told = ["fit", "--all", "--out", "smith", "--cohort=jones", "--config", "4711"]
+    monkeypatch.setattr("sys.argv", ["trainer", *told])
+
+    assert _command() == "python -m trainer fit --all --out --cohort --config"
 
 
 def test_each_epoch_of_each_fold_is_in_the_metrics_once(place):
