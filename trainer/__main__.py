@@ -1,6 +1,7 @@
 """Command line of the trainer: from a labelled cohort to an evaluated bundle.
 
-synthesize -> gather -> fit -> evaluate -> export, and compare and labels for bundles in service.
+synthesize -> gather -> fit -> evaluate -> export, and for bundles in service: compare, labels,
+recalibrate.
 """
 
 import logging
@@ -8,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ from trainer.export import export, record_metrics
 from trainer.folds import settle_folds
 from trainer.gathering.deidentify import read_salt
 from trainer.gathering.dicomweb import DicomWebSource, read_settings
-from trainer.gathering.gather import GatherSettings, gather
+from trainer.gathering.gather import GatherSettings, Slec, gather
 from trainer.gathering.labels import LedgerSource, figures_table, join_labels
 from trainer.gathering.nifti import export_nifti
 from trainer.gathering.sources import FolderSource, Source
@@ -36,11 +37,17 @@ from trainer.loop import Epoch, choose_device
 from trainer.phantom import SIGNS
 from trainer.phantom_cohort import phantom_cohort
 from trainer.pointing import TRIALS, judge, localisation
+from trainer.recalibrate import recalibrate
 from trainer.reporting.evaluate import Evaluation, evaluate_bundle, evaluate_run
 from trainer.reporting.report import write_report
 from trainer.run import fit_fold, read_run, start_run
 from trainer.settings import TrainingConfig, read_config
-from trainer.synthesize import MOST_PATIENTS, SEVERITY, synthesize
+from trainer.synthesize import (
+    MOST_PATIENTS,
+    SEVERITY,
+    SLOW_LEAKS_WITH_FEW_SIGNS,
+    synthesize,
+)
 from worker.bundle import BadBundle, load_bundle
 from worker.ensemble import Ensemble
 
@@ -73,14 +80,6 @@ LabelTable = Annotated[
 LedgerUrl = Annotated[str, typer.Option(help="Database URL of a listener's ledger.")]
 
 
-class SlecChoice(StrEnum):
-    """What to do with spinal longitudinal extradural collections."""
-
-    EXCLUDE = "exclude"
-    SUBGROUP = "subgroup"
-    IGNORE = "ignore"
-
-
 @app.command("synthesize")
 def synthesize_cohort(
     out: Annotated[Path, typer.Option(help="New or empty folder for studies/ and labels.csv.")],
@@ -90,11 +89,15 @@ def synthesize_cohort(
         float,
         typer.Option(min=0, help="Factor on the size of signs; 0.7: Bern AUROC as in the paper."),
     ] = SEVERITY,
+    few_signs: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the slow leaks that show only some signs."),
+    ] = SLOW_LEAKS_WITH_FEW_SIGNS,
     processes: Processes = 2,
 ) -> None:
     """Write DICOM studies of synthetic patients and their label table."""
     with explained(), progress("patients") as report:
-        synthesize(out, patients, seed, severity, report, processes)
+        synthesize(out, patients, seed, severity, few_signs, report, processes)
     console.print(f"{out}: {patients} patients, labels.csv; synthetic, never for claims")
 
 
@@ -107,8 +110,8 @@ def gather_cohort(
     ledger: LedgerUrl = "",
     config: Config = None,
     slec: Annotated[
-        SlecChoice, typer.Option(help="Exclude extradural collections, or mark them.")
-    ] = SlecChoice.EXCLUDE,
+        Slec, typer.Option(help="What to do with extradural collections; subgroup marks them.")
+    ] = "exclude",
     keep: Annotated[list[str] | None, typer.Option(help="Free column to keep; repeat.")] = None,
     trust_table: Annotated[
         bool, typer.Option(help="Patients differ as the table says, whatever headers say.")
@@ -122,7 +125,7 @@ def gather_cohort(
         rows, secret = read_table(labels), read_salt(salt)
         source = _source(dicom, dicomweb, ledger, secret)
         settings = GatherSettings(
-            asked.preparation, asked.analysis, slec.value, tuple(keep or ()), trust_table
+            asked.preparation, asked.analysis, slec, tuple(keep or ()), trust_table
         )
         with progress("exams") as report:
             flow = gather(rows, source, out, secret, settings, processes, report)
@@ -239,11 +242,29 @@ def compare_bundles(
     raise typer.Exit(0 if found.may_replace else 3)
 
 
+@app.command("recalibrate")
+def recalibrate_bundle(
+    bundle: BundleFolder,
+    cohort: CohortFolder,
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
+    version: Annotated[str, typer.Option(help="Of the new bundle.")],
+) -> None:
+    """Fit the calibration of a bundle to exams labelled since; its weights stay."""
+    with explained():
+        exams, ensemble = read_cohort(cohort), Ensemble(load_bundle(bundle))
+        with progress("exams") as report:
+            found = recalibrate(ensemble, exams, out, version, _command(), report)
+    console.print(f"{out}: temperatures times {found.factor:.2f}, {found}", soft_wrap=True)
+
+
 @app.command("labels")
 def match_labels(
     labels: LabelTable,
     ledger: LedgerUrl,
     out: Annotated[Path, typer.Option(help="CSV of matched rows, a label table for `gather`.")],
+    figures: Annotated[
+        Path | None, typer.Option(help="JSON file for the bundles' figures.")
+    ] = None,
     salt: SaltFile = SALT,
     analysis: Annotated[str, typer.Option(help="What the labels are about.")] = "fistula",
 ) -> None:
@@ -252,6 +273,8 @@ def match_labels(
         rows, secret = read_table(labels), read_salt(salt)
         joined = join_labels(rows, _ledger_source(ledger, secret), secret, analysis)
         write_table(out, joined.matched)
+        if figures is not None:
+            write_json(figures, {"bundles": [asdict(each) for each in joined.figures]})
     console.print(figures_table(joined.figures))
     if joined.unmatched:
         numbers = ", ".join(map(str, joined.unmatched))

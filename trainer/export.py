@@ -37,6 +37,7 @@ from worker.ensemble import Ensemble
 
 README: Final = "docs/README.md"
 INFERENCE: Final = "configs/inference.json"
+UNVERIFIED: Final = "unverified"
 # Convolutions may add in another order on another machine; float32 keeps seven digits.
 TOLERANCE: Final = 1e-4
 JUDGED_TOGETHER: Final = 8
@@ -145,6 +146,36 @@ def record_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     write_manifest(folder)
 
 
+def rewrite_operation(
+    folder: Path, new: Operation, version: str, how: str, volumes: Sequence[str]
+) -> None:
+    """Give a bundle another calibration and version, and seal it anew; its weights stay.
+
+    Args:
+        folder: of the bundle.
+        new: what turns log odds into a statement from now on.
+        version: of the bundle from now on.
+        how: it was fitted and measured, in words.
+        volumes: digests of the exams it was fitted to.
+    """
+    metadata = json.loads((folder / METADATA).read_text())
+    metadata["version"] = version
+    metadata["changelog"] = {version: f"recalibrated: {how}", **metadata["changelog"]}
+    metadata["calibration_of_ensemble"] = how
+    metadata["training"]["calibrated_on"] = list(volumes)
+    metadata["monro"] |= {
+        "temperatures": list(new.temperatures),
+        "threshold_low": new.threshold_low,
+        "threshold_high": new.threshold_high,
+        "conformal": new.conformal,
+    }
+    config = TrainingConfig.model_validate(metadata["fit"])
+    _write_json(folder / METADATA, metadata)
+    _write_json(folder / INFERENCE, inference(config, new.temperatures))
+    (folder / README).write_text(model_card(metadata))
+    write_manifest(folder)
+
+
 def model_card(metadata: Mapping[str, Any]) -> str:
     """The README of a bundle, from its metadata."""
     figures = "\n".join(
@@ -177,14 +208,22 @@ def model_card(metadata: Mapping[str, Any]) -> str:
 A score below the lower threshold does not exclude the finding: a normal-looking MRI does not. The
 conformal set may miss {missed:.0f} % of the positives for the same reason.
 
-Temperatures and thresholds were fitted to out-of-fold log odds of single members, while the service
-averages all members: the calibration of the ensemble is **unverified** until it is measured on
-exams that no member was trained on (`python -m trainer evaluate --bundle ... --cohort ...`).
+{_on_calibration(metadata["calibration_of_ensemble"])}
 
 `{INFERENCE}` lets MONAI compute the same probability from a prepared volume
 (`python -m trainer nifti`):
 `python -m monai.bundle run --config_file {INFERENCE} --bundle_root . --image_path volume.nii.gz`.
 """
+
+
+def _on_calibration(state: str) -> str:
+    if state != UNVERIFIED:
+        return f"Calibration of the ensemble: {state}."
+    return """\
+Temperatures and thresholds were fitted to out-of-fold log odds of single members, while the service
+averages all members: the calibration of the ensemble is **unverified** until it is measured on
+exams that no member was trained on (`python -m trainer evaluate --bundle ... --cohort ...`), or
+fitted to such exams (`python -m trainer recalibrate`)."""
 
 
 def write_bundle(folder: Path, content: Content, metrics: Mapping[str, Any], command: str) -> None:
@@ -256,7 +295,7 @@ def _metadata(content: Content, metrics: Mapping[str, Any], command: str) -> dic
         "made_with": command,
         "network_data_format": _data_format(config),
         "training": dict(content.training),
-        "calibration_of_ensemble": "unverified",
+        "calibration_of_ensemble": UNVERIFIED,
         "fit": config.model_dump(mode="json"),
         "monro": TypeAdapter(Description).dump_python(description, mode="json"),
     }

@@ -1,8 +1,9 @@
 """The numbers that turn an ensemble's log odds into a probability and a statement.
 
-All of them are fitted to out-of-fold log odds, that is to single members, each judging exams it
-has not seen. The service averages all members, which makes it a little less extreme than what the
-thresholds were fitted to; report.html says so, and `evaluate --bundle` measures it.
+After a training all of them are fitted to out-of-fold log odds, that is to single members, each
+judging exams it has not seen. The service averages all members, which makes it a little less
+extreme than what the thresholds were fitted to; report.html says so, `evaluate --bundle` measures
+it, and recalibrate.py fits them anew where labelled exams of the service are at hand.
 """
 
 from dataclasses import dataclass
@@ -67,6 +68,13 @@ def operation(labels: Labels, log_odds: Values, fold_of: Labels, targets: Target
     """
     temperatures = member_temperatures(labels, log_odds, fold_of)
     probabilities = calibrate(log_odds, np.array(temperatures)[fold_of])
+    return limits(labels, probabilities, temperatures, targets)
+
+
+def limits(
+    labels: Labels, probabilities: Values, temperatures: tuple[float, ...], targets: Targets
+) -> Operation:
+    """Fit thresholds and conformal sets to (N,) probabilities made with `temperatures`."""
     positives, negatives = probabilities[labels == 1], probabilities[labels == 0]
     high = lowest_above(negatives, targets.specificity)
     low = min(highest_below(positives, targets.sensitivity), high)

@@ -117,6 +117,7 @@ def synthesize(
     patients: int,
     seed: int,
     severity: float,
+    few_signs: float,
     on_progress: Callable[[int, int], None],
     processes: int,
     spacing_mm: float = SPACING_MM,
@@ -127,7 +128,9 @@ def synthesize(
         folder: new or empty.
         patients: how many, up to MOST_PATIENTS; every other one is positive.
         seed: of everything.
-        severity: factor on the size of signs; SEVERITY for a Bern score as good as the paper's.
+        severity: factor on the size of signs; with SEVERITY and SLOW_LEAKS_WITH_FEW_SIGNS the Bern
+            score is as good as the paper's.
+        few_signs: share of the slow leaks that show only some of the signs.
         on_progress: called with the patients done and to do.
         processes: writing at a time.
         spacing_mm: of pixels.
@@ -139,7 +142,7 @@ def synthesize(
         FolderInUse: `folder` is not empty.
     """
     _claim(folder)
-    everyone = [draw_patient(number, seed, severity) for number in range(patients)]
+    everyone = [draw_patient(number, seed, severity, few_signs) for number in range(patients)]
     write = partial(_write, folder=folder / "studies", spacing_mm=spacing_mm)
     with multiprocessing.get_context("forkserver").Pool(processes) as pool:
         for done, _ in enumerate(pool.imap_unordered(write, everyone), start=1):
@@ -147,19 +150,25 @@ def synthesize(
     return _write_table(everyone, folder / "labels.csv")
 
 
-def draw_patient(number: int, seed: int, severity: float = SEVERITY) -> Patient:
+def draw_patient(
+    number: int,
+    seed: int,
+    severity: float = SEVERITY,
+    few_signs: float = SLOW_LEAKS_WITH_FEW_SIGNS,
+) -> Patient:
     """Draw one patient of a cohort.
 
     Args:
         number: below MOST_PATIENTS; odd ones are positive.
         seed: of the cohort.
         severity: factor on the size of signs.
+        few_signs: share of the slow leaks that show only some of the signs.
     """
     own_seed = FIRST_SEED + seed * MOST_PATIENTS + number
     rng = np.random.default_rng([own_seed, PERSON_STREAM])
     positive = number % 2 == 1
     fast = positive and bool(rng.random() < FAST_LEAKS)
-    case = draw_case(own_seed, positive, _spectrum(fast, severity))
+    case = draw_case(own_seed, positive, _spectrum(fast, severity, few_signs))
     site, scanner = _draw_scanner(rng)
     visit = _draw_visit(rng, site)
     return Patient(number, case, scanner, visit, fast, int(rng.integers(1, LONGEST_WAIT_DAYS + 1)))
@@ -178,11 +187,11 @@ def bern_items(case: Case) -> BernItems:
     )
 
 
-def _spectrum(fast: bool, severity: float) -> Spectrum:
+def _spectrum(fast: bool, severity: float, few_signs: float) -> Spectrum:
     """How the disease shows in patients with a fast or a slow leak."""
     if fast:
         return Spectrum(NORMAL_MRI, FAST_LEAKS_WITH_FEW_SIGNS, severity)
-    return Spectrum(SLOW_LEAKS_HIDDEN, SLOW_LEAKS_WITH_FEW_SIGNS, severity)
+    return Spectrum(SLOW_LEAKS_HIDDEN, few_signs, severity)
 
 
 def _claim(folder: Path) -> None:

@@ -11,8 +11,6 @@ import torch
 from monai.bundle import ConfigParser
 
 from trainer.export import CannotExport, export, record_metrics
-from trainer.folds import draw_folds
-from trainer.run import fit_fold, read_run, start_run
 from trainer.settings import TrainingConfig
 from worker.bundle import load_bundle, member_weights
 from worker.ensemble import Ensemble
@@ -47,21 +45,9 @@ def ignore(*_):
     pass
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, toy_cohort, toy_config):
-    folder = tmp_path_factory.mktemp("run")
-    short = toy_config.fit.model_copy(update={"first_epochs": 2})
-    config = toy_config.model_copy(update={"fit": short})
-    folds = draw_folds(toy_cohort, 2, seed=0)
-    start_run(folder, toy_cohort, folds, config, "fit")
-    for number in range(2):
-        fit_fold(folder, toy_cohort, folds, number, config, ignore)
-    return read_run(folder, toy_cohort)
-
-
 @pytest.fixture
-def folder(tmp_path, run, toy_cohort):
-    export(tmp_path / "new", run, toy_cohort, {"auroc": 0.9}, "a command", ignore)
+def folder(tmp_path, toy_run, toy_cohort):
+    export(tmp_path / "new", toy_run, toy_cohort, {"auroc": 0.9}, "a command", ignore)
     return tmp_path / "new"
 
 
@@ -70,26 +56,26 @@ def metadata(folder):
     return json.loads((folder / "configs" / "metadata.json").read_text())
 
 
-def test_the_worker_loads_the_honest_weights(folder, run):
+def test_the_worker_loads_the_honest_weights(folder, toy_run):
     bundle = load_bundle(folder)
 
-    assert bundle.recipe == run.config.preparation
-    assert bundle.occlusion == run.config.bundle.occlusion
+    assert bundle.recipe == toy_run.config.preparation
+    assert bundle.occlusion == toy_run.config.bundle.occlusion
     assert bundle.statement == "toy"
-    for weights, fold in zip(member_weights(bundle), run.folds, strict=True):
+    for weights, fold in zip(member_weights(bundle), toy_run.folds, strict=True):
         expected = fold.weights("ema")
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_a_bundle_that_judges_otherwise_than_in_training_is_not_left_behind(
-    tmp_path, run, toy_cohort
+    tmp_path, toy_run, toy_cohort
 ):
-    wrong = {kind: odds + 2e-4 for kind, odds in run.folds[1].log_odds.items()}
-    altered = dataclasses.replace(run.folds[1], log_odds=wrong)
-    run = dataclasses.replace(run, folds=(run.folds[0], altered))
+    wrong = {kind: odds + 2e-4 for kind, odds in toy_run.folds[1].log_odds.items()}
+    altered = dataclasses.replace(toy_run.folds[1], log_odds=wrong)
+    wrong_run = dataclasses.replace(toy_run, folds=(toy_run.folds[0], altered))
 
     with pytest.raises(CannotExport, match=r"log odds differ by 0\.0002"):
-        export(tmp_path / "new", run, toy_cohort, {}, "a command", ignore)
+        export(tmp_path / "new", wrong_run, toy_cohort, {}, "a command", ignore)
     assert not (tmp_path / "new").exists()
 
 
@@ -117,14 +103,14 @@ def test_all_that_monai_s_specification_makes_mandatory_is_there(metadata):
             assert tensor.keys() >= MANDATORY_OF_TENSORS
 
 
-def test_it_says_what_it_came_from(metadata, run, toy_cohort):
+def test_it_says_what_it_came_from(metadata, toy_run, toy_cohort):
     training = metadata["training"]
 
     assert training["cohort_fingerprint"] == toy_cohort.fingerprint
-    assert training["folds_sha256"] == run.folds_sha256
+    assert training["folds_sha256"] == toy_run.folds_sha256
     assert metadata["calibration_of_ensemble"] == "unverified"
     assert training["environment"].keys() >= {"monro", "torch", "python"}
-    assert TrainingConfig.model_validate(metadata["fit"]) == run.config
+    assert TrainingConfig.model_validate(metadata["fit"]) == toy_run.config
 
 
 def test_nothing_in_it_can_carry_code(folder):
@@ -144,7 +130,7 @@ def test_recording_figures_changes_card_and_metadata_and_seals_anew(folder):
     assert "| brier | 0.1 |" in (folder / "docs" / "README.md").read_text()
 
 
-def test_a_bundle_is_never_overwritten(folder, run, toy_cohort):
+def test_a_bundle_is_never_overwritten(folder, toy_run, toy_cohort):
     with pytest.raises(CannotExport, match="there already"):
-        export(folder, run, toy_cohort, {}, "again", ignore)
+        export(folder, toy_run, toy_cohort, {}, "again", ignore)
     assert load_bundle(folder)

@@ -22,6 +22,7 @@ from trainer.synthesize import (
     FIRST_SEED,
     MOST_PATIENTS,
     SEVERITY,
+    SLOW_LEAKS_WITH_FEW_SIGNS,
     FolderInUse,
     bern_items,
     draw_patient,
@@ -45,7 +46,16 @@ def rows_of(table):
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort")
     told = []
-    table = synthesize(folder, PATIENTS, SEED, SEVERITY, lambda *at: told.append(at), 2, SPACING_MM)
+    table = synthesize(
+        folder,
+        PATIENTS,
+        SEED,
+        SEVERITY,
+        SLOW_LEAKS_WITH_FEW_SIGNS,
+        lambda *at: told.append(at),
+        2,
+        SPACING_MM,
+    )
     return folder, rows_of(table), told
 
 
@@ -96,7 +106,16 @@ def test_the_table_says_what_was_planted(cohort):
 def test_a_smaller_cohort_of_the_same_seed_is_the_beginning_of_a_larger_one(cohort, tmp_path):
     folder, rows, _ = cohort
 
-    table = synthesize(tmp_path / "new", 2, SEED, SEVERITY, lambda *_: None, 1, SPACING_MM)
+    table = synthesize(
+        tmp_path / "new",
+        2,
+        SEED,
+        SEVERITY,
+        SLOW_LEAKS_WITH_FEW_SIGNS,
+        lambda *_: None,
+        1,
+        SPACING_MM,
+    )
 
     assert rows_of(table) == rows[:2]
     for path in (tmp_path / "new" / "studies").rglob("*.dcm"):
@@ -108,7 +127,9 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
 
     with pytest.raises(FolderInUse, match=r"notes\.txt.*name a new folder"):
-        synthesize(tmp_path, 2, SEED, SEVERITY, lambda *_: None, 1, SPACING_MM)
+        synthesize(
+            tmp_path, 2, SEED, SEVERITY, SLOW_LEAKS_WITH_FEW_SIGNS, lambda *_: None, 1, SPACING_MM
+        )
 
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -484,9 +484,10 @@ def require_fit(ensemble: Ensemble, cohort: Cohort) -> None:
 
 
 def seen_in_training(ensemble: Ensemble, cohort: Cohort) -> int:
-    """How many exams of a cohort a bundle was trained on, by the digests of their volumes."""
+    """How many exams of a cohort a bundle was fitted to, by the digests of their volumes."""
     metadata = json.loads((ensemble.bundle.folder / METADATA).read_bytes())
-    seen = set(metadata.get("training", {}).get("volumes", ()))
+    training = metadata.get("training", {})
+    seen = {*training.get("volumes", ()), *training.get("calibrated_on", ())}
     return sum(exam.volume in seen for exam in cohort.exams)
 
 
