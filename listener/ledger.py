@@ -98,6 +98,7 @@ class Lease:
         self.job = job
         self._ledger = ledger
         self._seconds = seconds
+        self._progress = ""
         self._lost = threading.Event()
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -107,6 +108,10 @@ class Lease:
         """Raise LeaseLost once somebody else may hold the job. Cheap: call it often."""
         if self._lost.is_set():
             raise LeaseLost(self.job.job_id)
+
+    def tell(self, progress: str) -> None:
+        """Say how far the job is; written down with the next heartbeat. Cheap: call it often."""
+        self._progress = progress
 
     def end(self) -> None:
         """Stop the heartbeat."""
@@ -118,7 +123,7 @@ class Lease:
         while not self._over.wait(self._seconds / 4):
             beat_at = time.monotonic()
             try:
-                extended = self._ledger.extend(self.job, self._seconds)
+                extended = self._ledger.extend(self.job, self._seconds, self._progress)
             except SQLAlchemyError:
                 log.warning("job %s: the ledger did not take a heartbeat", self.job.job_id)
                 extended = beat_at < valid_until
@@ -575,14 +580,14 @@ class Ledger:
             predecessor=_predecessor(connection, row),
         )
 
-    def extend(self, job: Job, seconds: float) -> bool:
-        """Beat the heart of a lease; False when it is no longer ours."""
+    def extend(self, job: Job, seconds: float, progress: str = "") -> bool:
+        """Beat the heart of a lease and note how far the job is; False when it is not ours now."""
         mine = and_(jobs.c.job_id == job.job_id, jobs.c.lease == job.lease)
         with self._engine.begin() as connection:
             beat = connection.execute(
                 update(jobs)
                 .where(mine, jobs.c.state == "RUNNING")
-                .values(lease_until=self._clock() + seconds)
+                .values(lease_until=self._clock() + seconds, progress=progress)
             )
         return bool(beat.rowcount)
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of the tables below."""
 
 TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -133,6 +133,7 @@ jobs = Table(
     Column("lease", String(36)),
     Column("lease_until", Double),
     Column("holder", String(255)),
+    Column("progress", String(64)),
     Column("attempts", Integer, nullable=False, default=0),
     Column("retriable", Boolean, nullable=False, default=False),
     Column("lineage", JSON),

@@ -179,7 +179,7 @@ class BundleConfig(Section):
     intended_input: str = "sagittal contrast-enhanced T1 of the whole head"
     description: str = "Five 3D DenseNets after Faghani et al., AJNR 2024;45:439."
     data_source: str = "a cohort gathered by python -m trainer gather"
-    occlusion: OcclusionSpec = OcclusionSpec(mode="exact", patch=(12, 13, 13), stride=(12, 13, 13))
+    occlusion: OcclusionSpec = OcclusionSpec(mode="paper", patch=(12, 13, 13), stride=(12, 13, 13))
 
 
 class TrainingConfig(BaseSettings):

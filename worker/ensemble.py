@@ -66,6 +66,11 @@ class Ensemble:
         self._references = load_reference(bundle)
         self._members = tuple(self._load(weights) for weights in member_weights(bundle))
 
+    @property
+    def networks(self) -> tuple[DenseNet, ...]:
+        """The members, in evaluation mode on the device."""
+        return self._members
+
     def predict(self, prepared: Prepared) -> Prediction:
         """Judge one prepared volume."""
         batch = self.batch(prepared.voxels[None])

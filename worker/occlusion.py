@@ -5,72 +5,157 @@ uncalibrated) is recorded for each member (Zeiler and Fergus 2014; Faghani et al
 12 x 13 x 13 patches at 1 mm). A patch whose voxels are all 0 already changes nothing: its effect is
 exactly 0 and it is not computed. Patches at the far faces may reach beyond the volume.
 
-Correct first: mode "exact" runs the whole network for every position.
+worker/delta carries the change of each patch through the network. Which positions are looked at,
+and how exactly, is the mode; a mode that is not exact is measured against the exact map of the same
+study, and the difference goes wherever the map goes.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 import numpy as np
+import torch
+from monai.networks.nets.densenet import DenseNet
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
+from worker.delta.boxes import Box
+from worker.delta.engine import DeltaEngine
+from worker.delta.parallel import compute
 from worker.preprocess import Prepared
 
-# Positions computed together. Fixed: another batch size may round differently.
-BATCH: Final = 16
+log = logging.getLogger(__name__)
 
 Index = tuple[int, int, int]
+Mode = Literal["paper", "capped", "preview"]
+
+# From exact to quick: what a map that would take too long falls back to.
+MODES: Final[tuple[Mode, ...]] = ("paper", "capped", "preview")
+# A box that grows by 4 voxels per block and no more costs half, and errs by 0.6 % of the map's
+# standard deviation for random weights and by less than 0.01 % for trained ones.
+USUAL_CAP: Final = 4
+# `preview` takes patches and strides so many times as long.
+COARSENING: Final = 2
+# A mode that is not exact is measured at so many positions of the exact map.
+CHECKED: Final = 12
+# After so many positions the time of the whole map is known well enough.
+TIMED: Final = 8
+
+
+# Positions times voxels of the volume from which on compiling the element-wise work pays.
+EARNS_COMPILING: Final = 1e9
+TINY: Final = float(np.finfo(np.float32).tiny)
 
 
 class Members(Protocol):
     """Whose logit is explained: an `Ensemble`, or one member of it."""
 
-    def batch(self, voxels: NDArray[np.float32]) -> Tensor:
-        """(N, X, Y, Z) voxels as a batch on the members' device."""
-
-    def logits(self, batch: Tensor) -> NDArray[np.float64]:
-        """Uncalibrated logits (log odds), (members, N)."""
+    @property
+    def networks(self) -> Sequence[DenseNet]:
+        """Members in evaluation mode, all on one device."""
 
 
 @dataclass(frozen=True)
 class OcclusionSpec:
-    """How a map is made; part of every bundle.
+    """What map is asked for; part of every bundle.
 
     Attributes:
-        mode: "exact" recomputes the whole network for every position.
+        mode: `paper` looks at every position and is exact. `capped` drops what leaves a box that
+            may grow `caps` voxels in each block. `preview` is exact on a grid COARSENING times as
+            coarse.
         patch: voxels of the prepared volume set to 0 together.
         stride: voxels from one position to the next.
+        caps: per dense block, for `capped`; empty for USUAL_CAP everywhere.
     """
 
-    mode: Literal["exact"]
+    mode: Mode
     patch: Index
     stride: Index
+    caps: tuple[int, ...] = ()
+
+    @property
+    def coarsening(self) -> int:
+        """How many times as long patch and stride are as `patch` and `stride` say."""
+        return COARSENING if self.mode == "preview" else 1
+
+    @property
+    def patch_used(self) -> Index:
+        """Voxels set to 0 together, in this mode."""
+        return _times(self.patch, self.coarsening)
+
+    @property
+    def stride_used(self) -> Index:
+        """Voxels from one position to the next, in this mode."""
+        return _times(self.stride, self.coarsening)
 
     def grid(self, shape: Index) -> Index:
         """Number of positions along each axis: as few as touch every voxel.
 
-        >>> OcclusionSpec("exact", (12, 13, 13), (12, 13, 13)).grid((240, 260, 260))
+        >>> OcclusionSpec("paper", (12, 13, 13), (12, 13, 13)).grid((240, 260, 260))
         (20, 20, 20)
-        >>> OcclusionSpec("exact", (6, 7, 7), (6, 7, 7)).grid((60, 65, 65))
+        >>> OcclusionSpec("preview", (12, 13, 13), (12, 13, 13)).grid((240, 260, 260))
         (10, 10, 10)
         """
         x, y, z = (
             1 + max(0, -(-(size - patch) // stride))
-            for size, patch, stride in zip(shape, self.patch, self.stride, strict=True)
+            for size, patch, stride in zip(shape, self.patch_used, self.stride_used, strict=True)
         )
         return x, y, z
 
     def box(self, position: Index) -> tuple[slice, slice, slice]:
         """The voxels occluded at a position of the grid."""
+        x, y, z = (slice(low, high) for low, high in self.bounds(position))
+        return x, y, z
+
+    def bounds(self, position: Index) -> Box:
+        """The same as [low, high) along each axis; high may lie beyond the volume."""
         x, y, z = (
-            slice(index * stride, index * stride + patch)
-            for index, patch, stride in zip(position, self.patch, self.stride, strict=True)
+            (index * stride, index * stride + patch)
+            for index, patch, stride in zip(
+                position, self.patch_used, self.stride_used, strict=True
+            )
         )
         return x, y, z
+
+    def quicker(self) -> "OcclusionSpec | None":
+        """What to fall back to; None when there is nothing quicker."""
+        at = MODES.index(self.mode) + 1
+        return replace(self, mode=MODES[at]) if at < len(MODES) else None
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What may be spent on a map.
+
+    Attributes:
+        seconds: that it may take by estimate before a quicker mode is chosen; None: for ever.
+        memory_bytes: of changes computed at a time; maps of the volume come on top.
+        dtype: of changes: float32, or bfloat16 where the hardware computes with it.
+        fuse: compile the element-wise work; None: where the map is long enough to earn it.
+    """
+
+    seconds: float | None = None
+    memory_bytes: float = 512e6
+    dtype: torch.dtype = torch.float32
+    fuse: bool | None = None
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far a map that is not exact is from the exact one, measured on the same study.
+
+    Attributes:
+        positions: of the exact map that were computed beside.
+        largest: difference of effects, in logits.
+        relative: root mean square of the differences over the standard deviation of the effects.
+    """
+
+    positions: int
+    largest: float
+    relative: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,26 +167,46 @@ class OcclusionMap:
             the region speaks for the finding.
         spread: float32 (gx, gy, gz), population standard deviation over members.
         affine: 4 x 4, grid index (patch centre) -> RAS mm.
-        mode: as in the spec.
-        patch: voxels, as in the spec.
-        stride: voxels, as in the spec.
+        spec: what was computed.
+        asked: what was asked for; another spec where that would have taken too long.
+        dtype: name of the precision of changes: "float32" or "bfloat16".
         shape: of the prepared volume, voxels.
         positions: of the grid.
         computed: positions that were not all 0 already.
-        error: largest difference from a full recomputation measured, in logits; None when the
-            map is the full recomputation itself.
+        error: None when the map is exact to rounding in float32.
     """
 
     delta: NDArray[np.float32]
     spread: NDArray[np.float32]
     affine: NDArray[np.float64]
-    mode: str
-    patch: Index
-    stride: Index
+    spec: OcclusionSpec
+    asked: OcclusionSpec
+    dtype: str
     shape: Index
     positions: int
     computed: int
-    error: float | None
+    error: Error | None
+
+    @property
+    def how(self) -> str:
+        """Mode and measured error, in words for every report."""
+        mode = f"mode {self.spec.mode}"
+        if self.spec != self.asked:
+            mode += f" (mode {self.asked.mode} would have taken too long)"
+        if self.error is None:
+            return f"{mode}, exact"
+        return (
+            f"{mode}, {self.dtype}: differs from the exact map by up to {self.error.largest:.2g} "
+            f"log odds, {100 * self.error.relative:.2g} % of its standard deviation, at "
+            f"{self.error.positions} positions"
+        )
+
+    @property
+    def brief(self) -> str:
+        """The same in a few words, for the margin of a picture."""
+        if self.error is None:
+            return f"Map mode {self.spec.mode}, exact."
+        return f"Map mode {self.spec.mode}, error {100 * self.error.relative:.2g} %."
 
     def sample(self, ras: NDArray[np.floating]) -> NDArray[np.float32]:
         """Effect at points of the patient, trilinear between patch centres.
@@ -120,76 +225,176 @@ class OcclusionMap:
         values = ndimage.map_coordinates(
             self.delta, index.reshape(-1, 3).T, order=1, mode="nearest", output=np.float32
         ).reshape(index.shape[:-1])
-        voxel = index * self.stride + (np.array(self.patch) - 1) / 2
+        voxel = index * self.spec.stride_used + (np.array(self.spec.patch_used) - 1) / 2
         within = np.all((voxel >= -0.5) & (voxel <= np.array(self.shape) - 0.5), axis=-1)
         return np.where(within, values, np.float32(0))
 
 
 def explain(
-    ensemble: Members,
+    members: Members,
     prepared: Prepared,
     spec: OcclusionSpec,
     on_progress: Callable[[int, int], None],
+    effort: Effort = Effort(),
 ) -> OcclusionMap:
     """Occlude every position of the grid in turn, with every member.
 
     Args:
-        ensemble: whose logit is explained.
+        members: whose logit is explained.
         prepared: the study.
         spec: usually the bundle's.
-        on_progress: called between batches with the positions done and to do; it may raise to
-            cancel, and what it raises is passed on.
+        on_progress: called between batches with the effects computed and to compute, positions
+            times members; it may raise to cancel, and what it raises is passed on. A quicker mode
+            begins at 0 again.
+        effort: what may be spent.
 
     Returns:
-        The same map, bit for bit, for the same arguments on the same machine.
+        The same map, bit for bit, for the same arguments on the same machine, unless `effort`
+        limits the seconds.
+
+    Raises:
+        CannotFold: a member is no network that worker/delta is exact for.
     """
-    grid = spec.grid(_index(prepared.voxels.shape))
-    active = [at for at in np.ndindex(grid) if prepared.voxels[spec.box(_index(at))].any()]
-    baseline = ensemble.logits(ensemble.batch(prepared.voxels[None]))
-    effects = np.zeros((len(baseline), *grid), dtype=np.float64)
-    on_progress(0, len(active))
-    done = 0
-    for positions in _batches(active):
-        occluded = _occlude(prepared.voxels, [spec.box(_index(at)) for at in positions])
-        logits = ensemble.logits(ensemble.batch(occluded))
-        effects[:, *np.transpose(positions)] = baseline - logits
-        done += len(positions)
-        on_progress(done, len(active))
-    return OcclusionMap(
-        delta=effects.mean(axis=0).astype(np.float32),
+    study = _Study(members, prepared, effort)
+    asked, effects = spec, None
+    while effects is None:
+        effects = study.effects(spec, on_progress)
+        if effects is None:
+            quicker = spec.quicker()
+            assert quicker is not None
+            log.warning("a %s map would take too long; %s instead", spec.mode, quicker.mode)
+            spec = quicker
+    delta = effects.mean(axis=0)
+    found = OcclusionMap(
+        delta=delta.astype(np.float32),
         spread=effects.std(axis=0).astype(np.float32),
         affine=_grid_affine(prepared, spec),
-        mode=spec.mode,
-        patch=spec.patch,
-        stride=spec.stride,
+        spec=spec,
+        asked=asked,
+        dtype=str(effort.dtype).removeprefix("torch."),
         shape=_index(prepared.voxels.shape),
-        positions=int(np.prod(grid)),
-        computed=len(active),
+        positions=delta.size,
+        computed=len(study.active(spec)),
         error=None,
     )
+    if spec.mode == "paper" and effort.dtype == torch.float32:
+        return found
+    return replace(found, error=study.error(found))
 
 
-def _occlude(
-    voxels: NDArray[np.float32], boxes: list[tuple[slice, slice, slice]]
-) -> NDArray[np.float32]:
-    """(N, X, Y, Z): the volume once per box, with the box set to 0."""
-    occluded = np.repeat(voxels[None], len(boxes), axis=0)
-    for copy, box in zip(occluded, boxes, strict=True):
-        copy[box] = 0
-    return occluded
+class _Study:
+    """One volume and the members that explain it."""
+
+    def __init__(self, members: Members, prepared: Prepared, effort: Effort) -> None:
+        self._networks, self._prepared, self._effort = members.networks, prepared, effort
+        device = next(self._networks[0].parameters()).device
+        self._volume = torch.from_numpy(np.ascontiguousarray(prepared.voxels)).to(device)
+
+    def active(self, spec: OcclusionSpec) -> list[Index]:
+        """Positions whose patch is not all 0 already."""
+        voxels = self._prepared.voxels
+        grid = spec.grid(_index(voxels.shape))
+        return [_index(at) for at in np.ndindex(grid) if voxels[spec.box(_index(at))].any()]
+
+    def effects(
+        self, spec: OcclusionSpec, on_progress: Callable[[int, int], None]
+    ) -> NDArray[np.float64] | None:
+        """(members, gx, gy, gz); None when that would take too long and something else would not.
+
+        A quicker mode pays for what the slower one has cost.
+        """
+        active = self.active(spec)
+        grid = spec.grid(_index(self._prepared.voxels.shape))
+        found = np.zeros((len(self._networks), *grid))
+        boxes, total = [spec.bounds(at) for at in active], len(self._networks) * len(active)
+        on_progress(0, total)
+        watch = _Watch(self._effort.seconds if spec.quicker() else None, total)
+        for number, network in enumerate(self._networks):
+            engine = self._engine(network, self._effort.dtype, len(boxes))
+            caps = _caps(spec, engine)
+            done = 0
+            for part in compute(engine, boxes, caps, self._effort.memory_bytes):
+                here = active[done : done + len(part)]
+                found[number, *np.transpose(here)] = -part
+                done += len(part)
+                on_progress(number * len(active) + done, total)
+                if watch.is_too_slow(number * len(active) + done):
+                    return None
+        return found
+
+    def error(self, found: OcclusionMap) -> Error:
+        """Compare a map with a few positions of the exact one, evenly spread over the head."""
+        exact = replace(found.spec, mode="paper")
+        active = self.active(exact)
+        places = np.linspace(0, len(active) - 1, min(CHECKED, len(active))).round().astype(int)
+        positions = [active[place] for place in places]
+        boxes = [exact.bounds(at) for at in positions]
+        deltas = []
+        for network in self._networks:
+            engine = self._engine(network, torch.float32, len(boxes))
+            parts = compute(engine, boxes, None, self._effort.memory_bytes)
+            deltas.append(np.concatenate([*parts]))
+        truth = -np.mean(deltas, axis=0)
+        differences = self._effects_at(found, exact, positions) - truth
+        return Error(
+            positions=len(boxes),
+            largest=float(np.abs(differences).max()),
+            relative=float(np.sqrt(np.mean(differences**2)) / max(truth.std(), TINY)),
+        )
+
+    def _effects_at(
+        self, found: OcclusionMap, exact: OcclusionSpec, positions: Sequence[Index]
+    ) -> NDArray[np.float32]:
+        """What a map says of positions of the exact one: there, or between its own positions."""
+        if found.spec.coarsening == exact.coarsening:
+            there: NDArray[np.float32] = found.delta[*np.transpose(positions)]
+            return there
+        low, high = np.moveaxis(np.array([exact.bounds(at) for at in positions]), 2, 0)
+        centres = (low + np.minimum(high, found.shape) - 1) / 2
+        to_patient = self._prepared.affine
+        return found.sample(centres @ to_patient[:3, :3].T + to_patient[:3, 3])
+
+    def _engine(self, network: DenseNet, dtype: torch.dtype, boxes: int) -> DeltaEngine:
+        fuse = self._effort.fuse
+        if fuse is None:
+            fuse = boxes * self._volume.numel() > EARNS_COMPILING
+        return DeltaEngine(network, self._volume, dtype=dtype, fuse=fuse)
 
 
-def _batches(positions: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-    remaining = iter(positions)
-    while batch := list(itertools.islice(remaining, BATCH)):
-        yield batch
+class _Watch:
+    """Estimates whether a map will be done in time; started by the first part that is done."""
+
+    def __init__(self, seconds: float | None, total: int) -> None:
+        self._seconds, self._total = seconds, total
+        self._first: tuple[float, int] | None = None
+
+    def is_too_slow(self, done: int) -> bool:
+        """Whether the rest, at the pace so far, ends too late."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, done
+        started, already = self._first
+        if self._seconds is None or done - already < TIMED:
+            return False
+        return (now - started) / (done - already) * self._total > self._seconds
+
+
+def _caps(spec: OcclusionSpec, engine: DeltaEngine) -> tuple[int, ...] | None:
+    if spec.mode != "capped":
+        return None
+    return spec.caps or (USUAL_CAP,) * engine.blocks
 
 
 def _grid_affine(prepared: Prepared, spec: OcclusionSpec) -> NDArray[np.float64]:
-    to_voxel = np.diag([*spec.stride, 1.0])
-    to_voxel[:3, 3] = (np.array(spec.patch) - 1) / 2
+    to_voxel = np.diag([*spec.stride_used, 1.0])
+    to_voxel[:3, 3] = (np.array(spec.patch_used) - 1) / 2
     affine: NDArray[np.float64] = prepared.affine @ to_voxel
     return affine
+
+
+def _times(size: Index, factor: int) -> Index:
+    x, y, z = (factor * each for each in size)
+    return x, y, z
 
 
 def _index(values: tuple[int, ...]) -> Index:

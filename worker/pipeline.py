@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from listener.selection import Selection, select
 from listener.series import SeriesFacts, read_instance, read_series_facts
 from worker.bundle import Bundle
 from worker.ensemble import Ensemble
-from worker.occlusion import OcclusionSpec, explain
+from worker.occlusion import Effort, OcclusionMap, explain
 from worker.preprocess import NoHead, Prepared, prepare
 from worker.quality import NEEDED, Reason, UnusableStudy, check_headers, check_volume
 from worker.results.outcome import Judged, NotJudged, Options, Predecessor
@@ -82,7 +82,7 @@ def commission(job: Job, bundle: Bundle, site: str, options: Options) -> Commiss
             digest=job.digest,
             bundle=f"{bundle.name} {bundle.version}",
             weights_sha256=bundle.weights_sha256,
-            occlusion=_canonical(bundle.occlusion),
+            occlusion="",
         ),
         options,
     )
@@ -93,6 +93,7 @@ def judge(
     ensemble: Ensemble,
     watch: Stopwatch,
     on_progress: Callable[[int, int], None],
+    effort: Effort,
 ) -> Judged:
     """Judge the chosen series.
 
@@ -101,6 +102,7 @@ def judge(
         ensemble: of the bundle that the commission names.
         watch: takes the times of the steps.
         on_progress: see `explain`; what it raises to cancel is passed on.
+        effort: what may be spent on the map.
 
     Raises:
         UnusableStudy: the study cannot be judged, and this is why.
@@ -116,9 +118,9 @@ def judge(
     with watch.step("infer"):
         prediction = ensemble.predict(prepared)
     with watch.step("explain"):
-        occlusion = explain(ensemble, prepared, bundle.occlusion, on_progress)
+        occlusion = explain(ensemble, prepared, bundle.occlusion, on_progress, effort)
     return Judged(
-        commission.lineage,
+        replace(commission.lineage, occlusion=_canonical(occlusion)),
         commission.created,
         read_headers(commission.paths),
         volume,
@@ -208,11 +210,9 @@ def _prepare(volume: Volume, bundle: Bundle) -> Prepared:
         raise UnusableStudy(Reason.NOT_HEAD, str(error), "MR images of a head") from error
 
 
-def _canonical(spec: OcclusionSpec) -> str:
-    """Mode and parameters of the map as one string.
-
-    >>> _canonical(OcclusionSpec(mode="exact", patch=(12, 13, 13), stride=(12, 13, 13)))
-    'exact patch 12x13x13 stride 12x13x13'
-    """
-    patch, stride = ("x".join(map(str, size)) for size in (spec.patch, spec.stride))
-    return f"{spec.mode} patch {patch} stride {stride}"
+def _canonical(found: OcclusionMap) -> str:
+    """Mode, precision and parameters of a map as one string."""
+    spec = found.spec
+    sizes = {"patch": spec.patch_used, "stride": spec.stride_used, "caps": spec.caps}
+    told = (f"{name} {'x'.join(map(str, size))}" for name, size in sizes.items() if size)
+    return " ".join((spec.mode, found.dtype, *told))

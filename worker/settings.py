@@ -32,6 +32,25 @@ class WorkerSettings(BaseSettings):
     threads: Annotated[int, Field(ge=0)] = Field(
         default=0, description="CPU threads of one worker; 0: as many as there are cores"
     )
+    map_mode: Literal["bundle", "paper", "capped", "preview"] = Field(
+        default="bundle",
+        description="occlusion maps: as the bundle says, or every position exactly (paper), with "
+        "bounded boxes and a measured error (capped), or on a coarser grid (preview)",
+    )
+    map_precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="of occlusion maps; auto: bfloat16, with a measured error, where the hardware "
+        "computes with it",
+    )
+    map_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=3600,
+        description="an occlusion map that would take longer is made in a quicker mode, and the "
+        "report says so",
+    )
+    map_memory_gib: Annotated[float, Field(gt=0)] = Field(
+        default=4,
+        description="GPU memory for the changes of occlusion maps, beside members and their maps",
+    )
     series_base: Annotated[int, Field(ge=0, le=2**31 - 10)] | None = Field(
         default=None, description="results' series numbers begin after it; empty: as the analysis"
     )

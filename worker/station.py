@@ -1,11 +1,11 @@
 """What one worker process holds: ledger, spool, warm ensembles, device."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,14 +13,16 @@ from listener.entries import Answer, BundleRow, Job, Result
 from listener.errors import LeaseLost
 from listener.ledger import Lease, Ledger, this_process
 from listener.spool import Spool
-from worker.bundle import load_bundle
+from worker.bundle import Bundle, load_bundle
+from worker.delta.baseline import computes_in
 from worker.ensemble import Ensemble
+from worker.occlusion import Effort, Mode
 from worker.pipeline import Commission, Stopwatch, commission, judge, refuse
 from worker.quality import Reason, UnusableStudy
 from worker.results.outcome import Judged, NotJudged, Options
 from worker.results.result import ResultObject, encode, objects
 from worker.results.terms import PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT
-from worker.settings import Settings
+from worker.settings import Settings, WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +44,15 @@ class Station:
         self._options = Options(
             settings.worker.series_base, PURPOSES[settings.worker.algorithm_purpose]
         )
+        self._effort = _effort(settings.worker)
         self._lease_seconds = commons.lease_seconds
         self._max_attempts = commons.max_attempts
         self._spool = Spool(commons.spool, commons.keep_free)
         self._ledger = Ledger(commons.ledger_url)
         self._ensembles = {
-            (bundle.weights_sha256, bundle.version): Ensemble(bundle, settings.worker.device)
+            (bundle.weights_sha256, bundle.version): Ensemble(
+                _with_map_mode(bundle, settings.worker.map_mode), settings.worker.device
+            )
             for bundle in map(load_bundle, settings.worker.bundles)
         }
         for ensemble in self._ensembles.values():
@@ -90,14 +95,14 @@ class Station:
         asked = commission(job, ensemble.bundle, self._site, self._options)
         try:
             self._require_hope(job)
-            outcome = judge(asked, ensemble, watch, lambda _done, _all: lease.check())
+            outcome = judge(asked, ensemble, watch, _watcher(lease), self._effort)
         except UnusableStudy as refusal:
             return self._refusal(asked, refusal, watch)
         found = self._keep(job, outcome, watch)
         return Answer(
             "REPORTED",
             found=found,
-            lineage=asdict(asked.lineage),
+            lineage=asdict(outcome.lineage),
             seconds=watch.seconds,
             summary=_summary(outcome),
         )
@@ -153,6 +158,37 @@ class Station:
         return keep(f"{name}.dcm", encode(found.dataset))
 
 
+def _with_map_mode(bundle: Bundle, mode: Mode | Literal["bundle"]) -> Bundle:
+    """A bundle whose maps are made as this site wants them."""
+    if mode == "bundle":
+        return bundle
+    return replace(bundle, occlusion=replace(bundle.occlusion, mode=mode))
+
+
+def _watcher(lease: Lease) -> Callable[[int, int], None]:
+    """Tells the ledger and the log how far a map is; raises LeaseLost to cancel it."""
+    told = 0
+
+    def watch(done: int, total: int) -> None:
+        nonlocal told
+        lease.check()
+        lease.tell(f"map {done} of {total}")
+        tenth = 10 * done // max(total, 1)
+        if tenth > told:
+            log.info("job %s: map %d of %d", lease.job.job_id, done, total)
+        told = tenth
+
+    return watch
+
+
+def _effort(settings: WorkerSettings) -> Effort:
+    device = torch.device(settings.device)
+    dtype = torch.float32 if settings.map_precision == "float32" else torch.bfloat16
+    if settings.map_precision == "auto" and not computes_in(dtype, device):
+        dtype = torch.float32
+    return Effort(settings.map_seconds, settings.map_memory_gib * 2**30, dtype)
+
+
 def _row(ensemble: Ensemble) -> BundleRow:
     bundle = ensemble.bundle
     return BundleRow(bundle.analysis, bundle.name, bundle.version, bundle.weights_sha256)
@@ -168,4 +204,5 @@ def _summary(judged: Judged) -> Mapping[str, Any]:
         "statement": judged.bundle.statement,
         "positions": judged.map.positions,
         "computed": judged.map.computed,
+        "map": judged.map.how,
     }

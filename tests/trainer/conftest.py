@@ -5,6 +5,8 @@ import pytest
 
 from trainer.bern import BernItems
 from trainer.cohort import Cohort, Exam, digest
+from trainer.folds import draw_folds
+from trainer.run import fit_fold, read_run, start_run
 from trainer.settings import TrainingConfig
 from worker.occlusion import OcclusionSpec
 from worker.preprocess import Recipe
@@ -59,6 +61,19 @@ def toy_config():
         bundle={
             "name": "toy",
             "statement": "toy",
-            "occlusion": OcclusionSpec("exact", (5, 6, 6), (5, 6, 6)),
+            "occlusion": OcclusionSpec("paper", (5, 6, 6), (5, 6, 6)),
         },
     )
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory, toy_cohort, toy_config):
+    """Both folds of the tiny network after two epochs."""
+    folder = tmp_path_factory.mktemp("run")
+    short = toy_config.fit.model_copy(update={"first_epochs": 2})
+    config = toy_config.model_copy(update={"fit": short})
+    folds = draw_folds(toy_cohort, 2, seed=0)
+    start_run(folder, toy_cohort, folds, config, "fit")
+    for number in range(2):
+        fit_fold(folder, toy_cohort, folds, number, config, lambda *_: None)
+    return read_run(folder, toy_cohort)

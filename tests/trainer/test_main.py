@@ -27,7 +27,7 @@ ema_decay = 0.5
 [bundle]
 name = "tiny"
 statement = "tiny"
-occlusion = {mode = "exact", patch = [5, 6, 6], stride = [5, 6, 6]}
+occlusion = {mode = "paper", patch = [5, 6, 6], stride = [5, 6, 6]}
 """
 
 

@@ -19,7 +19,7 @@ TOY = TrainingConfig(
     bundle={
         "name": "toy",
         "version": "1.2.3",
-        "occlusion": OcclusionSpec(mode="exact", patch=(5, 6, 6), stride=(5, 6, 6)),
+        "occlusion": OcclusionSpec(mode="paper", patch=(5, 6, 6), stride=(5, 6, 6)),
         "statement": "Untrained: no clinical meaning.",
         "intended_input": "anything",
         "description": "A toy.",

@@ -1,15 +1,19 @@
 """The occlusion map is what a full recomputation says, position by position."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from worker import occlusion
 from worker.bundle import load_bundle
+from worker.delta import parallel
 from worker.ensemble import Ensemble
-from worker.occlusion import OcclusionMap, OcclusionSpec, explain
+from worker.occlusion import Effort, OcclusionMap, OcclusionSpec, explain
 from worker.preprocess import Prepared
 
-SPEC = OcclusionSpec(mode="exact", patch=(5, 6, 6), stride=(5, 6, 6))
+SPEC = OcclusionSpec(mode="paper", patch=(5, 6, 6), stride=(5, 6, 6))
 
 
 def ignore(done, total):
@@ -63,7 +67,7 @@ def test_the_same_study_gives_the_same_map_bit_for_bit(ensemble, prepared):
 
 
 def test_the_patches_reach_the_far_edges(ensemble, prepared):
-    spec = OcclusionSpec(mode="exact", patch=(7, 7, 7), stride=(7, 7, 7))
+    spec = OcclusionSpec(mode="paper", patch=(7, 7, 7), stride=(7, 7, 7))
     voxels = np.zeros_like(prepared.voxels)
     voxels[-1, -1, -1] = 1.0
 
@@ -78,8 +82,8 @@ def test_progress_runs_to_the_end(ensemble, prepared):
 
     explain(ensemble, prepared, SPEC, lambda done, total: heard.append((done, total)))
 
-    assert heard[0] == (0, 80)
-    assert heard[-1] == (80, 80)
+    assert heard[0] == (0, 160)
+    assert heard[-1] == (160, 160)
     assert heard == sorted(heard)
 
 
@@ -96,7 +100,8 @@ def test_raising_from_progress_cancels(ensemble, prepared):
 
     with pytest.raises(LeaseLost):
         explain(ensemble, prepared, SPEC, cancel)
-    assert len(calls) == 2
+    assert calls == [0, calls[1]]
+    assert 0 < calls[1] < 160
 
 
 def test_the_volume_itself_is_left_alone(ensemble, prepared):
@@ -107,13 +112,105 @@ def test_the_volume_itself_is_left_alone(ensemble, prepared):
     np.testing.assert_array_equal(prepared.voxels, before)
 
 
+def test_paper_mode_is_exact_and_says_so(ensemble, prepared):
+    found = explain(ensemble, prepared, SPEC, ignore)
+
+    assert found.error is None
+    assert found.how == "mode paper, exact"
+
+
+def test_capped_mode_tells_how_far_it_is_from_the_exact_map(ensemble, prepared):
+    exact = explain(ensemble, prepared, SPEC, ignore)
+    tight = dataclasses.replace(SPEC, mode="capped", caps=(1, 0))
+
+    found = explain(ensemble, prepared, tight, ignore)
+
+    assert found.delta.shape == exact.delta.shape
+    differences = np.abs(found.delta - exact.delta)
+    assert 0 < found.error.largest <= differences.max() + 1e-6
+    assert found.error.largest > differences.mean()
+    assert found.error.positions == 12
+    assert f"up to {found.error.largest:.2g} log odds" in found.how
+
+
+def test_usual_caps_cost_hardly_anything(ensemble, prepared):
+    found = explain(ensemble, prepared, dataclasses.replace(SPEC, mode="capped"), ignore)
+
+    assert found.error.relative < 0.01
+
+
+def test_bfloat16_is_measured_too(ensemble, prepared):
+    found = explain(ensemble, prepared, SPEC, ignore, Effort(dtype=torch.bfloat16))
+
+    assert 1e-5 < found.error.relative < 0.1
+    assert found.how.startswith("mode paper, bfloat16: differs from the exact map by up to")
+
+
+def test_preview_is_exact_on_a_grid_half_as_fine(ensemble, prepared):
+    preview = dataclasses.replace(SPEC, mode="preview")
+    coarse = OcclusionSpec("paper", (10, 12, 12), (10, 12, 12))
+
+    found = explain(ensemble, prepared, preview, ignore)
+
+    expected = explain(ensemble, prepared, coarse, ignore)
+    np.testing.assert_array_equal(found.delta, expected.delta)
+    np.testing.assert_array_equal(found.affine, expected.affine)
+    assert found.positions == 3 * 3 * 3
+    assert found.error.relative > 0.1  # boxes eight times as large do more
+
+
+class Clock:
+    """Every look at it costs a second."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        self.now += 1
+        return self.now
+
+
+def test_a_map_that_would_take_too_long_is_made_in_a_quicker_mode(
+    ensemble, prepared, monkeypatch, caplog
+):
+    monkeypatch.setattr(occlusion, "time", Clock())
+    monkeypatch.setattr(parallel, "CPU_BYTES", 1)  # one position at a time
+
+    found = explain(ensemble, prepared, SPEC, ignore, Effort(seconds=100))
+
+    # 160 effects at a second each are too many, in preview only 36 are left.
+    assert found.spec.mode == "preview"
+    assert found.asked.mode == "paper"
+    assert "mode preview (mode paper would have taken too long)" in found.how
+    assert caplog.messages == [
+        "a paper map would take too long; capped instead",
+        "a capped map would take too long; preview instead",
+    ]
+
+
+def test_the_quickest_mode_is_not_given_up(ensemble, prepared, monkeypatch):
+    monkeypatch.setattr(occlusion, "time", Clock())
+
+    found = explain(ensemble, prepared, SPEC, ignore, Effort(seconds=1e-9))
+
+    assert found.spec.mode == "preview"
+    assert np.abs(found.delta).max() > 0
+
+
+def test_enough_time_leaves_the_mode_alone(ensemble, prepared):
+    found = explain(ensemble, prepared, SPEC, ignore, Effort(seconds=1e9))
+
+    assert found.spec == found.asked == SPEC
+
+
 def plain_map(delta):
     """A map of 2-voxel patches over 20 mm, its grid a tilted one."""
     affine = np.array([[0, -20.0, 0, 7], [20.0, 0, 0, -5], [0, 0, 20.0, 11], [0, 0, 0, 1]])
     shape = tuple(2 * n for n in delta.shape)
+    spec = OcclusionSpec("paper", (2, 2, 2), (2, 2, 2))
     return OcclusionMap(
-        delta, np.zeros_like(delta), affine, "exact", (2, 2, 2), (2, 2, 2), shape,
-        delta.size, delta.size, None,
+        delta, np.zeros_like(delta), affine, spec, spec, "float32", shape, delta.size, delta.size,
+        None,
     )  # fmt: skip
 
 

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
-import torch
 from monai.networks.nets.densenet import DenseNet
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
 from trainer.cohort import Cohort
 from trainer.reporting.figures import Shown, show
-from worker import nets
 from worker.occlusion import Members, OcclusionMap, OcclusionSpec, explain
 from worker.preprocess import Prepared
 
@@ -32,19 +29,7 @@ class Member:
     """One member by itself, in the shape that `explain` asks for."""
 
     def __init__(self, network: DenseNet, device: str = "cpu") -> None:
-        self._network = network.to(device).eval().requires_grad_(False)
-        self._device = device
-
-    def batch(self, voxels: NDArray[np.float32]) -> Tensor:
-        """(N, X, Y, Z) voxels as a batch on the member's device."""
-        tensor = torch.from_numpy(np.ascontiguousarray(voxels))[:, None].to(self._device)
-        return tensor.contiguous(memory_format=torch.channels_last_3d)
-
-    def logits(self, batch: Tensor) -> NDArray[np.float64]:
-        """Uncalibrated log odds, (1, N)."""
-        with torch.inference_mode():
-            odds = nets.log_odds(self._network, nets.features(self._network, batch))
-        return odds[None].double().cpu().numpy()
+        self.networks = (network.to(device).eval().requires_grad_(False),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +167,7 @@ def _shown(
 ) -> Shown:
     """Planes through the position of most strength, with effects between patch centres."""
     strongest = np.unravel_index(np.argmax(strength), strength.shape)
-    stride, patch = np.array(effects.stride), np.array(effects.patch)
+    stride, patch = np.array(effects.spec.stride_used), np.array(effects.spec.patch_used)
     centre = np.array(strongest) * stride + (patch - 1) // 2
     x, y, z = np.minimum(centre, np.array(volume.shape) - 1).tolist()
     # Trilinear between patch centres, as in OcclusionMap.sample, without a point for each voxel.

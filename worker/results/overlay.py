@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 from scipy import ndimage
 
+from worker.occlusion import OcclusionMap
 from worker.preprocess import head_mask
 from worker.results import picture, terms
 from worker.results.header import copied
@@ -86,7 +87,8 @@ def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, L
     colours = Colours(picture.rounded_up(float(np.abs(judged.map.delta).max(initial=0.0))))
     head = _head(judged.volume)
     first = judged.volume.slices[0]
-    frame = picture.frame(first.rows, first.columns, colours, judged.bundle.statement)
+    caption = f"{judged.bundle.statement} {judged.map.brief}"
+    frame = picture.frame(first.rows, first.columns, colours, caption)
     series_of = {each.SOPInstanceUID: each.SeriesInstanceUID for each in judged.sources}
     for index, (source, plane) in enumerate(
         zip(judged.volume.slices, judged.volume.planes, strict=True)
@@ -97,7 +99,7 @@ def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, L
         image = letterhead.instance(Kind.OVERLAY, index)
         _put_series(image, letterhead, judged)
         _put_place(image, source)
-        _put_origin(image, source, series_of[source.sop_uid], letterhead)
+        _put_origin(image, source, series_of[source.sop_uid], letterhead, judged.map)
         _put_pixels(image, frame.around(picture.blend(grey, heat)))
         pixel_mm = (source.row_spacing, source.column_spacing)
         yield image, Layers(picture.png(grey), picture.png(heat), pixel_mm)
@@ -157,12 +159,14 @@ def _decimals(*values: float) -> list[str]:
     return [format_number_as_ds(float(value)) for value in values]
 
 
-def _put_origin(image: Dataset, source: Slice, series_uid: str, letterhead: Letterhead) -> None:
+def _put_origin(
+    image: Dataset, source: Slice, series_uid: str, letterhead: Letterhead, map_: OcclusionMap
+) -> None:
     """General Image, SC Image and Common Instance Reference modules: made how, and from what."""
     image.ImageType = ["DERIVED", "SECONDARY", "OCCLUSION"]
     image.DerivationDescription = (
         "Occlusion map over the source image: change of the log odds of the finding where a "
-        "region is blanked; warm supports the finding, cool speaks against it"
+        f"region is blanked; warm supports the finding, cool speaks against it; {map_.how}"
     )
     image.DateOfSecondaryCapture, image.TimeOfSecondaryCapture = letterhead.date, letterhead.time
     image.BurnedInAnnotation = "NO"  # PS3.3 C.7.6.1: nothing that identifies the patient

@@ -170,14 +170,14 @@ class Frame:
         return framed
 
 
-def frame(rows: int, columns: int, colours: Colours, statement: str) -> Frame:
+def frame(rows: int, columns: int, colours: Colours, caption: str) -> Frame:
     """Draw the margins: the colour bar at the right, what this is and is not at the bottom.
 
     Args:
         rows: of the images.
         columns: of the images.
         colours: to explain by the bar.
-        statement: of the bundle; may be empty.
+        caption: what else is to be said of the map.
     """
     text = _Text(max(SMALLEST_TEXT, min(rows, columns) // LINES_PER_IMAGE))
     column = max(columns, text.width(INVESTIGATIONAL) + text.line)
@@ -185,12 +185,12 @@ def frame(rows: int, columns: int, colours: Colours, statement: str) -> Frame:
     width = column + bar.width + text.line
     # The bar of a small image reaches further down than the image: the caption then stays beside.
     room = width if bar.least_height <= rows else column
-    caption = text.wrapped(f"{RESEARCH_USE_ONLY} {statement}", room - text.line)
-    height = max(rows + (len(caption) + 2) * text.line, bar.least_height)
+    lines = text.wrapped(f"{RESEARCH_USE_ONLY} {caption}", room - text.line)
+    height = max(rows + (len(lines) + 2) * text.line, bar.least_height)
     canvas = Image.new("RGB", (width, height))
     bar.draw(canvas, max(rows, bar.least_height))
     text.write(canvas, text.line // 2, rows + text.line // 2, [INVESTIGATIONAL], WARNING_YELLOW)
-    text.write(canvas, text.line // 2, rows + text.line * 3 // 2, caption, TEXT_GREY)
+    text.write(canvas, text.line // 2, rows + text.line * 3 // 2, lines, TEXT_GREY)
     return Frame(np.asarray(canvas))
 
 

@@ -111,15 +111,10 @@ def parameters(judged: Judged) -> list[str]:
 
 def _map_parameters(judged: Judged) -> str:
     found = judged.map
-    error = (
-        "every position recomputed in full"
-        if found.error is None
-        else f"largest difference from full recomputation {found.error:.2g} (log odds)"
-    )
     return (
-        f"Occlusion map: mode {found.mode}, patch {_by(found.patch)}, stride {_by(found.stride)} "
-        f"voxels of {_by(judged.bundle.recipe.spacing_mm)} mm, {found.positions} positions of "
-        f"which {found.computed} hold anatomy; {error}"
+        f"Occlusion map: {found.how}, patch {_by(found.spec.patch_used)}, stride "
+        f"{_by(found.spec.stride_used)} voxels of {_by(judged.bundle.recipe.spacing_mm)} mm, "
+        f"{found.positions} positions of which {found.computed} hold anatomy"
     )
 
 

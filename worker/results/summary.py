@@ -163,13 +163,13 @@ def _map(judged: Judged) -> str:
     found = judged.map
     size = " x ".join(
         f"{voxels * mm:.0f}"
-        for voxels, mm in zip(found.patch, judged.bundle.recipe.spacing_mm, strict=True)
+        for voxels, mm in zip(found.spec.patch_used, judged.bundle.recipe.spacing_mm, strict=True)
     )
     return (
         f"Occlusion map: series {judged.series_number(Kind.OVERLAY)}. Boxes of {size} mm were "
         f"blanked one after another at {found.computed} places, and the change of the model's "
         "log odds was recorded. Warm colours mark what spoke for the finding, cool colours what "
-        f"spoke against it; {judged.terms.map_caveat}."
+        f"spoke against it; {judged.terms.map_caveat}. Computed in {found.how}."
     )
 
 

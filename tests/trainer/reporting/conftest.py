@@ -34,7 +34,7 @@ CONFIG = TrainingConfig(
         "name": "made-up",
         "version": "0.0.1",
         "statement": "Drawn by dice: no clinical meaning.",
-        "occlusion": OcclusionSpec("exact", (4, 5, 5), (4, 5, 5)),
+        "occlusion": OcclusionSpec("paper", (4, 5, 5), (4, 5, 5)),
     },
 )
 EXAMS = 80

@@ -169,7 +169,7 @@ def bundle() -> Bundle:
         weights_sha256="0123456789abcdef" * 4,
         network=Network("compact-densenet", {}),
         recipe=DEMO_RECIPE,
-        occlusion=OcclusionSpec("exact", (6, 7, 7), (6, 7, 7)),
+        occlusion=OcclusionSpec("paper", (6, 7, 7), (6, 7, 7)),
         members=tuple(Member(f"models/fold_{fold}.safetensors", "") for fold in range(5)),
         threshold_low=0.35,
         threshold_high=0.65,
@@ -193,6 +193,9 @@ def prediction() -> Prediction:
     )
 
 
+SPOT_SPEC = OcclusionSpec("paper", (2, 2, 2), (2, 2, 2))
+
+
 @pytest.fixture(scope="session")
 def spot_map() -> OcclusionMap:
     """A map that supports at SPOT and speaks against at its mirror image."""
@@ -209,9 +212,9 @@ def spot_map() -> OcclusionMap:
         delta=delta.astype(np.float32),
         spread=np.zeros_like(delta, dtype=np.float32),
         affine=affine,
-        mode="exact",
-        patch=(2, 2, 2),
-        stride=(2, 2, 2),
+        spec=SPOT_SPEC,
+        asked=SPOT_SPEC,
+        dtype="float32",
         shape=(48, 48, 48),
         positions=delta.size,
         computed=9000,
@@ -228,7 +231,7 @@ def lineage(bundle) -> Lineage:
         digest="d1ge57",
         bundle=f"{bundle.name} {bundle.version}",
         weights_sha256=bundle.weights_sha256,
-        occlusion="exact patch 6x7x7 stride 6x7x7",
+        occlusion="paper float32 patch 6x7x7 stride 6x7x7",
     )
 
 

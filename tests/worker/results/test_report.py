@@ -6,6 +6,7 @@ from highdicom.sr import srread
 
 from worker.bundle import NOT_SUGGESTED, SUGGESTED
 from worker.ensemble import Band
+from worker.occlusion import Error
 from worker.results.report import parameters
 from worker.results.result import Kind, encode, objects
 
@@ -92,16 +93,19 @@ def test_the_algorithm_tells_how_it_was_run(judged, group_of, content):
         judged.bundle.statement,
     ):
         assert sentence in told
-    assert any("mode exact" in text and "recomputed in full" in text for text in told)
+    assert any("Occlusion map: mode paper, exact, patch 2 x 2 x 2" in text for text in told)
 
 
 def test_an_approximate_map_tells_its_error(judged):
-    approximate = replace(judged, map=replace(judged.map, mode="incremental", error=3.2e-4))
+    spec = replace(judged.map.spec, mode="capped")
+    error = Error(positions=12, largest=3.2e-4, relative=0.0061)
+    approximate = replace(judged, map=replace(judged.map, spec=spec, error=error))
 
     (sentence,) = (text for text in parameters(approximate) if text.startswith("Occlusion map"))
 
-    assert "mode incremental" in sentence
-    assert sentence.endswith("largest difference from full recomputation 0.00032 (log odds)")
+    assert "mode capped (mode paper would have taken too long), float32" in sentence
+    assert "differs from the exact map by up to 0.00032 log odds" in sentence
+    assert "0.61 % of its standard deviation, at 12 positions" in sentence
 
 
 def test_a_bundle_without_statement_leaves_no_empty_parameter(judged, content):

@@ -52,7 +52,7 @@ def test_the_summary_says_how_the_result_came_about(judged, sentences):
         "Occlusion map: series 9003. Boxes of 8 x 8 x 8 mm were blanked one after another at "
         "9000 places, and the change of the model's log odds was recorded. Warm colours mark what "
         "spoke for the finding, cool colours what spoke against it; the map shows where the model "
-        "looked, not where a fistula is.",
+        "looked, not where a fistula is. Computed in mode paper, exact.",
         "Model: fistula-demo 1.2.3, meant for contrast-enhanced T1 of the head in suspected "
         "intracranial hypotension; weights sha256 0123456789ab.",
     ]
