@@ -9,7 +9,8 @@ COMPACT := --config deploy/recipes/compact.toml
 # Threads that wait actively fight over few cores, and everything takes ten times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install system-tools check test demo up train-demo bench-train clean
+.PHONY: help install system-tools check test demo up train-demo bench-train \
+	bench-occlusion bench-study clean
 .DEFAULT_GOAL := help
 
 help:                    ## what can be made
@@ -47,14 +48,17 @@ demo: install            ## a synthetic study in, a report and an overlay out (S
 up: install              ## the same servers, staying up
 	@$(BIN)/python -m deploy.local up
 
-# What `make train-demo` makes; it goes on where it was stopped.
+# What `make train-demo` makes; it goes on where it was stopped. Signs are larger and more of them
+# show together than `synthesize` makes them by itself, where the Bern score is as good as in the
+# paper: a network of this size learns too little from so few patients then.
 TRAINED := .train-demo
-PATIENTS ?= 160
+PATIENTS ?= 240
 
 train-demo: install      ## synthetic patients in, an evaluated bundle out (.train-demo)
 	@[ -f $(TRAINED)/dicom/labels.csv ] || rm -rf $(TRAINED)
 	@[ -f $(TRAINED)/dicom/labels.csv ] || \
-		$(TRAINER) synthesize --out $(TRAINED)/dicom --patients $(PATIENTS)
+		$(TRAINER) synthesize --out $(TRAINED)/dicom --patients $(PATIENTS) \
+			--severity 1.5 --few-signs 0.5
 	@$(TRAINER) gather --labels $(TRAINED)/dicom/labels.csv --dicom $(TRAINED)/dicom/studies \
 		--out $(TRAINED)/cohort --slec subgroup --salt $(TRAINED)/salt $(COMPACT)
 	@$(TRAINER) fit --cohort $(TRAINED)/cohort --out $(TRAINED)/run --all $(COMPACT)
@@ -65,6 +69,16 @@ train-demo: install      ## synthetic patients in, an evaluated bundle out (.tra
 
 bench-train: install     ## training throughput beside a plain MONAI script
 	@$(BIN)/python tests/benchmarks/train.py
+
+# glibc gives large blocks back and faults them in again: that alone doubles the peers' time.
+bench-occlusion: install ## cost of a position of the map beside MONAI and a plain forward pass
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[bench]'
+	@MALLOC_MMAP_MAX_=0 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
+		$(BIN)/python tests/benchmarks/occlusion.py
+
+bench-study: install     ## where the time of one study goes
+	@$(BIN)/python tests/benchmarks/study.py
 
 clean:                   ## forget the virtual environment and all caches
 	rm -rf $(VENV) $(TRAINED) .mypy_cache .ruff_cache .pytest_cache

@@ -36,7 +36,7 @@ from trainer.jobs import fit_at_once
 from trainer.loop import Epoch, choose_device
 from trainer.phantom import SIGNS
 from trainer.phantom_cohort import phantom_cohort
-from trainer.pointing import TRIALS, judge, localisation
+from trainer.pointing import TRIALS, all_signs, judge, localisation
 from trainer.recalibrate import recalibrate
 from trainer.reporting.evaluate import Evaluation, evaluate_bundle, evaluate_run
 from trainer.reporting.report import write_report
@@ -318,6 +318,8 @@ def probe(
         for sign in SIGNS:
             with progress(f"maps of {sign}") as report:
                 metrics |= _told(localisation(ensemble, sign, pairs, report))
+        with progress("maps of all signs") as report:
+            metrics |= _told(all_signs(ensemble, pairs, report))
         if record:
             record_metrics(bundle, metrics)
             console.print(f"{bundle}: figures recorded and manifest sealed anew", soft_wrap=True)

@@ -5,8 +5,9 @@ must be where the map is strongest.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -17,7 +18,7 @@ from trainer.cohort import Cohort
 from trainer.phantom import OVERT, USUAL, Case, Phantom, Spectrum, draw_case, render, visible_signs
 from trainer.statistics import auroc
 from worker.ensemble import Band, Ensemble
-from worker.occlusion import OcclusionMap, OcclusionSpec, explain
+from worker.occlusion import MODES, Mode, OcclusionMap, OcclusionSpec, explain
 from worker.preprocess import Prepared, prepare
 
 Values: TypeAlias = NDArray[np.float64]
@@ -27,6 +28,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 # Seeds far from those of training, which count from 0.
 FIRST_UNSEEN: Final = 1_000_000
 PLANTED_SEEDS: Final = 2_000_000
+ALL_SIGNS_SEEDS: Final = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -112,21 +114,48 @@ def judge(ensemble: Ensemble, cohort: Cohort, name: str) -> dict[str, float]:
 def localisation(
     ensemble: Ensemble, sign: str, cases: int, on_progress: Callable[[int, int], None]
 ) -> dict[str, float]:
-    """Figures of the maps of one sign, planted alone in heads that no member has seen."""
+    """Figures of the maps of one sign, planted alone in heads that no member has seen.
+
+    Those of mode `paper` are named after the sign, the others after sign and mode.
+    """
     if cases == 0:
         return {}
     found = []
     for case in planted_cases(sign, cases):
-        found.append(localise(ensemble, case, sign))
+        found.append([localise(ensemble, case, sign, mode) for mode in MODES])
         on_progress(len(found), cases)
+    figures: dict[str, float] = {}
+    for mode, maps in zip(MODES, zip(*found, strict=True), strict=True):
+        name = sign if mode == MODES[0] else f"{sign}_{mode}"
+        figures |= {f"{name}_{figure}": value for figure, value in _means(maps).items()}
+    return figures
+
+
+def _means(maps: Sequence[Localisation]) -> dict[str, float]:
     figures: dict[str, list[float]] = {
-        "chance": [each.chance for each in found],
-        "hit": [each.alone.hit for each in found],
-        "energy": [each.alone.energy for each in found],
-        "pair_hit": [each.pair.hit for each in found],
-        "pair_energy": [each.pair.energy for each in found],
+        "chance": [each.chance for each in maps],
+        "hit": [each.alone.hit for each in maps],
+        "energy": [each.alone.energy for each in maps],
+        "pair_hit": [each.pair.hit for each in maps],
+        "pair_energy": [each.pair.energy for each in maps],
     }
-    return {f"{sign}_{name}": round(float(np.mean(each)), 3) for name, each in figures.items()}
+    return {name: round(float(np.mean(each)), 3) for name, each in figures.items()}
+
+
+def all_signs(
+    ensemble: Ensemble, cases: int, on_progress: Callable[[int, int], None]
+) -> dict[str, float]:
+    """How well maps point in heads with all signs, as a reader meets them; see `sign_lift`."""
+    if cases == 0:
+        return {}
+    lifts = []
+    for seed in range(ALL_SIGNS_SEEDS, ALL_SIGNS_SEEDS + cases):
+        lifts.append(sign_lift(ensemble, draw_case(seed, positive=True, spectrum=OVERT)))
+        on_progress(len(lifts), cases)
+    return {
+        "all_signs_lift": round(float(np.mean(lifts)), 3),
+        "all_signs_least": round(min(lifts), 3),
+    }
 
 
 def sign_lift(ensemble: Ensemble, case: Case) -> float:
@@ -139,7 +168,7 @@ def sign_lift(ensemble: Ensemble, case: Case) -> float:
     spec = ensemble.bundle.occlusion
     prepared = prepare(shown.voxels, shown.affine, ensemble.bundle.recipe)
     truth = _on_grid(visible_signs(shown, healthy), shown.affine, prepared)
-    delta = _map(ensemble, shown).delta
+    delta = _map(ensemble, shown, spec).delta
     computed = np.argwhere(_touches(prepared.voxels > 0, spec, delta.shape))
     density = np.array([truth[spec.box(tuple(at))].mean() for at in computed])
     strongest = np.argsort(delta[tuple(computed.T)])[-STRONGEST:]
@@ -164,12 +193,12 @@ def _strong(case: Case, sign: str) -> bool:
     return bool(abs(getattr(case.shown, size) - getattr(case.usual, size)) >= difference)
 
 
-def localise(ensemble: Ensemble, case: Case, sign: str) -> Localisation:
+def localise(ensemble: Ensemble, case: Case, sign: str, mode: Mode = MODES[0]) -> Localisation:
     """Plant one of a case's signs alone in its head and see whether the maps find it."""
-    planted, twin = render(case.only(sign)), render(case.only())
-    spec = ensemble.bundle.occlusion
+    planted, twin = _rendered(case.only(sign)), _rendered(case.only())
+    spec = replace(ensemble.bundle.occlusion, mode=mode)
     prepared = prepare(planted.voxels, planted.affine, ensemble.bundle.recipe)
-    with_sign, without = _map(ensemble, planted), _map(ensemble, twin)
+    with_sign, without = _map(ensemble, planted, spec), _map(ensemble, twin, spec)
     grid = with_sign.delta.shape
     truth = _on_grid(visible_signs(planted, twin), planted.affine, prepared)
     computed = _touches(prepared.voxels > 0, spec, grid)
@@ -183,9 +212,13 @@ def localise(ensemble: Ensemble, case: Case, sign: str) -> Localisation:
     )
 
 
-def _map(ensemble: Ensemble, phantom: Phantom) -> OcclusionMap:
+# The modes look at the same heads, and a head takes longer than most maps of it.
+_rendered = lru_cache(maxsize=2)(render)
+
+
+def _map(ensemble: Ensemble, phantom: Phantom, spec: OcclusionSpec) -> OcclusionMap:
     prepared = prepare(phantom.voxels, phantom.affine, ensemble.bundle.recipe)
-    return explain(ensemble, prepared, ensemble.bundle.occlusion, _unwatched)
+    return explain(ensemble, prepared, spec, _unwatched)
 
 
 def _pointing(effects: NDArray[np.float32], touched: Mask, computed: Mask) -> Pointing:

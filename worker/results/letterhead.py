@@ -49,6 +49,15 @@ class Letterhead:
         instance.file_meta = _file_meta(instance)
         return instance
 
+    def another(self, instance: Dataset, kind: Kind, index: int) -> Dataset:
+        """An object like one begun before: what they share is shared, and must not be altered."""
+        other = Dataset()
+        other.update(instance)
+        other.SOPInstanceUID = self.outcome.lineage.uid(kind, index)
+        other.InstanceNumber = index + 1
+        other.file_meta = _file_meta(other)
+        return other
+
     def _put_common(self, instance: Dataset, kind: Kind, index: int) -> None:
         """SOP Common module (PS3.3 C.12.1)."""
         instance.SOPClassUID = KINDS[kind].sop_class

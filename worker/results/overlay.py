@@ -6,6 +6,7 @@ the source is multi-frame, so that viewers scroll both together.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,26 +84,52 @@ def _head(volume: Volume) -> Head:
 
 def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, Layers]]:
     """Each slice of the volume in turn, as an image with margins and as bare layers."""
-    window = picture.window(judged.volume.planes)
-    colours = Colours(picture.rounded_up(float(np.abs(judged.map.delta).max(initial=0.0))))
-    head = _head(judged.volume)
-    first = judged.volume.slices[0]
-    caption = f"{judged.bundle.statement} {judged.map.brief}"
-    frame = picture.frame(first.rows, first.columns, colours, caption)
     series_of = {each.SOPInstanceUID: each.SeriesInstanceUID for each in judged.sources}
-    for index, (source, plane) in enumerate(
-        zip(judged.volume.slices, judged.volume.planes, strict=True)
-    ):
-        grey = window.grey(plane)
+    common = letterhead.instance(Kind.OVERLAY)
+    _put_series(common, letterhead, judged)
+    _put_derivation(common, letterhead, judged.map)
+    slices, planes = judged.volume.slices, judged.volume.planes
+    with ThreadPoolExecutor(thread_name_prefix="overlay") as pool:
+        painted = pool.map(_Painter.of(judged).paint, slices, planes)
+        for index, (source, (rgb, layers)) in enumerate(zip(slices, painted, strict=True)):
+            image = letterhead.another(common, Kind.OVERLAY, index)
+            _put_place(image, source)
+            _put_origin(image, source, series_of[source.sop_uid])
+            _put_pixels(image, rgb)
+            yield image, layers
+
+
+@dataclass(frozen=True, eq=False)
+class _Painter:
+    """What all pictures of a series share."""
+
+    judged: Judged
+    window: picture.Window
+    colours: Colours
+    head: Head
+    frame: picture.Frame
+
+    @classmethod
+    def of(cls, judged: Judged) -> "_Painter":
+        colours = Colours(picture.rounded_up(float(np.abs(judged.map.delta).max(initial=0.0))))
+        first = judged.volume.slices[0]
+        caption = f"{judged.bundle.statement} {judged.map.brief}"
+        return cls(
+            judged,
+            picture.window(judged.volume.planes),
+            colours,
+            _head(judged.volume),
+            picture.frame(first.rows, first.columns, colours, caption),
+        )
+
+    def paint(self, source: Slice, plane: NDArray[np.floating]) -> tuple[Bytes, Layers]:
+        """One slice: the picture within its margins, and its layers."""
+        grey = self.window.grey(plane)
         centres = pixel_centres(source)
-        heat = colours.rgba(judged.map.sample(centres), head.share(centres))
-        image = letterhead.instance(Kind.OVERLAY, index)
-        _put_series(image, letterhead, judged)
-        _put_place(image, source)
-        _put_origin(image, source, series_of[source.sop_uid], letterhead, judged.map)
-        _put_pixels(image, frame.around(picture.blend(grey, heat)))
+        heat = self.colours.rgba(self.judged.map.sample(centres), self.head.share(centres))
         pixel_mm = (source.row_spacing, source.column_spacing)
-        yield image, Layers(picture.png(grey), picture.png(heat), pixel_mm)
+        layers = Layers(picture.png(grey), picture.png(heat), pixel_mm)
+        return self.frame.around(picture.blend(grey, heat)), layers
 
 
 def pixel_centres(source: Slice) -> NDArray[np.float64]:
@@ -159,10 +186,8 @@ def _decimals(*values: float) -> list[str]:
     return [format_number_as_ds(float(value)) for value in values]
 
 
-def _put_origin(
-    image: Dataset, source: Slice, series_uid: str, letterhead: Letterhead, map_: OcclusionMap
-) -> None:
-    """General Image, SC Image and Common Instance Reference modules: made how, and from what."""
+def _put_derivation(image: Dataset, letterhead: Letterhead, map_: OcclusionMap) -> None:
+    """General Image and SC Image modules: how all images of the series were made."""
     image.ImageType = ["DERIVED", "SECONDARY", "OCCLUSION"]
     image.DerivationDescription = (
         "Occlusion map over the source image: change of the log odds of the finding where a "
@@ -171,6 +196,10 @@ def _put_origin(
     image.DateOfSecondaryCapture, image.TimeOfSecondaryCapture = letterhead.date, letterhead.time
     image.BurnedInAnnotation = "NO"  # PS3.3 C.7.6.1: nothing that identifies the patient
     image.RecognizableVisualFeatures = "YES"  # sagittal heads show the face
+
+
+def _put_origin(image: Dataset, source: Slice, series_uid: str) -> None:
+    """General Image and Common Instance Reference modules: made from what."""
     image.SourceImageSequence = [_source_image(source)]
     series = Dataset()
     series.SeriesInstanceUID = series_uid

@@ -149,7 +149,7 @@ def blend(grey: Bytes, rgba: Bytes) -> Bytes:
 def png(image: Bytes) -> bytes:
     """Grey, RGB or RGBA as a PNG file without any metadata."""
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=3)
+    Image.fromarray(image).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
