@@ -52,7 +52,7 @@ up: install              ## the same servers, staying up
 # show together than `synthesize` makes them by itself, where the Bern score is as good as in the
 # paper: a network of this size learns too little from so few patients then.
 TRAINED := .train-demo
-PATIENTS ?= 240
+PATIENTS ?= 210
 
 train-demo: install      ## synthetic patients in, an evaluated bundle out (.train-demo)
 	@[ -f $(TRAINED)/dicom/labels.csv ] || rm -rf $(TRAINED)

@@ -106,7 +106,7 @@ def _positions(
                     cost[peer],
                     GOALS.get(name),
                 )
-    flops = _flops(lambda: exact.deltas(chosen)) / len(chosen)
+    flops = statistics.mean(_flops(lambda box=box: exact.deltas([box])) for box in chosen)
     whole = _flops(lambda: plain(volume))
     tell(
         "occlusion.float32_flops", flops / 1e9, "GFLOP/position", "plain forward", whole / 1e9, 8.0

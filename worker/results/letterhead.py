@@ -4,6 +4,7 @@ Nothing here asks the clock: all dates and times are those of the outcome, so th
 always gives the same bytes.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cache
@@ -50,9 +51,10 @@ class Letterhead:
         return instance
 
     def another(self, instance: Dataset, kind: Kind, index: int) -> Dataset:
-        """An object like one begun before: what they share is shared, and must not be altered."""
+        """An object like one begun before; they share the items of sequences."""
         other = Dataset()
-        other.update(instance)
+        for element in instance:
+            other.add(copy(element))
         other.SOPInstanceUID = self.outcome.lineage.uid(kind, index)
         other.InstanceNumber = index + 1
         other.file_meta = _file_meta(other)

@@ -126,7 +126,11 @@ class _Painter:
         """One slice: the picture within its margins, and its layers."""
         grey = self.window.grey(plane)
         centres = pixel_centres(source)
-        heat = self.colours.rgba(self.judged.map.sample(centres), self.head.share(centres))
+        share = self.head.share(centres)
+        inside = share > 0
+        effects = np.zeros_like(share)
+        effects[inside] = self.judged.map.sample(centres[inside])
+        heat = self.colours.rgba(effects, share)
         pixel_mm = (source.row_spacing, source.column_spacing)
         layers = Layers(picture.png(grey), picture.png(heat), pixel_mm)
         return self.frame.around(picture.blend(grey, heat)), layers

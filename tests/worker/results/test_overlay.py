@@ -60,6 +60,19 @@ def test_heat_falls_on_the_spot_however_the_head_was_scanned(plane, scan, judge)
     assert anatomy[row, column] == 255
 
 
+def test_every_slice_has_an_image_of_its_own(scan, judge):
+    judged = judge(scan(slices=14))
+
+    images = [each.dataset for each in overlay(judged)]
+
+    assert len({image.SOPInstanceUID for image in images}) == 14
+    assert all(each.file_meta.MediaStorageSOPInstanceUID == each.SOPInstanceUID for each in images)
+    assert [image.InstanceNumber for image in images] == list(range(1, 15))
+    assert [image.SourceImageSequence[0].ReferencedSOPInstanceUID for image in images] == [
+        slice_.sop_uid for slice_ in judged.volume.slices
+    ]
+
+
 def cosines_of(judged, slice_):
     """The direction cosines in the source's own header."""
     header = next(each for each in judged.sources if each.SOPInstanceUID == slice_.sop_uid)
