@@ -607,6 +607,7 @@ class Ledger:
                 reason=answer.reason,
                 finished_at=self._clock(),
                 lease=None,
+                progress=None,
                 lease_until=None,
                 lineage=dict(answer.lineage),
                 seconds=dict(answer.seconds),
@@ -959,7 +960,7 @@ def _give_back(
     connection: Connection, job_id: str, reason: str, sent_at: float | None = None
 ) -> None:
     this = and_(jobs.c.job_id == job_id, jobs.c.state == "RUNNING")
-    nobody = {"lease": None, "lease_until": None, "sent_at": sent_at}
+    nobody = {"lease": None, "lease_until": None, "progress": None, "sent_at": sent_at}
     outdated = and_(this, _is_outdated())
     if _move(connection, jobs, outdated, "SUPERSEDED", reason=f"{reason}; {OUTDATED}", **nobody):
         return

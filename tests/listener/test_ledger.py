@@ -459,6 +459,24 @@ def test_a_heart_that_beats_keeps_the_job(ledger: Ledger, clock: Clock) -> None:
             assert ledger.reclaim() == []
 
 
+def test_how_far_a_job_is_can_be_seen_until_it_is_done(ledger: Ledger) -> None:
+    def progress() -> str | None:
+        found = ledger.study("1")
+        assert found is not None
+        return str(found["jobs"][0]["progress"])
+
+    job_id = queue_a_job(ledger)
+    with ledger.lease(job_id, "slow", 0.2, ABLE) as lease:
+        assert lease is not None
+        lease.tell("map 3 of 8")
+        deadline = time.monotonic() + 5
+        while progress() != "map 3 of 8" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert progress() == "map 3 of 8"
+        ledger.keep(lease.job, Answer("FAILED", "a test"))
+    assert progress() == "None"
+
+
 def test_a_worker_that_fails_gives_the_job_back(ledger: Ledger) -> None:
     job_id = queue_a_job(ledger)
     with pytest.raises(ZeroDivisionError), ledger.lease(job_id, "worker", 60, ABLE):

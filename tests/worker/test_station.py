@@ -118,6 +118,52 @@ def test_bundles_that_share_their_weights_are_told_apart_by_their_version(
     }
 
 
+def test_a_site_may_ask_for_another_mode_of_maps(settings: Settings) -> None:
+    worker = WorkerSettings(bundles=(DEMO,), map_mode="preview")
+
+    (ensemble,) = Station(Settings(settings.commons, worker))._ensembles.values()
+
+    assert load_bundle(DEMO).occlusion.mode == "paper"
+    assert ensemble.bundle.occlusion.mode == "preview"
+
+
+def test_the_map_s_progress_is_told_and_its_lease_is_looked_after(
+    settings: Settings, job_id: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    told: list[str] = []
+
+    def judges(_asked: Any, _ensemble: Any, _watch: Any, on_progress: Any, effort: Any) -> Any:
+        assert effort.seconds == settings.worker.map_seconds
+        for done in range(0, 31, 3):
+            on_progress(done, 30)
+        raise RuntimeError
+
+    monkeypatch.setattr(station_module, "judge", judges)
+    monkeypatch.setattr("listener.ledger.Lease.tell", lambda _lease, text: told.append(text))
+    with caplog.at_level("INFO"), pytest.raises(RuntimeError):
+        Station(settings).work(job_id)
+
+    assert told == [f"map {done} of 30" for done in range(0, 31, 3)]
+    assert f"job {job_id}: map 15 of 30" in caplog.messages
+
+
+def test_a_map_ends_when_its_lease_is_lost(
+    settings: Settings, ledger: Ledger, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judges(_asked: Any, _ensemble: Any, _watch: Any, on_progress: Any, _effort: Any) -> Any:
+        monkeypatch.setattr("listener.ledger.Lease.check", lost)
+        on_progress(1, 30)
+        raise AssertionError
+
+    def lost(_lease: Any) -> None:
+        raise LeaseLost(job_id)
+
+    monkeypatch.setattr(station_module, "judge", judges)
+    Station(settings).work(job_id)
+
+    assert ledger.results_of(job_id) == []
+
+
 def test_a_worker_that_lost_its_lease_leaves_nothing_behind(
     settings: Settings, ledger: Ledger, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
