@@ -156,10 +156,11 @@ class DeltaEngine:
         inside: Tensor | None = None
         for axis, size in enumerate(looked_at.size):
             at = looked_at.starts[:, axis, None] + torch.arange(size)
-            low, high = bounds[:, axis, 0, None], bounds[:, axis, 1, None]
+            low = bounds[:, axis, 0, None].clamp(min=0)
+            high = bounds[:, axis, 1, None].clamp(max=self._maps.shape[axis])
             layout = [len(looked_at), 1, 1, 1]
             layout[axis + 1] = size
-            each = ((at >= low) & (at < high) & (at < self._maps.shape[axis])).view(layout)
+            each = ((at >= low) & (at < high)).view(layout)
             inside = each if inside is None else inside & each
         assert inside is not None
         return inside.flatten().to(self.device)
@@ -169,8 +170,8 @@ class DeltaEngine:
         maps, layers = self._maps.blocks[number], self._layers.blocks[number]
         steps = [change.boxes]
         for place in range(len(layers)):
-            grown = steps[-1].seen_by(DENSE, maps.shape) if place < cap else steps[-1]
-            steps.append(grown)
+            reached = steps[-1].seen_by(DENSE, maps.shape) if place < cap else steps[-1]
+            steps.append(reached)
         frame, device = steps[-1], self.device
         # The row after the last stays 0: it stands for everything beyond the frame.
         buffer = torch.zeros(
@@ -197,9 +198,9 @@ class DeltaEngine:
             active = self._kernels.change(
                 squeezed, next_.rows_of(here, device), maps.bottlenecks[place], at
             )
-            more_maps = convolve(unflat(active, len(frame), next_.size), layer.grow, None, 1, 1)
+            grown = convolve(unflat(active, len(frame), next_.size), layer.grow, None, 1, 1)
             more = len(layer.grow)
-            buffer[:, channels : channels + more].index_copy_(0, in_frame, flat(more_maps))
+            buffer[:, channels : channels + more].index_copy_(0, in_frame, flat(grown))
             channels += more
         return Change(frame, buffer)
 

@@ -81,11 +81,13 @@ def test_the_output_itself_is_that_of_the_network(densenet, device):
     assert engine_for(network, volume, device).output == pytest.approx(expected, abs=1e-5)
 
 
-def test_other_contrasts_and_fills(densenet, device):
+@pytest.mark.parametrize(
+    "box", [((3, 9), (4, 11), (5, 12)), ((-2, 4), (-1, 5), (20, 31))], ids=["inside", "beyond"]
+)
+def test_other_contrasts_and_fills(box, densenet, device):
     network, volume = densenet((24, 26, 26)), torch.rand(24, 26, 26)
-    box = ((3, 9), (4, 11), (5, 12))
     blanked = volume.clone()
-    blanked[3:9, 4:11, 5:12] = 0.7
+    blanked[tuple(slice(max(low, 0), high) for low, high in box)] = 0.7
     with torch.inference_mode():
         before, after = (network(each[None, None])[0] for each in (volume, blanked))
 
