@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from monai.networks.nets.densenet import DenseNet
 from numpy.typing import NDArray
+from safetensors.numpy import save as serialise
 from scipy import ndimage
 
 from worker.delta.boxes import Box
@@ -207,6 +208,12 @@ class OcclusionMap:
         if self.error is None:
             return f"Map mode {self.spec.mode}, exact."
         return f"Map mode {self.spec.mode}, error {100 * self.error.relative:.2g} %."
+
+    def serialised(self) -> bytes:
+        """The map for research: delta, spread and affine as safetensors, with mode and error."""
+        arrays = {"delta": self.delta, "spread": self.spread, "affine": self.affine}
+        plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        return serialise(plain, metadata={"how": self.how})
 
     def sample(self, ras: NDArray[np.floating]) -> NDArray[np.float32]:
         """Effect at points of the patient, trilinear between patch centres.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 
@@ -25,6 +25,9 @@ from worker.results.terms import PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT
 from worker.settings import Settings, WorkerSettings
 
 log = logging.getLogger(__name__)
+
+# The occlusion map as numbers, beside the results in the spool.
+MAP: Final = "map.safetensors"
 
 PURPOSES = {code.value: code for code in (PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT)}
 
@@ -133,6 +136,10 @@ class Station:
     def _keep(self, job: Job, outcome: Judged | NotJudged, watch: Stopwatch) -> list[Result]:
         with watch.step("report"):
             found = objects(outcome)
+            if isinstance(outcome, Judged):
+                self._spool.keep_result(
+                    job.study_uid, job.job_id, job.lease, MAP, outcome.map.serialised()
+                )
             uids = {(each.kind, each.index): each.sop_uid for each in found}
             return [
                 Result(

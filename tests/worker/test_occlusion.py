@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from worker import occlusion
 from worker.bundle import load_bundle
@@ -102,6 +103,18 @@ def test_raising_from_progress_cancels(ensemble, prepared):
         explain(ensemble, prepared, SPEC, cancel)
     assert calls == [0, calls[1]]
     assert 0 < calls[1] < 160
+
+
+def test_the_map_can_be_read_as_numbers(ensemble, prepared, tmp_path):
+    found = explain(ensemble, prepared, SPEC, ignore)
+    path = tmp_path / "map.safetensors"
+    path.write_bytes(found.serialised())
+
+    with safe_open(path, "numpy") as file:
+        np.testing.assert_array_equal(file.get_tensor("delta"), found.delta)
+        np.testing.assert_array_equal(file.get_tensor("spread"), found.spread)
+        np.testing.assert_array_equal(file.get_tensor("affine"), found.affine)
+        assert file.metadata() == {"how": "mode paper, exact"}
 
 
 def test_the_volume_itself_is_left_alone(ensemble, prepared):
