@@ -89,8 +89,8 @@ def recalibrate(
     _require_enough(ensemble, cohort)
     if folder.exists():
         raise CannotRecalibrate(folder, "it is there already", "name a new folder, or remove it")
-    if version == bundle.version:
-        found = f"version {version} is that of the bundle in service"
+    if version in _versions(ensemble):
+        found = f"version {version} is or was that of the bundle in service"
         raise CannotRecalibrate(folder, found, "name a higher one: reports tell them apart by it")
     temperatures = np.array(bundle.temperatures)
     odds = _log_odds(ensemble, cohort, on_progress)
@@ -172,6 +172,12 @@ def _left_out(cohort: Cohort, log_odds: Values, temperatures: Values) -> Values:
         factor = best_factor(cohort.labels[~theirs], log_odds[~theirs], temperatures)
         found[theirs] = _probabilities(log_odds[theirs], temperatures * factor)
     return found
+
+
+def _versions(ensemble: Ensemble) -> set[str]:
+    """The version of a bundle, and those that it came from."""
+    metadata = json.loads((ensemble.bundle.folder / METADATA).read_bytes())
+    return {ensemble.bundle.version, *metadata.get("changelog", {})}
 
 
 def _targets(ensemble: Ensemble) -> StatementConfig:

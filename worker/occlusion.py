@@ -42,13 +42,13 @@ USUAL_CAP: Final = 4
 COARSENING: Final = 2
 # A mode that is not exact is measured at so many positions of the exact map.
 CHECKED: Final = 12
-# After so many positions the time of the whole map is known well enough.
+# After so many positions, and such a share of the time allowed, the pace is known well enough.
 TIMED: Final = 8
+SETTLED: Final = 0.05
 
 
 # Positions times voxels of the volume from which on compiling the element-wise work pays.
 EARNS_COMPILING: Final = 1e9
-TINY: Final = float(np.finfo(np.float32).tiny)
 
 
 class Members(Protocol):
@@ -198,7 +198,7 @@ class OcclusionMap:
             return f"{mode}, exact"
         return (
             f"{mode}, {self.dtype}: differs from the exact map by up to {self.error.largest:.2g} "
-            f"log odds, {100 * self.error.relative:.2g} % of its standard deviation, at "
+            f"log odds, {_percent(self.error.relative)} of its standard deviation, at "
             f"{self.error.positions} positions"
         )
 
@@ -207,7 +207,7 @@ class OcclusionMap:
         """The same in a few words, for the margin of a picture."""
         if self.error is None:
             return f"Map mode {self.spec.mode}, exact."
-        return f"Map mode {self.spec.mode}, error {100 * self.error.relative:.2g} %."
+        return f"Map mode {self.spec.mode}, error {_percent(self.error.relative)}."
 
     def serialised(self) -> bytes:
         """The map for research: delta, spread and affine as safetensors, with mode and error."""
@@ -333,6 +333,8 @@ class _Study:
         """Compare a map with a few positions of the exact one, evenly spread over the head."""
         exact = replace(found.spec, mode="paper")
         active = self.active(exact)
+        if not active:
+            return Error(0, 0.0, 0.0)
         places = np.linspace(0, len(active) - 1, min(CHECKED, len(active))).round().astype(int)
         positions = [active[place] for place in places]
         boxes = [exact.bounds(at) for at in positions]
@@ -346,7 +348,7 @@ class _Study:
         return Error(
             positions=len(boxes),
             largest=float(np.abs(differences).max()),
-            relative=float(np.sqrt(np.mean(differences**2)) / max(truth.std(), TINY)),
+            relative=float(np.sqrt(np.mean(differences**2)) / (truth.std() or 1.0)),
         )
 
     def _effects_at(
@@ -381,9 +383,21 @@ class _Watch:
         if self._first is None:
             self._first = now, done
         started, already = self._first
-        if self._seconds is None or done - already < TIMED:
+        if self._seconds is None or done - already < TIMED or done == self._total:
+            return False
+        # Many threads end their first positions together: a pace needs some time to be one.
+        if now - started < SETTLED * self._seconds:
             return False
         return (now - started) / (done - already) * self._total > self._seconds
+
+
+def _percent(share: float) -> str:
+    """A share in percent, with two digits and never as a power of ten.
+
+    >>> _percent(0.00613), _percent(0.2345), _percent(5.234)
+    ('0.61 %', '23 %', '523 %')
+    """
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
 def _caps(spec: OcclusionSpec, engine: DeltaEngine) -> tuple[int, ...] | None:

@@ -215,4 +215,5 @@ def _canonical(found: OcclusionMap) -> str:
     spec = found.spec
     sizes = {"patch": spec.patch_used, "stride": spec.stride_used, "caps": spec.caps}
     told = (f"{name} {'x'.join(map(str, size))}" for name, size in sizes.items() if size)
-    return " ".join((spec.mode, found.dtype, *told))
+    asked = () if found.asked == spec else (f"instead of {found.asked.mode}",)
+    return " ".join((spec.mode, *asked, found.dtype, *told))

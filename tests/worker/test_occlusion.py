@@ -203,6 +203,7 @@ def test_a_map_that_would_take_too_long_is_made_in_a_quicker_mode(
 
 def test_the_quickest_mode_is_not_given_up(ensemble, prepared, monkeypatch):
     monkeypatch.setattr(occlusion, "time", Clock())
+    monkeypatch.setattr(parallel, "CPU_BYTES", 1)
 
     found = explain(ensemble, prepared, SPEC, ignore, Effort(seconds=1e-9))
 

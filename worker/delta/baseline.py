@@ -111,7 +111,8 @@ def convolve(
             batch, weight, bias, [padding] * 3, [stride] * 3, [1] * 3, 1
         )
         return found
-    return functional.conv3d(batch, weight, bias, stride, padding)
+    with torch.backends.cudnn.flags(allow_tf32=False):  # ten bits would not be exact
+        return functional.conv3d(batch, weight, bias, stride, padding)
 
 
 def computes_in(dtype: torch.dtype, device: torch.device) -> bool:
@@ -120,7 +121,9 @@ def computes_in(dtype: torch.dtype, device: torch.device) -> bool:
         return True
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    # oneDNN emulates it on any AVX-512, and PyTorch then says that it is supported.
+    in_hardware = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and bool(in_hardware)
 
 
 def flat(maps: Tensor) -> Tensor:

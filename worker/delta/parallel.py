@@ -50,11 +50,12 @@ def _on_threads(
 ) -> Iterator[NDArray[np.float64]]:
     """One batch per thread: they share the volume's maps, and none waits for another."""
     batches = [boxes[start : start + number] for start in range(0, len(boxes), number)]
-    yield engine.deltas(batches[0], caps).numpy()  # compiles, where that is asked for
     with (
         _single_threaded() as threads,
         ThreadPoolExecutor(threads, "occlusion", torch.set_num_threads, (1,)) as pool,
     ):
+        # Alone: it compiles, where that is asked for, for a thread of the pool.
+        yield pool.submit(engine.deltas, batches[0], caps).result().numpy()
         waiting = [pool.submit(engine.deltas, batch, caps) for batch in batches[1:]]
         try:
             for each in waiting:
@@ -69,11 +70,13 @@ def _on_device(
 ) -> Iterator[NDArray[np.float64]]:
     start = 0
     while start < len(boxes):
+        found = None
         try:
             found = engine.deltas(boxes[start : start + number], caps)
         except torch.OutOfMemoryError:
             if number == 1:
                 raise
+        if found is None:  # outside of the clause above, which holds on to what fills the memory
             number //= 2
             log.warning("the device's memory is full; %d occlusions at a time from here", number)
             torch.cuda.empty_cache()

@@ -1,6 +1,7 @@
 """Batches are a matter of room, never of what comes out."""
 
 import shutil
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,13 +48,22 @@ def test_no_boxes_are_no_work(engine):
 def test_closing_stops_the_work(engine, boxes, monkeypatch):
     monkeypatch.setattr(parallel, "CPU_BYTES", 1)
     asked = []
-    monkeypatch.setattr(engine, "deltas", lambda batch, _: asked.append(batch) or torch.zeros(1))
+
+    def deltas(batch, _caps):
+        asked.append(batch)
+        time.sleep(0.001)
+        return torch.zeros(1)
+
+    monkeypatch.setattr(engine, "deltas", deltas)
+    threads = torch.get_num_threads()
 
     parts = compute(engine, boxes * 100, None, 1)
     next(parts)
+    next(parts)
     parts.close()
 
-    assert len(asked) < 100
+    assert len(asked) < len(boxes) * 50
+    assert torch.get_num_threads() == threads
 
 
 class SmallDevice:
