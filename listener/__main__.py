@@ -117,10 +117,18 @@ def show(study: StudyUID, as_json: Json = False) -> None:
 
 @app.command()
 def retry(study: StudyUID) -> None:
-    """Run failed jobs of a study again, and send what was parked or waits."""
+    """Run failed or cancelled jobs of a study again, and send what was parked or waits."""
     with explained():
         failed, parked = _ledger().retry(study)
     console.print(f"{failed} job(s) queued again, {parked} parked result(s) on their way again")
+
+
+@app.command()
+def cancel(study: StudyUID) -> None:
+    """Stop what waits or runs for a study; `retry` takes it up again."""
+    with explained():
+        stopped = _ledger().cancel(study)
+    console.print(f"{stopped} job(s) cancelled")
 
 
 @app.command()

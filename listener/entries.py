@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from listener.spool import Held
 
@@ -106,6 +106,8 @@ class Job:
     lease: str
     inputs: tuple[Instance, ...]
     predecessor: "Predecessor | None"
+    early: "Predecessor | None" = None
+    """The early report of this very job, where an earlier attempt has sent one."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,10 @@ class Queued:
     """When a message was last given to the broker; None since it was queued (again)."""
 
 
+Answered = Literal["early", "report", "refusal"]
+"""What a job's results say: the score before its map, all there is to say, or why nothing is."""
+
+
 @dataclass(frozen=True)
 class Predecessor:
     """What must be known of an earlier job to name its result."""
@@ -124,8 +130,7 @@ class Predecessor:
     job_id: str
     lineage: Mapping[str, Any]
     """What its result UIDs derive from, as it was kept."""
-    refused: bool
-    """Whether its result was a refusal rather than a report."""
+    answered: Answered
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,21 @@ class Answer:
     seconds: Mapping[str, float] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     retriable: bool = False
+
+
+@dataclass(frozen=True)
+class Early:
+    """What is known of a job before it is done.
+
+    Attributes:
+        summary: as that of an `Answer`, as far as it goes.
+        found: an early report, where the site asks for one; on stable storage already.
+        lineage: what its UIDs derive from.
+    """
+
+    summary: Mapping[str, Any]
+    found: Sequence[Result] = ()
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -69,14 +69,17 @@ class WrongLedger(MonroError):
 
 
 class LeaseLost(MonroError):
-    """A job was lent to somebody else meanwhile; whatever was found for it is dropped."""
+    """A job was cancelled or lent to somebody else; whatever was found for it is dropped."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)
         self.job_id = job_id
 
     def __str__(self) -> str:
-        return f"job {self.job_id} is no longer ours: its lease ran out and another worker has it"
+        return (
+            f"job {self.job_id} is no longer ours: it was cancelled, or its lease ran out and "
+            "another worker has it"
+        )
 
 
 class IllegalTransition(MonroError):

@@ -42,6 +42,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from listener.entries import (
     Answer,
     BundleRow,
+    Early,
     Edition,
     Gathering,
     Instance,
@@ -81,6 +82,11 @@ JOB_NAMESPACE = uuid.UUID("6d6f6e72-6f00-5a0b-9000-6a6f62000000")
 OWN_RESULT = "our own result, sent back to us"
 
 OUTDATED = "a later job of the study answers in its place"
+
+CANCELLED = "cancelled by the operator"
+
+ANSWERED = {"REPORTED": "report", "REFUSED": "refusal"}
+"""What the results of a job in one of these states say."""
 
 HOPELESS_ATTEMPTS = 10
 """A job given back this often has failed for good: only an operator's retry revives it."""
@@ -578,6 +584,7 @@ class Ledger:
             lease=lease,
             inputs=tuple(_instance(instance) for instance in inputs),
             predecessor=_predecessor(connection, row),
+            early=(Predecessor(job_id, row.lineage, "early") if row.answered == "early" else None),
         )
 
     def extend(self, job: Job, seconds: float, progress: str = "") -> bool:
@@ -590,6 +597,25 @@ class Ledger:
                 .values(lease_until=self._clock() + seconds, progress=progress)
             )
         return bool(beat.rowcount)
+
+    def keep_early(self, job: Job, early: Early) -> None:
+        """Keep what the holder of a lease knows before the job is done.
+
+        Raises:
+            LeaseLost: the job was lent to somebody else meanwhile. Nothing is kept.
+        """
+        mine = and_(
+            jobs.c.job_id == job.job_id, jobs.c.lease == job.lease, jobs.c.state == "RUNNING"
+        )
+        known: dict[str, Any] = {"summary": dict(early.summary)}
+        if early.found:
+            known |= {"answered": "early", "lineage": dict(early.lineage)}
+        with self._engine.begin() as connection:
+            if not connection.execute(update(jobs).where(mine).values(**known)).rowcount:
+                raise LeaseLost(job.job_id)
+            self._put_results(connection, job, early.found)
+            if early.found:
+                self._note(connection, job.study_uid, "early report", job.job_id)
 
     def keep(self, job: Job, answer: Answer) -> None:
         """Keep what the holder of a lease found, and only what it found.
@@ -613,19 +639,22 @@ class Ledger:
                 seconds=dict(answer.seconds),
                 summary=dict(answer.summary),
                 retriable=answer.retriable,
+                answered=ANSWERED.get(answer.state, jobs.c.answered),
             ):
                 raise LeaseLost(job.job_id)
-            for result in answer.found:
-                row = _result_row(job, result)
-                connection.execute(self._insert_or_ignore(results).values(**row))
-            preferred = [each.sop_uid for each in answer.found if each.alternative_of is None]
-            self._address(connection, preferred)
+            self._put_results(connection, job, answer.found)
             if answer.state == "REPORTED":
                 _set_inputs(connection, job.job_id, "used", f"{job.analysis} job {job.job_id}")
             if answer.state == "REFUSED":
                 _set_inputs(connection, job.job_id, "refused", answer.reason)
             what = f"job {answer.state.lower()}"
             self._note(connection, job.study_uid, what, answer.reason or job.job_id)
+
+    def _put_results(self, connection: Connection, job: Job, found: Sequence[Result]) -> None:
+        for result in found:
+            row = _result_row(job, result)
+            connection.execute(self._insert_or_ignore(results).values(**row))
+        self._address(connection, [each.sop_uid for each in found if each.alternative_of is None])
 
     def _return(self, job: Job, reason: str, error: BaseException | None = None) -> None:
         """Give a job back if its lease is still ours: after `keep` it is not.
@@ -773,7 +802,7 @@ class Ledger:
             )
 
     def retry(self, study_uid: str) -> tuple[int, int]:
-        """Try again what failed or was parked for a study; returns (jobs, deliveries).
+        """Try again what failed, was cancelled or parked for a study; returns (jobs, deliveries).
 
         A job that a later one answers for stays as it is: its result would come too late.
         """
@@ -782,12 +811,12 @@ class Ledger:
             here = and_(jobs.c.study_uid == study_uid, ~_is_outdated())
             refused = and_(here, jobs.c.state == "REFUSED", jobs.c.retriable)
             again = {"attempts": 0, "sent_at": None}
-            for job_id in connection.scalars(select(jobs.c.job_id).where(refused)).all():
+            stopped = and_(here, jobs.c.state.in_(("FAILED", "CANCELLED")))
+            over = select(jobs.c.job_id).where(or_(refused, stopped))
+            for job_id in connection.scalars(over).all():
                 _set_inputs(connection, job_id, "waiting", None)
             failed = _move(connection, jobs, refused, "QUEUED", predecessor=jobs.c.job_id, **again)
-            failed += _move(
-                connection, jobs, and_(here, jobs.c.state == "FAILED"), "QUEUED", **again
-            )
+            failed += _move(connection, jobs, stopped, "QUEUED", **again)
             parked = _move(
                 connection,
                 deliveries,
@@ -807,6 +836,23 @@ class Ledger:
                 f"{failed} job(s), {hurried.rowcount} deliveries",
             )
         return failed, parked
+
+    def cancel(self, study_uid: str) -> int:
+        """Stop the jobs of a study that wait or run; returns how many there were.
+
+        Who works at one loses its lease, and hears of it with the next heartbeat. What was sent
+        early stays sent.
+        """
+        live = and_(jobs.c.study_uid == study_uid, jobs.c.state.in_(("QUEUED", "RUNNING")))
+        with self._engine.begin() as connection:
+            stopped = connection.scalars(select(jobs.c.job_id).where(live)).all()
+            for job_id in stopped:
+                _set_inputs(connection, job_id, "not wanted", CANCELLED)
+            nobody = {"lease": None, "lease_until": None, "progress": None}
+            _move(connection, jobs, live, "CANCELLED", reason=CANCELLED, **nobody)
+            if stopped:
+                self._note(connection, study_uid, CANCELLED, f"{len(stopped)} job(s)")
+        return len(stopped)
 
     # Looking
 
@@ -992,20 +1038,14 @@ def _unaddressed() -> Select[str]:
 
 
 def _latest_answer(connection: Connection, study_uid: str, analysis: str) -> str | None:
-    """The job whose result a new one replaces: the one that runs, or the last that answered.
-
-    A job that follows upon itself answered once, whatever became of it since.
-    """
-    answers = or_(
-        jobs.c.state.in_(("REPORTED", "REFUSED", "RUNNING")),
-        jobs.c.predecessor == jobs.c.job_id,
-    )
+    """The job whose result a new one replaces: the one that runs, or the last that answered."""
+    answers = or_(jobs.c.state == "RUNNING", jobs.c.answered.is_not(None))
     query = (
         select(jobs.c.job_id)
         .where(jobs.c.study_uid == study_uid, jobs.c.analysis == analysis, answers)
         .order_by(
             case((jobs.c.state == "RUNNING", 0), else_=1),
-            func.coalesce(jobs.c.finished_at, 0.0).desc(),
+            func.coalesce(jobs.c.finished_at, jobs.c.started_at, 0.0).desc(),
             jobs.c.revision.desc(),
         )
         .limit(1)
@@ -1038,14 +1078,12 @@ def _predecessor_is_running() -> ColumnElement[bool]:
 
 def _predecessor(connection: Connection, job: Row[Any]) -> Predecessor | None:
     """The latest earlier job that answered; a refusal run again follows upon itself."""
-    passed = {job.job_id}
+    passed: set[str] = set()
     while before := connection.execute(
-        select(jobs).where(jobs.c.job_id == job.predecessor)
+        select(jobs).where(jobs.c.job_id == job.predecessor, jobs.c.job_id.not_in(passed))
     ).first():
-        again = before.job_id in passed
-        if again or before.state in ("REPORTED", "REFUSED"):
-            refused = again or before.state == "REFUSED"
-            return Predecessor(before.job_id, before.lineage, refused)
+        if before.answered is not None:
+            return Predecessor(before.job_id, before.lineage, before.answered)
         passed.add(before.job_id)
         job = before
     return None

@@ -23,7 +23,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change of the tables below."""
 
 TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -33,9 +33,12 @@ TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
             "COMPLETE": frozenset({"RECEIVING"}),
         },
         "jobs": {
-            "QUEUED": frozenset({"RUNNING", "SUPERSEDED"}),
-            "RUNNING": frozenset({"QUEUED", "REPORTED", "REFUSED", "FAILED", "SUPERSEDED"}),
+            "QUEUED": frozenset({"RUNNING", "SUPERSEDED", "CANCELLED"}),
+            "RUNNING": frozenset(
+                {"QUEUED", "REPORTED", "REFUSED", "FAILED", "SUPERSEDED", "CANCELLED"}
+            ),
             "FAILED": frozenset({"QUEUED"}),
+            "CANCELLED": frozenset({"QUEUED"}),
             "REPORTED": frozenset(),
             "REFUSED": frozenset({"QUEUED"}),
             "SUPERSEDED": frozenset({"QUEUED"}),
@@ -48,7 +51,7 @@ TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
         },
         "instances": {
             "waiting": frozenset({"used", "not wanted", "refused"}),
-            "not wanted": frozenset({"waiting"}),
+            "not wanted": frozenset({"waiting", "used", "refused"}),
             "refused": frozenset({"waiting"}),
             "used": frozenset(),
             "quarantined": frozenset(),
@@ -136,11 +139,13 @@ jobs = Table(
     Column("progress", String(64)),
     Column("attempts", Integer, nullable=False, default=0),
     Column("retriable", Boolean, nullable=False, default=False),
+    Column("answered", String(16)),
     Column("lineage", JSON),
     Column("seconds", JSON),
     Column("summary", JSON),
     Index("jobs_by_state", "state"),
 )
+"""`answered`: what its results say so far, an early report, a report or a refusal."""
 
 job_inputs = Table(
     "job_inputs",

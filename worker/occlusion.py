@@ -132,7 +132,8 @@ class Effort:
     """What may be spent on a map.
 
     Attributes:
-        seconds: that it may take by estimate before a quicker mode is chosen; None: for ever.
+        seconds: for the whole map, whatever modes are tried for it: one that would end later by
+            estimate gives way to a quicker one. None: for ever.
         memory_bytes: of changes computed at a time; maps of the volume come on top.
         dtype: of changes: float32, or bfloat16 where the hardware computes with it.
         fuse: compile the element-wise work; None: where the map is long enough to earn it.
@@ -252,7 +253,7 @@ def explain(
         spec: usually the bundle's.
         on_progress: called between batches with the effects computed and to compute, positions
             times members; it may raise to cancel, and what it raises is passed on. A quicker mode
-            begins at 0 again.
+            begins at 0 again, and a measurement of its error stays at the end.
         effort: what may be spent.
 
     Returns:
@@ -286,7 +287,7 @@ def explain(
     )
     if spec.mode == "paper" and effort.dtype == torch.float32:
         return found
-    return replace(found, error=study.error(found))
+    return replace(found, error=study.error(found, on_progress))
 
 
 class _Study:
@@ -296,6 +297,7 @@ class _Study:
         self._networks, self._prepared, self._effort = members.networks, prepared, effort
         device = next(self._networks[0].parameters()).device
         self._volume = torch.from_numpy(np.ascontiguousarray(prepared.voxels)).to(device)
+        self._begun = time.monotonic()
 
     def active(self, spec: OcclusionSpec) -> list[Index]:
         """Positions whose patch is not all 0 already."""
@@ -306,17 +308,14 @@ class _Study:
     def effects(
         self, spec: OcclusionSpec, on_progress: Callable[[int, int], None]
     ) -> NDArray[np.float64] | None:
-        """(members, gx, gy, gz); None when that would take too long and something else would not.
-
-        A quicker mode pays for what the slower one has cost.
-        """
+        """(members, gx, gy, gz); None when that would end too late and something else would not."""
         active = self.active(spec)
         grid = spec.grid(_index(self._prepared.voxels.shape))
         found = np.zeros((len(self._networks), *grid))
         boxes, total = [spec.bounds(at) for at in active], len(self._networks) * len(active)
-        on_progress(0, total)
-        watch = _Watch(self._effort.seconds if spec.quicker() else None, total)
+        watch = _Watch(self._seconds_left() if spec.quicker() else None, total)
         for number, network in enumerate(self._networks):
+            on_progress(number * len(active), total)
             engine = self._engine(network, self._effort.dtype, len(boxes))
             caps = _caps(spec, engine)
             done = 0
@@ -329,7 +328,11 @@ class _Study:
                     return None
         return found
 
-    def error(self, found: OcclusionMap) -> Error:
+    def _seconds_left(self) -> float | None:
+        allowed = self._effort.seconds
+        return None if allowed is None else allowed - (time.monotonic() - self._begun)
+
+    def error(self, found: OcclusionMap, on_progress: Callable[[int, int], None]) -> Error:
         """Compare a map with a few positions of the exact one, evenly spread over the head."""
         exact = replace(found.spec, mode="paper")
         active = self.active(exact)
@@ -338,8 +341,9 @@ class _Study:
         places = np.linspace(0, len(active) - 1, min(CHECKED, len(active))).round().astype(int)
         positions = [active[place] for place in places]
         boxes = [exact.bounds(at) for at in positions]
-        deltas = []
+        deltas, total = [], len(self._networks) * found.computed
         for network in self._networks:
+            on_progress(total, total)
             engine = self._engine(network, torch.float32, len(boxes))
             parts = compute(engine, boxes, None, self._effort.memory_bytes)
             deltas.append(np.concatenate([*parts]))

@@ -1,6 +1,6 @@
 """From the files of a job to what is to be said about them: one line a step, no Celery.
 
-read -> check -> prepare -> infer -> explain, and then report (results/)
+read -> check -> prepare -> infer, which gives the score -> explain, and then report (results/)
 """
 
 import time
@@ -14,6 +14,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from listener.entries import Job
+from listener.entries import Predecessor as EarlierJob
 from listener.errors import BadAttribute
 from listener.selection import Selection, select
 from listener.series import SeriesFacts, read_instance, read_series_facts
@@ -22,7 +23,7 @@ from worker.ensemble import Ensemble
 from worker.occlusion import Effort, OcclusionMap, explain
 from worker.preprocess import NoHead, Prepared, prepare
 from worker.quality import NEEDED, Reason, UnusableStudy, check_headers, check_volume
-from worker.results.outcome import Judged, NotJudged, Options, Predecessor
+from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor
 from worker.results.uids import Lineage
 from worker.volume import Volume, read_volume
 
@@ -46,11 +47,16 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Commission:
-    """A job, and what its results derive from."""
+    """A job, and what its results derive from.
+
+    Attributes:
+        early: the early report that was sent, if one was.
+    """
 
     job: Job
     lineage: Lineage
     options: Options
+    early: Predecessor | None = None
 
     @property
     def created(self) -> datetime:
@@ -58,12 +64,10 @@ class Commission:
         return datetime.fromtimestamp(self.job.created_at, UTC)
 
     @property
-    def predecessor(self) -> Predecessor | None:
-        """The outcome that this one replaces."""
-        before = self.job.predecessor
-        if before is None:
-            return None
-        return Predecessor(Lineage(**before.lineage), judged=not before.refused)
+    def predecessors(self) -> tuple[Predecessor, ...]:
+        """The outcomes that this one replaces, each once."""
+        found = (_predecessor(self.job.predecessor), self.early)
+        return tuple(dict.fromkeys(each for each in found if each is not None))
 
     @property
     def paths(self) -> list[Path]:
@@ -85,24 +89,29 @@ def commission(job: Job, bundle: Bundle, site: str, options: Options) -> Commiss
             occlusion="",
         ),
         options,
+        _predecessor(job.early),
     )
 
 
-def judge(
-    commission: Commission,
-    ensemble: Ensemble,
-    watch: Stopwatch,
-    on_progress: Callable[[int, int], None],
-    effort: Effort,
-) -> Judged:
-    """Judge the chosen series.
+def _predecessor(before: EarlierJob | None) -> Predecessor | None:
+    return None if before is None else Predecessor(Lineage(**before.lineage), before.answered)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A score, and what its map is to be made from."""
+
+    outcome: Estimated
+    prepared: Prepared
+
+
+def estimate(commission: Commission, ensemble: Ensemble, watch: Stopwatch) -> Estimate:
+    """Find the probability for the chosen series.
 
     Args:
         commission: what is asked for.
         ensemble: of the bundle that the commission names.
         watch: takes the times of the steps.
-        on_progress: see `explain`; what it raises to cancel is passed on.
-        effort: what may be spent on the map.
 
     Raises:
         UnusableStudy: the study cannot be judged, and this is why.
@@ -117,18 +126,52 @@ def judge(
         prepared = _prepare(volume, bundle)
     with watch.step("infer"):
         prediction = ensemble.predict(prepared)
-    with watch.step("explain"):
-        occlusion = explain(ensemble, prepared, bundle.occlusion, on_progress, effort)
-    return Judged(
-        replace(commission.lineage, occlusion=_canonical(occlusion)),
+    outcome = Estimated(
+        commission.lineage,
         commission.created,
         read_headers(commission.paths),
         volume,
         bundle,
         prediction,
-        occlusion,
-        predecessor=commission.predecessor,
+        predecessors=commission.predecessors,
         options=commission.options,
+    )
+    return Estimate(outcome, prepared)
+
+
+def judge(
+    commission: Commission,
+    estimate: Estimate,
+    ensemble: Ensemble,
+    watch: Stopwatch,
+    on_progress: Callable[[int, int], None],
+    effort: Effort,
+) -> Judged:
+    """Find what speaks for the probability: its map.
+
+    Args:
+        commission: what is asked for; it knows of the early report by now.
+        estimate: the score.
+        ensemble: that found it.
+        watch: takes the time of the step.
+        on_progress: see `explain`; what it raises to cancel is passed on.
+        effort: what may be spent on the map.
+    """
+    known = estimate.outcome
+    with watch.step("explain"):
+        occlusion = explain(
+            ensemble, estimate.prepared, ensemble.bundle.occlusion, on_progress, effort
+        )
+    return Judged(
+        replace(commission.lineage, occlusion=_canonical(occlusion)),
+        known.created,
+        known.sources,
+        known.volume,
+        known.bundle,
+        known.prediction,
+        occlusion,
+        predecessors=commission.predecessors,
+        options=known.options,
     )
 
 
@@ -142,7 +185,7 @@ def refuse(commission: Commission, refusal: UnusableStudy) -> NotJudged | None:
         commission.created,
         sources,
         refusal,
-        predecessor=commission.predecessor,
+        predecessors=commission.predecessors,
         options=commission.options,
     )
 

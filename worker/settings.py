@@ -51,6 +51,17 @@ class WorkerSettings(BaseSettings):
         default=4,
         description="GPU memory for the changes of occlusion maps, beside members and their maps",
     )
+    extras: frozenset[Literal["float-map", "region"]] = Field(
+        default=frozenset(),
+        description="occlusion maps as further objects for research software: a Parametric Map "
+        "(float-map; OHIF 3.13 shows the source images wrongly after it) and a Segmentation of "
+        "the hottest region (region)",
+    )
+    early_report: bool = Field(
+        default=False,
+        description="send the score as a report of its own before the map is made; the final "
+        "report then replaces it",
+    )
     series_base: Annotated[int, Field(ge=0, le=2**31 - 10)] | None = Field(
         default=None, description="results' series numbers begin after it; empty: as the analysis"
     )

@@ -1,7 +1,7 @@
 """What one worker process holds: ledger, spool, warm ensembles, device."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import torch
 
-from listener.entries import Answer, BundleRow, Job, Result
+from listener.entries import Answer, BundleRow, Early, Job, Result
 from listener.errors import LeaseLost
 from listener.ledger import Lease, Ledger, this_process
 from listener.spool import Spool
@@ -17,10 +17,10 @@ from worker.bundle import Bundle, load_bundle
 from worker.delta.baseline import computes_in
 from worker.ensemble import Ensemble
 from worker.occlusion import Effort, Mode
-from worker.pipeline import Commission, Stopwatch, commission, judge, refuse
+from worker.pipeline import Commission, Stopwatch, commission, estimate, judge, refuse
 from worker.quality import Reason, UnusableStudy
-from worker.results.outcome import Judged, NotJudged, Options
-from worker.results.result import ResultObject, encode, objects
+from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor
+from worker.results.result import Kind, ResultObject, encode, objects
 from worker.results.terms import PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT
 from worker.settings import Settings, WorkerSettings
 
@@ -45,9 +45,12 @@ class Station:
             torch.set_num_threads(settings.worker.threads)
         self._site = commons.site
         self._options = Options(
-            settings.worker.series_base, PURPOSES[settings.worker.algorithm_purpose]
+            settings.worker.series_base,
+            PURPOSES[settings.worker.algorithm_purpose],
+            frozenset(map(Kind, settings.worker.extras)),
         )
         self._effort = _effort(settings.worker)
+        self._sends_early = settings.worker.early_report
         self._lease_seconds = commons.lease_seconds
         self._max_attempts = commons.max_attempts
         self._spool = Spool(commons.spool, commons.keep_free)
@@ -79,15 +82,15 @@ class Station:
                 log.warning("%s; what was found is dropped", lost)
                 return
             finally:
-                if lease.job.lease not in self._kept(lease.job):
-                    self._spool.drop_results(lease.job.study_uid, job_id, lease.job.lease)
+                for folder in {lease.job.lease, _early_folder(lease.job)} - self._kept(lease.job):
+                    self._spool.drop_results(lease.job.study_uid, job_id, folder)
         log.info("job %s: %s", job_id, answer.state)
 
     def _drop_leftovers(self, job: Job) -> None:
         """Remove what earlier, killed attempts at a job wrote; who holds its lease may."""
         written = self._spool.leases_with_results(job.study_uid, job.job_id)
-        for lease in written - self._kept(job):
-            self._spool.drop_results(job.study_uid, job.job_id, lease)
+        for folder in written - self._kept(job):
+            self._spool.drop_results(job.study_uid, job.job_id, folder)
 
     def _kept(self, job: Job) -> set[str]:
         return {result.path.parent.name for result in self._ledger.results_of(job.job_id)}
@@ -98,10 +101,12 @@ class Station:
         asked = commission(job, ensemble.bundle, self._site, self._options)
         try:
             self._require_hope(job)
-            outcome = judge(asked, ensemble, watch, _watcher(lease), self._effort)
+            score = estimate(asked, ensemble, watch)
+            asked = self._tell_score(asked, score.outcome, watch)
+            outcome = judge(asked, score, ensemble, watch, _watcher(lease), self._effort)
         except UnusableStudy as refusal:
             return self._refusal(asked, refusal, watch)
-        found = self._keep(job, outcome, watch)
+        found = self._keep(job, outcome, job.lease, watch)
         return Answer(
             "REPORTED",
             found=found,
@@ -110,6 +115,15 @@ class Station:
             summary=_summary(outcome),
         )
 
+    def _tell_score(self, asked: Commission, known: Estimated, watch: Stopwatch) -> Commission:
+        """Make the score known before its map; returns what is asked for from then on."""
+        job, found = asked.job, []
+        if self._sends_early and asked.early is None:
+            found = self._keep(job, known, _early_folder(job), watch)
+            asked = replace(asked, early=Predecessor(asked.lineage, "early"))
+        self._ledger.keep_early(job, Early(_score(known), found, asdict(asked.lineage)))
+        return asked
+
     def _refusal(self, asked: Commission, refusal: UnusableStudy, watch: Stopwatch) -> Answer:
         outcome = refuse(asked, refusal)
         if outcome is None:
@@ -117,7 +131,7 @@ class Station:
         return Answer(
             "REFUSED",
             str(refusal),
-            found=self._keep(asked.job, outcome, watch),
+            found=self._keep(asked.job, outcome, asked.job.lease, watch),
             lineage=asdict(asked.lineage),
             seconds=watch.seconds,
             summary={"refused": refusal.reason.value},
@@ -133,13 +147,14 @@ class Station:
                 f"`listener show {job.study_uid}` and in the worker's log",
             )
 
-    def _keep(self, job: Job, outcome: Judged | NotJudged, watch: Stopwatch) -> list[Result]:
+    def _keep(
+        self, job: Job, outcome: Estimated | NotJudged, folder: str, watch: Stopwatch
+    ) -> list[Result]:
+        keep = partial(self._spool.keep_result, job.study_uid, job.job_id, folder)
         with watch.step("report"):
             found = objects(outcome)
             if isinstance(outcome, Judged):
-                self._spool.keep_result(
-                    job.study_uid, job.job_id, job.lease, MAP, outcome.map.serialised()
-                )
+                keep(MAP, outcome.map.serialised())
             uids = {(each.kind, each.index): each.sop_uid for each in found}
             return [
                 Result(
@@ -149,20 +164,25 @@ class Station:
                     kind=each.kind,
                     number=each.index,
                     phase=each.phase,
-                    path=self._write(job, each),
+                    path=_write(each, keep),
                     alternative_of=each.alternative_of and uids[each.alternative_of, each.index],
                 )
                 for each in found
             ]
 
-    def _write(self, job: Job, found: ResultObject) -> Path:
-        """Put an object, and its layers for the console, on stable storage."""
-        name = f"{found.kind}-{found.index:04d}"
-        keep = partial(self._spool.keep_result, job.study_uid, job.job_id, job.lease)
-        if found.layers is not None:
-            keep(f"{name}.anatomy.png", found.layers.anatomy)
-            keep(f"{name}.heat.png", found.layers.heat)
-        return keep(f"{name}.dcm", encode(found.dataset))
+
+def _early_folder(job: Job) -> str:
+    """Where an attempt's early report lies: it is kept before anything else of the attempt is."""
+    return f"{job.lease}.early"
+
+
+def _write(found: ResultObject, keep: Callable[[str, bytes], Path]) -> Path:
+    """Put an object, and its layers for the console, on stable storage."""
+    name = f"{found.kind}-{found.index:04d}"
+    if found.layers is not None:
+        keep(f"{name}.anatomy.png", found.layers.anatomy)
+        keep(f"{name}.heat.png", found.layers.heat)
+    return keep(f"{name}.dcm", encode(found.dataset))
 
 
 def _with_map_mode(bundle: Bundle, mode: Mode | Literal["bundle"]) -> Bundle:
@@ -201,14 +221,19 @@ def _row(ensemble: Ensemble) -> BundleRow:
     return BundleRow(bundle.analysis, bundle.name, bundle.version, bundle.weights_sha256)
 
 
-def _summary(judged: Judged) -> Mapping[str, Any]:
-    prediction = judged.prediction
+def _score(known: Estimated) -> dict[str, Any]:
+    prediction = known.prediction
     return {
         "probability": round(prediction.probability, 4),
         "disagreement": round(prediction.disagreement, 4),
         "ood_percentile": round(prediction.ood_percentile, 1),
         "band": prediction.band.value,
-        "statement": judged.bundle.statement,
+        "statement": known.bundle.statement,
+    }
+
+
+def _summary(judged: Judged) -> dict[str, Any]:
+    return _score(judged) | {
         "positions": judged.map.positions,
         "computed": judged.map.computed,
         "map": judged.map.how,

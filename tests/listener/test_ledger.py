@@ -15,15 +15,17 @@ from sqlalchemy import create_engine, update
 from listener.entries import (
     Answer,
     BundleRow,
+    Early,
     Gathering,
     Instance,
     Plan,
+    Predecessor,
     Received,
     Result,
     digest_of,
 )
 from listener.errors import IllegalTransition, LeaseLost, SpoolFull, WrongLedger
-from listener.ledger import HOPELESS_ATTEMPTS, OUTDATED, OWN_RESULT, Ledger
+from listener.ledger import HOPELESS_ATTEMPTS, OUTDATED, OWN_RESULT, Lease, Ledger
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
 from listener.tables import TRANSITIONS, jobs, metadata, schema
@@ -255,7 +257,7 @@ def test_a_new_revision_names_the_answer_that_it_replaces(ledger: Ledger) -> Non
         assert lease is not None
         assert lease.job.predecessor is not None
         assert lease.job.predecessor.job_id == first
-        assert not lease.job.predecessor.refused
+        assert lease.job.predecessor.answered == "report"
 
 
 def test_a_new_revision_waits_for_the_answer_that_it_must_name(ledger: Ledger) -> None:
@@ -270,7 +272,7 @@ def test_a_new_revision_waits_for_the_answer_that_it_must_name(ledger: Ledger) -
     with ledger.lease(second, "other worker", 60, ABLE) as lease:
         assert lease is not None
         assert lease.job.predecessor is not None
-        assert lease.job.predecessor.refused
+        assert lease.job.predecessor.answered == "refusal"
         assert lease.job.predecessor.lineage == {"digest": "d"}
 
 
@@ -387,6 +389,110 @@ def test_jobs_that_follow_upon_one_another_in_a_circle_name_the_refusal_among_th
     ledger.reclaim()
 
     assert predecessor_of(ledger, refused) == refused
+
+
+EARLY = Result("9.6", "9.6.0", "1.2.3", "early", 0, 2, Path("/early.dcm"))
+
+
+def foretell(ledger: Ledger, lease: Lease) -> None:
+    """Keep an early report."""
+    ledger.keep_early(lease.job, Early({"probability": 0.5}, [EARLY], {"digest": "early"}))
+
+
+def test_a_score_is_known_and_an_early_report_is_due_while_the_job_still_runs(
+    ledger: Ledger,
+) -> None:
+    job_id = queue_a_job(ledger)
+    with ledger.lease(job_id, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        foretell(ledger, lease)
+
+        known = ledger.study("1")
+        assert known is not None
+        assert known["jobs"][0]["state"] == "RUNNING"
+        assert known["jobs"][0]["summary"] == {"probability": 0.5}
+        assert [each.encodings[0].sop_uid for each in ledger.due("pacs")] == ["9.6"]
+
+
+def test_a_score_that_is_only_for_the_ledger_sends_nothing(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    with ledger.lease(job_id, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        ledger.keep_early(lease.job, Early({"probability": 0.5}))
+
+        assert ledger.due("pacs") == []
+        assert ledger.study("1")["jobs"][0]["answered"] is None  # type: ignore[index]
+
+
+def test_the_next_attempt_knows_of_the_early_report(ledger: Ledger, clock: Clock) -> None:
+    job_id = queue_a_job(ledger)
+    job = ledger._lend(job_id, "dead", 60, ABLE)
+    assert job is not None
+    assert job.early is None
+    ledger.keep_early(job, Early({}, [EARLY], {"digest": "early"}))
+    clock.now += 61
+
+    with ledger.lease(job_id, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        assert lease.job.early == Predecessor(job_id, {"digest": "early"}, "early")
+        assert lease.job.predecessor is None
+        ledger.keep(lease.job, Answer("REPORTED"))
+    assert ledger.study("1")["jobs"][0]["answered"] == "report"  # type: ignore[index]
+
+
+def test_an_early_report_is_named_by_what_replaces_its_job(ledger: Ledger, clock: Clock) -> None:
+    first = queue_a_job(ledger)
+    job = ledger._lend(first, "dead", 60, ABLE)
+    assert job is not None
+    ledger.keep_early(job, Early({}, [EARLY], {"digest": "early"}))
+    second = queue_a_job(ledger, "1.1.2")
+    clock.now += 61
+    ledger.reclaim()
+
+    assert job_states(ledger) == {first: "SUPERSEDED", second: "QUEUED"}
+    with ledger.lease(second, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        assert lease.job.predecessor == Predecessor(first, {"digest": "early"}, "early")
+
+
+def test_nothing_early_is_kept_of_a_job_that_was_lost(ledger: Ledger, clock: Clock) -> None:
+    job_id = queue_a_job(ledger)
+    job = ledger._lend(job_id, "slow", 60, ABLE)
+    assert job is not None
+    clock.now += 61
+    ledger.reclaim()
+
+    with pytest.raises(LeaseLost):
+        ledger.keep_early(job, Early({}, [EARLY]))
+    assert ledger.due("pacs") == []
+
+
+def test_a_cancelled_job_is_neither_run_nor_kept_until_it_is_retried(ledger: Ledger) -> None:
+    job_id = queue_a_job(ledger)
+    with ledger.lease(job_id, "worker", 60, ABLE) as lease:
+        assert lease is not None
+        assert ledger.cancel("1") == 1
+        assert not ledger.extend(lease.job, 60)
+        with pytest.raises(LeaseLost):
+            ledger.keep(lease.job, Answer("REPORTED"))
+
+    assert job_states(ledger) == {job_id: "CANCELLED"}
+    assert ledger.counts()["instances"] == {"not wanted": 1}
+    assert ledger._lend(job_id, "other", 60, ABLE) is None
+    assert ledger.cancel("1") == 0
+
+    assert ledger.retry("1") == (1, 0)
+    assert ledger.counts()["instances"] == {"waiting": 1}
+    report(ledger, job_id)
+    assert ledger.counts()["instances"] == {"used": 1}
+
+
+def test_a_waiting_job_can_be_cancelled_and_late_slices_ask_again(ledger: Ledger) -> None:
+    first = queue_a_job(ledger)
+    assert ledger.cancel("1") == 1
+    second = queue_a_job(ledger, "1.1.2")
+
+    assert job_states(ledger) == {first: "CANCELLED", second: "QUEUED"}
 
 
 def test_a_job_is_lent_to_one_worker_at_a_time(ledger: Ledger) -> None:

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from listener.entries import Instance, Job
-from worker.occlusion import Effort
-from worker.pipeline import Commission, Stopwatch, judge, refuse
+from worker.pipeline import Commission, Stopwatch, estimate, refuse
 from worker.quality import Reason, UnusableStudy
 from worker.results.outcome import Options
 
@@ -20,7 +19,7 @@ def commission_for(path: Path, series_uid: str | None) -> Commission:
 
 
 def judged(commission: Commission) -> None:
-    judge(commission, SimpleNamespace(bundle=None), Stopwatch(), lambda _done, _all: None, Effort())
+    estimate(commission, SimpleNamespace(bundle=None), Stopwatch())
 
 
 @pytest.mark.parametrize("series_uid", ["1.2.1", None])

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
@@ -18,8 +20,13 @@ from listener.settings import Commons
 from listener.spool import Spool
 from worker import station as station_module
 from worker.bundle import load_bundle
+from worker.ensemble import Band, Ensemble, Prediction
+from worker.pipeline import Commission, Estimate, Stopwatch
+from worker.preprocess import Prepared
+from worker.results.outcome import Estimated
 from worker.settings import Settings, WorkerSettings
 from worker.station import Station
+from worker.volume import Volume
 
 DEMO = Path(__file__).parents[2] / "deploy" / "bundles" / "fistula-demo"
 KEY = InstanceKey("1.2", "1.2.1", "1.2.1.1")
@@ -78,11 +85,27 @@ def fails(*_arguments: Any) -> Any:
     raise RuntimeError("PLANTED^NAME")
 
 
+def estimates(asked: Commission, ensemble: Ensemble, _watch: Stopwatch) -> Estimate:
+    """A score without a look at the slice."""
+    prediction = Prediction(0.5, (0.5,), 0.0, 50.0, frozenset(), Band.UNDETERMINED)
+    voxels = np.zeros((1, 1, 1), np.float32)
+    outcome = Estimated(
+        asked.lineage,
+        asked.created,
+        (a_slice(),),
+        Volume(voxels, np.eye(4), (), voxels),
+        ensemble.bundle,
+        prediction,
+        predecessors=asked.predecessors,
+    )
+    return Estimate(outcome, Prepared(voxels, np.eye(4)))
+
+
 def test_an_analysis_that_keeps_failing_ends_in_a_refusal_that_can_be_retried(
     settings: Settings, ledger: Ledger, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     station = Station(settings)
-    monkeypatch.setattr(station_module, "judge", fails)
+    monkeypatch.setattr(station_module, "estimate", fails)
     for _ in range(settings.commons.max_attempts):
         with pytest.raises(RuntimeError):
             station.work(job_id)
@@ -132,12 +155,14 @@ def test_the_map_s_progress_is_told_and_its_lease_is_looked_after(
 ) -> None:
     told: list[str] = []
 
-    def judges(_asked: Any, _ensemble: Any, _watch: Any, on_progress: Any, effort: Any) -> Any:
+    def judges(*arguments: Any) -> Any:
+        on_progress, effort = arguments[-2:]
         assert effort.seconds == settings.worker.map_seconds
         for done in range(0, 31, 3):
             on_progress(done, 30)
         raise RuntimeError
 
+    monkeypatch.setattr(station_module, "estimate", estimates)
     monkeypatch.setattr(station_module, "judge", judges)
     monkeypatch.setattr("listener.ledger.Lease.tell", lambda _lease, text: told.append(text))
     with caplog.at_level("INFO"), pytest.raises(RuntimeError):
@@ -150,7 +175,8 @@ def test_the_map_s_progress_is_told_and_its_lease_is_looked_after(
 def test_a_map_ends_when_its_lease_is_lost(
     settings: Settings, ledger: Ledger, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def judges(_asked: Any, _ensemble: Any, _watch: Any, on_progress: Any, _effort: Any) -> Any:
+    def judges(*arguments: Any) -> Any:
+        on_progress = arguments[-2]
         monkeypatch.setattr("listener.ledger.Lease.check", lost)
         on_progress(1, 30)
         raise AssertionError
@@ -158,10 +184,71 @@ def test_a_map_ends_when_its_lease_is_lost(
     def lost(_lease: Any) -> None:
         raise LeaseLost(job_id)
 
+    monkeypatch.setattr(station_module, "estimate", estimates)
     monkeypatch.setattr(station_module, "judge", judges)
     Station(settings).work(job_id)
 
     assert ledger.results_of(job_id) == []
+
+
+@pytest.fixture
+def early_settings(settings: Settings) -> Settings:
+    worker = WorkerSettings(bundles=(DEMO,), early_report=True)
+    return Settings(settings.commons.model_copy(update={"max_attempts": 1}), worker)
+
+
+def test_an_early_report_outlives_its_attempt_and_is_named_by_what_follows(
+    early_settings: Settings, ledger: Ledger, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.set_destinations(["pacs"])
+    station = Station(early_settings)
+    monkeypatch.setattr(station_module, "estimate", estimates)
+    monkeypatch.setattr(station_module, "judge", fails)
+    with pytest.raises(RuntimeError):
+        station.work(job_id)
+
+    early = {each.kind: each for each in ledger.results_of(job_id)}
+    assert early.keys() == {"early", "early-enhanced"}
+    assert [pending.encodings for pending in ledger.due("pacs")] == [tuple(early.values())]
+    known = ledger.study("1.2")
+    assert known is not None
+    assert known["jobs"][0]["summary"]["probability"] == 0.5
+
+    station.work(job_id)  # one attempt too many: it ends in a refusal
+
+    refusal = next(each for each in ledger.results_of(job_id) if each.kind == "refusal")
+    (before,) = dcmread(refusal.path).PredecessorDocumentsSequence
+    named = before.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert named.ReferencedSOPInstanceUID == early["early"].sop_uid
+    assert early["early"].path.exists()
+
+
+def test_without_being_asked_the_score_goes_no_further_than_the_ledger(
+    settings: Settings, ledger: Ledger, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(station_module, "estimate", estimates)
+    monkeypatch.setattr(station_module, "judge", fails)
+    with pytest.raises(RuntimeError):
+        Station(settings).work(job_id)
+
+    assert ledger.results_of(job_id) == []
+    known = ledger.study("1.2")
+    assert known is not None
+    assert known["jobs"][0]["summary"]["probability"] == 0.5
+
+
+def test_a_second_attempt_sends_no_second_early_report(
+    early_settings: Settings, ledger: Ledger, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commons = early_settings.commons.model_copy(update={"max_attempts": 2})
+    station = Station(Settings(commons, early_settings.worker))
+    monkeypatch.setattr(station_module, "estimate", estimates)
+    monkeypatch.setattr(station_module, "judge", fails)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            station.work(job_id)
+
+    assert len(list((commons.spool / "results").rglob("*.dcm"))) == 2
 
 
 def test_a_worker_that_lost_its_lease_leaves_nothing_behind(

@@ -6,14 +6,13 @@ highdicom's own takes its dates from the clock.
 
 from collections.abc import Sequence
 
-from highdicom import ContributingEquipment
 from highdicom.sr import CodedConcept, LanguageOfContentItemAndDescendants
 from highdicom.sr.utils import collect_evidence
 from pydicom.dataset import Dataset
 
-from worker.results.letterhead import Letterhead
+from worker.results.letterhead import Letterhead, library
 from worker.results.outcome import Predecessor
-from worker.results.terms import COUNTERPART, KINDS, LANGUAGE, Kind
+from worker.results.terms import FAMILY, KINDS, LANGUAGE, Kind
 
 
 def document(
@@ -35,10 +34,14 @@ def document(
     report.PreliminaryFlag = "PRELIMINARY"
     report.PerformedProcedureCodeSequence = []
     _refer(report, root, evidence)
-    if (before := letterhead.outcome.predecessor) is not None:
-        judged = COUNTERPART[kind] if before.judged != _is_result(kind) else kind
-        report.PredecessorDocumentsSequence = [_reference(before, judged)]
-    report.ContributingEquipmentSequence.append(_library(letterhead))
+    before = [
+        _reference(each, FAMILY[kind][each.answered])
+        for each in letterhead.outcome.predecessors
+        if each.answered in FAMILY[kind]
+    ]
+    if before:
+        report.PredecessorDocumentsSequence = before
+    report.ContributingEquipmentSequence.append(library(letterhead))
     for element in separated(root):
         report.add(element)
     return report
@@ -66,10 +69,6 @@ def _refer(report: Dataset, root: Dataset, evidence: Sequence[Dataset]) -> None:
         report.PertinentOtherEvidenceSequence = other_studies
 
 
-def _is_result(kind: Kind) -> bool:
-    return kind in (Kind.REPORT, Kind.REPORT_ENHANCED, Kind.SUMMARY)
-
-
 def _reference(before: Predecessor, kind: Kind) -> Dataset:
     """Name one document of an earlier outcome (PS3.3 table C.17-3)."""
     instance, series, study = Dataset(), Dataset(), Dataset()
@@ -80,9 +79,3 @@ def _reference(before: Predecessor, kind: Kind) -> Dataset:
     study.StudyInstanceUID = before.lineage.study_uid
     study.ReferencedSeriesSequence = [series]
     return study
-
-
-def _library(letterhead: Letterhead) -> Dataset:
-    item = ContributingEquipment.for_highdicom()
-    item.ContributionDateTime = letterhead.datetime
-    return item

@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Final
 
+from highdicom import ContributingEquipment
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -19,7 +20,7 @@ from pydicom.valuerep import DT
 
 from worker.results import terms
 from worker.results.header import PATIENT_AND_STUDY, SCANNER, copied, repair
-from worker.results.outcome import Judged, Outcome
+from worker.results.outcome import Estimated, Outcome
 from worker.results.terms import KINDS, Kind
 
 IMPLEMENTATION_UID: Final = "2.25.245047160045221658170968117864360456559"
@@ -109,7 +110,7 @@ def letterhead(outcome: Outcome) -> Letterhead:
         outcome=outcome,
         header=header,
         moment=_moment(outcome.created, header.get("TimezoneOffsetFromUTC", "")),
-        algorithm=_algorithm(outcome) if isinstance(outcome, Judged) else None,
+        algorithm=_algorithm(outcome) if isinstance(outcome, Estimated) else None,
     )
 
 
@@ -117,6 +118,13 @@ def letterhead(outcome: Outcome) -> Letterhead:
 def software_version() -> str:
     """Of monro; a release that changes what results say raises RESULT_SPECIFICATION too."""
     return version("monro")
+
+
+def library(letterhead: Letterhead) -> Dataset:
+    """The library that builds objects, as contributing equipment: it asks to be named."""
+    item = ContributingEquipment.for_highdicom()
+    item.ContributionDateTime = letterhead.datetime
+    return item
 
 
 def coded(code: Code) -> Dataset:
@@ -160,7 +168,7 @@ def _scanner(header: Dataset) -> Dataset | None:
     return item
 
 
-def _algorithm(outcome: Judged) -> Dataset:
+def _algorithm(outcome: Estimated) -> Dataset:
     """The model as IHE AIR 6.5.3.1 wants it described."""
     item = Dataset()
     item.Manufacturer = terms.MANUFACTURER

@@ -6,6 +6,7 @@ from datetime import datetime
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from listener.entries import Answered
 from worker.bundle import Bundle
 from worker.ensemble import Prediction
 from worker.occlusion import OcclusionMap
@@ -21,11 +22,11 @@ class Predecessor:
 
     Attributes:
         lineage: of its objects.
-        judged: whether it was a result; otherwise it was a refusal.
+        answered: what they say.
     """
 
     lineage: Lineage
-    judged: bool
+    answered: Answered
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class Options:
         series_base: series numbers begin after it; None for that of the analysis.
         algorithm_purpose: code under which the model is listed as contributing equipment;
             (109102, DCM) where an archive refuses the one that IHE AIR asks for.
+        extras: kinds of objects to send beside: REGION, FLOAT_MAP.
     """
 
     series_base: int | None = None
     algorithm_purpose: Code = PROCESSING_ALGORITHM
+    extras: frozenset[Kind] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,8 @@ class Outcome:
         lineage: gives every object its UIDs.
         created: the time that the objects bear, from the ledger; with its offset from UTC.
         sources: headers of the instances looked at, without pixels; at least one.
-        predecessor: the outcome that this one replaces.
+        predecessors: the outcomes that this one replaces: of an earlier job, and the early report
+            of the same one.
 
     Raises:
         ValueError: there is no source, the time has no offset, or nobody named the analysis.
@@ -59,7 +63,7 @@ class Outcome:
     lineage: Lineage
     created: datetime
     sources: tuple[Dataset, ...]
-    predecessor: Predecessor | None = field(default=None, kw_only=True)
+    predecessors: tuple[Predecessor, ...] = field(default=(), kw_only=True)
     options: Options = field(default=Options(), kw_only=True)
 
     def __post_init__(self) -> None:
@@ -84,12 +88,18 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged(Outcome):
-    """The study was judged."""
+class Estimated(Outcome):
+    """The probability is known; what spoke for it is not yet."""
 
     volume: Volume
     bundle: Bundle
     prediction: Prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Judged(Estimated):
+    """The study was judged."""
+
     map: OcclusionMap
 
 

@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
-from scipy import ndimage
 
 from worker.occlusion import OcclusionMap
-from worker.preprocess import head_mask
 from worker.results import picture, terms
 from worker.results.header import copied
 from worker.results.letterhead import Letterhead, coded
 from worker.results.outcome import Judged
 from worker.results.picture import Bytes, Colours
+from worker.results.resliced import Resliced
 from worker.results.terms import Kind
-from worker.volume import Slice, Volume
+from worker.volume import Slice
 
 SHARED_WITH_SOURCE: Final = (
     "PatientPosition",
@@ -55,33 +54,6 @@ class Layers:
     pixel_mm: tuple[float, float]
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
-    """The outline outside of which the network sees zeros, so that nothing there can matter.
-
-    Attributes:
-        mask: (x, y, z), 1 inside and 0 outside, at the coarse spacing of `head_mask`.
-        affine: 4 x 4, voxel -> RAS mm.
-    """
-
-    mask: NDArray[np.float32]
-    affine: NDArray[np.float64]
-
-    def share(self, ras: NDArray[np.float64]) -> NDArray[np.float32]:
-        """How far inside points (..., 3) in RAS mm lie: 0 outside, 1 inside, a ramp between."""
-        inverse = np.linalg.inv(self.affine)
-        index = ras @ inverse[:3, :3].T + inverse[:3, 3]
-        share: NDArray[np.float32] = ndimage.map_coordinates(
-            self.mask, np.moveaxis(index, -1, 0), order=1, mode="nearest"
-        )
-        return share
-
-
-def _head(volume: Volume) -> Head:
-    mask, affine = head_mask(volume.voxels, volume.affine)
-    return Head(mask.astype(np.float32), affine)
-
-
 def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, Layers]]:
     """Each slice of the volume in turn, as an image with margins and as bare layers."""
     series_of = {each.SOPInstanceUID: each.SeriesInstanceUID for each in judged.sources}
@@ -93,7 +65,7 @@ def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, L
         painted = pool.map(_Painter.of(judged).paint, slices, planes)
         for index, (source, (rgb, layers)) in enumerate(zip(slices, painted, strict=True)):
             image = letterhead.another(common, Kind.OVERLAY, index)
-            _put_place(image, source)
+            put_place(image, source)
             _put_origin(image, source, series_of[source.sop_uid])
             _put_pixels(image, rgb)
             yield image, layers
@@ -103,10 +75,9 @@ def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, L
 class _Painter:
     """What all pictures of a series share."""
 
-    judged: Judged
     window: picture.Window
     colours: Colours
-    head: Head
+    resliced: Resliced
     frame: picture.Frame
 
     @classmethod
@@ -115,34 +86,19 @@ class _Painter:
         first = judged.volume.slices[0]
         caption = f"{judged.bundle.statement} {judged.map.brief}"
         return cls(
-            judged,
             picture.window(judged.volume.planes),
             colours,
-            _head(judged.volume),
+            Resliced.over(judged.volume, judged.map),
             picture.frame(first.rows, first.columns, colours, caption),
         )
 
     def paint(self, source: Slice, plane: NDArray[np.floating]) -> tuple[Bytes, Layers]:
         """One slice: the picture within its margins, and its layers."""
         grey = self.window.grey(plane)
-        centres = pixel_centres(source)
-        share = self.head.share(centres)
-        inside = share > 0
-        effects = np.zeros_like(share)
-        effects[inside] = self.judged.map.sample(centres[inside])
-        heat = self.colours.rgba(effects, share)
+        heat = self.colours.rgba(self.resliced.effects(source), self.resliced.share(source))
         pixel_mm = (source.row_spacing, source.column_spacing)
         layers = Layers(picture.png(grey), picture.png(heat), pixel_mm)
         return self.frame.around(picture.blend(grey, heat)), layers
-
-
-def pixel_centres(source: Slice) -> NDArray[np.float64]:
-    """Where the pixels of a slice lie: (rows, columns, 3) in RAS mm."""
-    affine = source.pixel_to_ras()
-    rows = np.arange(source.rows)[:, None, None] * affine[:3, 1]
-    columns = np.arange(source.columns)[None, :, None] * affine[:3, 0]
-    centres: NDArray[np.float64] = rows + columns + affine[:3, 3]
-    return centres
 
 
 def patient_orientation(row: NDArray[np.float64], column: NDArray[np.float64]) -> list[str]:
@@ -177,7 +133,7 @@ def _put_series(image: Dataset, letterhead: Letterhead, judged: Judged) -> None:
         image.PositionReferenceIndicator = letterhead.header.get("PositionReferenceIndicator", "")
 
 
-def _put_place(image: Dataset, source: Slice) -> None:
+def put_place(image: Dataset, source: Slice) -> None:
     """Image Plane module (PS3.3 C.7.6.2): that of the source slice."""
     image.PatientOrientation = patient_orientation(source.row, source.column)
     image.ImagePositionPatient = _decimals(*source.position)
@@ -207,19 +163,20 @@ def _put_origin(image: Dataset, source: Slice, series_uid: str) -> None:
     image.SourceImageSequence = [_source_image(source)]
     series = Dataset()
     series.SeriesInstanceUID = series_uid
-    series.ReferencedInstanceSequence = [_reference(source)]
+    series.ReferencedInstanceSequence = [reference(source)]
     image.ReferencedSeriesSequence = [series]
 
 
 def _source_image(source: Slice) -> Dataset:
-    item = _reference(source)
+    item = reference(source)
     if source.frame is not None:
         item.ReferencedFrameNumber = source.frame
     item.PurposeOfReferenceCodeSequence = [coded(terms.SOURCE_IMAGE)]
     return item
 
 
-def _reference(source: Slice) -> Dataset:
+def reference(source: Slice) -> Dataset:
+    """Name the instance that a slice is of."""
     item = Dataset()
     item.ReferencedSOPClassUID = source.sop_class_uid
     item.ReferencedSOPInstanceUID = source.sop_uid

@@ -24,22 +24,25 @@ from listener.series import Header
 from worker.results import terms
 from worker.results.document import document, english
 from worker.results.letterhead import Letterhead, software_version
-from worker.results.outcome import Judged, Outcome
+from worker.results.outcome import Estimated, Judged, Outcome
 from worker.results.terms import Kind
 from worker.volume import Slice
 
 RESEARCH_USE_ONLY = "Research use only. Not for primary diagnosis."
+MAP_FOLLOWS = (
+    "Early report: the occlusion map is being made, and a report with it will replace this"
+)
 
 
 def report(
-    letterhead: Letterhead, kind: Kind, judged: Judged, overlay: Sequence[Dataset]
+    letterhead: Letterhead, kind: Kind, judged: Estimated, overlay: Sequence[Dataset]
 ) -> Dataset:
-    """The measurement report of a judged study.
+    """The measurement report of a judged study, or the early one of its score alone.
 
     Args:
         letterhead: patient, study, series, origin.
-        kind: REPORT or REPORT_ENHANCED: the same content in two SOP classes.
-        judged: what to report.
+        kind: REPORT or EARLY, or either ENHANCED: the same content in two SOP classes.
+        judged: what to report; without a map where the report is an early one.
         overlay: the overlay images, named as evidence beside the sources.
     """
     group = MeasurementsAndQualitativeEvaluations(
@@ -84,7 +87,7 @@ def _observer(outcome: Outcome) -> ObserverContext:
     )
 
 
-def _algorithm(judged: Judged) -> AlgorithmIdentification:
+def _algorithm(judged: Estimated) -> AlgorithmIdentification:
     return AlgorithmIdentification(
         name=judged.bundle.name,
         version=judged.bundle.version,
@@ -93,7 +96,7 @@ def _algorithm(judged: Judged) -> AlgorithmIdentification:
     )
 
 
-def parameters(judged: Judged) -> list[str]:
+def parameters(judged: Estimated) -> list[str]:
     """How the model was run, one sentence each."""
     bundle = judged.bundle
     sentences = [
@@ -109,7 +112,9 @@ def parameters(judged: Judged) -> list[str]:
     return sentences + [bundle.statement] * bool(bundle.statement)
 
 
-def _map_parameters(judged: Judged) -> str:
+def _map_parameters(judged: Estimated) -> str:
+    if not isinstance(judged, Judged):
+        return MAP_FOLLOWS
     found = judged.map
     return (
         f"Occlusion map: {found.how}, patch {_by(found.spec.patch_used)}, stride "
@@ -122,7 +127,7 @@ def _by(sizes: Sequence[float]) -> str:
     return " x ".join(f"{size:g}" for size in sizes)
 
 
-def _measurements(judged: Judged) -> list[Measurement]:
+def _measurements(judged: Estimated) -> list[Measurement]:
     prediction = judged.prediction
     return [
         _percentage(terms.PROBABILITY, 100 * prediction.probability),
@@ -135,7 +140,7 @@ def _percentage(name: Code, value: float) -> Measurement:
     return Measurement(name=name, value=round(value, 1), unit=terms.PERCENT)
 
 
-def _evaluations(judged: Judged) -> list[QualitativeEvaluation]:
+def _evaluations(judged: Estimated) -> list[QualitativeEvaluation]:
     labels = terms.LABEL_SETS[judged.prediction.conformal]
     return [
         QualitativeEvaluation(judged.terms.finding, terms.BANDS[judged.prediction.band]),
@@ -143,7 +148,7 @@ def _evaluations(judged: Judged) -> list[QualitativeEvaluation]:
     ]
 
 
-def _images(judged: Judged) -> list[SourceImageForMeasurementGroup]:
+def _images(judged: Estimated) -> list[SourceImageForMeasurementGroup]:
     """Every image used, once; frames are named only where not all of an instance were used."""
     slices: dict[str, list[Slice]] = defaultdict(list)
     for each in judged.volume.slices:

@@ -1,14 +1,16 @@
 """The result objects of one outcome, in the order of delivery, and their bytes."""
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
 from worker.results.header import UTF_8, fits_its_charset
-from worker.results.letterhead import letterhead
-from worker.results.outcome import Judged, NotJudged, Options, Predecessor
+from worker.results.letterhead import Letterhead, letterhead
+from worker.results.multiframe import float_map, hot_region
+from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor
 from worker.results.overlay import Layers, overlay
 from worker.results.refusal import refusal, refusal_summary
 from worker.results.report import report
@@ -16,6 +18,7 @@ from worker.results.summary import summary
 from worker.results.terms import KINDS, Kind, Phase
 
 __all__ = [
+    "Estimated",
     "Judged",
     "Kind",
     "Layers",
@@ -71,12 +74,20 @@ class ResultObject:
         return KINDS[self.kind].alternative_of
 
 
-def objects(outcome: Judged | NotJudged) -> list[ResultObject]:
-    """Write an outcome down: overlay, report in two encodings, summary; or the refusal pair.
+def objects(outcome: Estimated | NotJudged) -> list[ResultObject]:
+    """Write an outcome down, each report in two encodings.
 
-    The same outcome always gives the same objects, byte for byte.
+    A judged study: overlay, report and summary. One whose map is still to come: the early report.
+    One that could not be judged: refusal and its summary. The same outcome always gives the same
+    objects, byte for byte.
     """
-    found = _result(outcome) if isinstance(outcome, Judged) else _refusal(outcome)
+    match outcome:
+        case Judged():
+            found = _result(outcome)
+        case Estimated():
+            found = _early(outcome)
+        case NotJudged():
+            found = _refusal(outcome)
     # Patient and texts may need different character sets: then all objects get the one that
     # holds everything, since the objects of a study should spell the patient's name alike.
     if not all(fits_its_charset(each.dataset) for each in found if each.layers is None):
@@ -106,6 +117,23 @@ def _result(judged: Judged) -> list[ResultObject]:
             for kind in (Kind.REPORT, Kind.REPORT_ENHANCED)
         ),
         ResultObject(Kind.SUMMARY, 0, summary(head, judged, evidence)),
+        *_extras(head, judged),
+    ]
+
+
+def _extras(head: Letterhead, judged: Judged) -> Iterator[ResultObject]:
+    wanted = judged.options.extras
+    if Kind.FLOAT_MAP in wanted:
+        yield ResultObject(Kind.FLOAT_MAP, 0, float_map(head, judged))
+    if Kind.REGION in wanted and (region := hot_region(head, judged)) is not None:
+        yield ResultObject(Kind.REGION, 0, region)
+
+
+def _early(estimated: Estimated) -> list[ResultObject]:
+    head = letterhead(estimated)
+    return [
+        ResultObject(kind, 0, report(head, kind, estimated, []))
+        for kind in (Kind.EARLY, Kind.EARLY_ENHANCED)
     ]
 
 

@@ -175,4 +175,4 @@ def _map(judged: Judged) -> str:
 
 def replacement(outcome: Outcome) -> list[str]:
     """A sentence on the earlier report, where there was one."""
-    return [REPLACES] if outcome.predecessor is not None else []
+    return [REPLACES] if outcome.predecessors else []

@@ -15,9 +15,12 @@ from pydicom.sr.coding import Code
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     EnhancedSRStorage,
+    ParametricMapStorage,
     SecondaryCaptureImageStorage,
+    SegmentationStorage,
 )
 
+from listener.entries import Answered
 from worker.bundle import NOT_SUGGESTED as LABEL_NOT_SUGGESTED
 from worker.bundle import SUGGESTED as LABEL_SUGGESTED
 from worker.ensemble import Band
@@ -48,8 +51,14 @@ ARTIFICIAL_INTELLIGENCE: Final = Code("123110", "DCM", "Artificial Intelligence"
 # CID 100 holds it, unlike the more telling codes for MRI of the brain: no complaint of validators.
 PROCEDURE: Final = Code("25056-3", "LN", "MRI unspecified body region")
 SOURCE_IMAGE: Final = Code("121322", "DCM", "Source image for image processing operation")
+NO_UNITS: Final = Code("1", "UCUM", "no units")
+SALIENCY: Final = Code("130404", "DCM", "Saliency")
+SPATIAL_CONCEPT: Final = Code("309825002", "SCT", "Spatial and Relational Concept")
 PROCESSING_ALGORITHM: Final = Code("Newcode1", "99IHE", "Processing Algorithm")
 PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")
+
+# A warm orange as PCS-values scaled to 16 bits (PS3.3 C.10.7.1.1): L* 70, a* 40, b* 70.
+WARM_CIELAB: Final = (45874, 43176, 50886)
 
 # Values. A low score does not exclude the finding, so none of them says that it is absent.
 UNDETERMINED: Final = Code("373068000", "SCT", "Undetermined")
@@ -76,11 +85,15 @@ def reason_code(reason: Reason) -> Code:
 
 
 class Phase(enum.IntEnum):
-    """The order of delivery: a phase begins once all of the one before is acknowledged."""
+    """The order of delivery: a phase begins once all of the one before is acknowledged.
+
+    Extras come last: a destination that does not take them must not hold a report up.
+    """
 
     OVERLAYS = 1
     REPORT = 2
     SUMMARY = 3
+    EXTRAS = 4
 
 
 class Kind(enum.StrEnum):
@@ -90,6 +103,10 @@ class Kind(enum.StrEnum):
     REPORT_ENHANCED = "report-enhanced"
     SUMMARY = "summary"
     OVERLAY = "overlay"
+    REGION = "region"
+    FLOAT_MAP = "float-map"
+    EARLY = "early"
+    EARLY_ENHANCED = "early-enhanced"
     REFUSAL = "refusal"
     REFUSAL_ENHANCED = "refusal-enhanced"
     REFUSAL_SUMMARY = "refusal-summary"
@@ -100,8 +117,7 @@ class KindTerms:
     """What all analyses share about one kind of object.
 
     Attributes:
-        number: added to the analysis' base to give the series number; 4, 5 and 6 are kept for
-            segmentation, float map and early report.
+        number: added to the analysis' base to give the series number.
         alternative_of: the kind of which this is another encoding; a destination gets one of them.
     """
 
@@ -117,20 +133,35 @@ KINDS: Final = MappingProxyType(
         Kind.REPORT_ENHANCED: KindTerms(1, EnhancedSRStorage, Phase.REPORT, Kind.REPORT),
         Kind.SUMMARY: KindTerms(2, EnhancedSRStorage, Phase.SUMMARY),
         Kind.OVERLAY: KindTerms(3, SecondaryCaptureImageStorage, Phase.OVERLAYS),
+        Kind.REGION: KindTerms(4, SegmentationStorage, Phase.EXTRAS),
+        Kind.FLOAT_MAP: KindTerms(5, ParametricMapStorage, Phase.EXTRAS),
+        Kind.EARLY: KindTerms(6, Comprehensive3DSRStorage, Phase.REPORT),
+        Kind.EARLY_ENHANCED: KindTerms(6, EnhancedSRStorage, Phase.REPORT, Kind.EARLY),
         Kind.REFUSAL: KindTerms(7, Comprehensive3DSRStorage, Phase.REPORT),
         Kind.REFUSAL_ENHANCED: KindTerms(7, EnhancedSRStorage, Phase.REPORT, Kind.REFUSAL),
         Kind.REFUSAL_SUMMARY: KindTerms(8, EnhancedSRStorage, Phase.SUMMARY),
     }
 )
-# A refusal of the same study is named as predecessor by a result, and the other way round.
-COUNTERPART: Final = MappingProxyType(
+# For people and for machines, in one encoding or the other: a document names its predecessor among
+# documents of its own family. There is no early summary.
+_MEASUREMENTS: Final[Mapping[Answered, Kind]] = MappingProxyType(
+    {"early": Kind.EARLY, "report": Kind.REPORT, "refusal": Kind.REFUSAL}
+)
+_MEASUREMENTS_ENHANCED: Final[Mapping[Answered, Kind]] = MappingProxyType(
     {
-        Kind.REPORT: Kind.REFUSAL,
-        Kind.REPORT_ENHANCED: Kind.REFUSAL_ENHANCED,
-        Kind.SUMMARY: Kind.REFUSAL_SUMMARY,
-        Kind.REFUSAL: Kind.REPORT,
-        Kind.REFUSAL_ENHANCED: Kind.REPORT_ENHANCED,
-        Kind.REFUSAL_SUMMARY: Kind.SUMMARY,
+        "early": Kind.EARLY_ENHANCED,
+        "report": Kind.REPORT_ENHANCED,
+        "refusal": Kind.REFUSAL_ENHANCED,
+    }
+)
+_SUMMARIES: Final[Mapping[Answered, Kind]] = MappingProxyType(
+    {"report": Kind.SUMMARY, "refusal": Kind.REFUSAL_SUMMARY}
+)
+FAMILY: Final[Mapping[Kind, Mapping[Answered, Kind]]] = MappingProxyType(
+    {
+        kind: family
+        for family in (_MEASUREMENTS, _MEASUREMENTS_ENHANCED, _SUMMARIES)
+        for kind in family.values()
     }
 )
 
@@ -146,6 +177,7 @@ class AnalysisTerms:
         disagreement: of the members, as a standard deviation.
         unusualness: of the scan, as a percentile of the reference cohort.
         label_set: what conformal prediction cannot rule out.
+        hot_region: where the occlusion map is hottest, as a segmented property.
         site: where it is looked for, as a code and as BodyPartExamined.
         summary_title: of the text summary; must not be that of a radiologist's report.
         tracking: what is tracked from report to report.
@@ -159,6 +191,7 @@ class AnalysisTerms:
     disagreement: Code
     unusualness: Code
     label_set: Code
+    hot_region: Code
     site: Code
     body_part: str
     summary_title: Code
@@ -176,6 +209,7 @@ ANALYSES: Final = MappingProxyType(
             disagreement=private("CVF-SD", "Disagreement between ensemble members"),
             unusualness=private("CVF-OOD", "Out-of-distribution percentile"),
             label_set=private("CVF-SET", "Conformal prediction set"),
+            hot_region=private("CVF-HOT", "Region that spoke most for the AI result"),
             site=Code("12738006", "SCT", "Brain"),
             body_part="BRAIN",
             summary_title=private("CVF-SUMMARY", "AI result summary - INVESTIGATIONAL"),
@@ -187,6 +221,10 @@ ANALYSES: Final = MappingProxyType(
                     Kind.REPORT_ENHANCED: "AI CVF result - INVESTIGATIONAL",
                     Kind.SUMMARY: "AI CVF summary - INVESTIGATIONAL",
                     Kind.OVERLAY: "AI CVF occlusion map - INVESTIGATIONAL",
+                    Kind.REGION: "AI CVF hot region - INVESTIGATIONAL",
+                    Kind.FLOAT_MAP: "AI CVF occlusion map (float) - INVESTIGATIONAL",
+                    Kind.EARLY: "AI CVF early result - INVESTIGATIONAL",
+                    Kind.EARLY_ENHANCED: "AI CVF early result - INVESTIGATIONAL",
                     Kind.REFUSAL: "AI CVF not analysed - INVESTIGATIONAL",
                     Kind.REFUSAL_ENHANCED: "AI CVF not analysed - INVESTIGATIONAL",
                     Kind.REFUSAL_SUMMARY: "AI CVF not analysed - INVESTIGATIONAL",

@@ -26,8 +26,7 @@ from trainer.gathering.gather import GatherFailed, GatherSettings, gather
 from trainer.gathering.nifti import export_nifti
 from trainer.gathering.sources import FolderSource
 from trainer.gathering.table import BadTable, LabelRow, write_table
-from worker.occlusion import Effort
-from worker.pipeline import Commission, Stopwatch, judge
+from worker.pipeline import Commission, Stopwatch, estimate
 from worker.preprocess import DEMO_RECIPE
 from worker.results.outcome import Options
 from worker.results.uids import Lineage
@@ -92,13 +91,7 @@ def seen_in_service(files):
     job = Job("job", "1.2", "fistula", "1.2.3", "d", "w", "1", 0.0, 1, "lease", inputs, None)
     lineage = Lineage("site", "1.2", "fistula", "d", "b", "w", "o")
     with pytest.raises(Seen) as stopped:
-        judge(
-            Commission(job, lineage, Options()),
-            Doorkeeper(),
-            Stopwatch(),
-            lambda *_: None,
-            Effort(),
-        )
+        estimate(Commission(job, lineage, Options()), Doorkeeper(), Stopwatch())
     return stopped.value.args[0]
 
 

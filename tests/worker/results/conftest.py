@@ -18,7 +18,7 @@ from worker.ensemble import Band, Prediction
 from worker.occlusion import OcclusionMap, OcclusionSpec
 from worker.preprocess import DEMO_RECIPE
 from worker.quality import Reason, UnusableStudy
-from worker.results.outcome import Judged, NotJudged
+from worker.results.outcome import Estimated, Judged, NotJudged
 from worker.results.result import ResultObject, encode
 from worker.results.uids import Lineage
 from worker.volume import read_volume
@@ -260,6 +260,19 @@ def judge(lineage, bundle, prediction, spot_map) -> Callable[..., Judged]:
 @pytest.fixture(scope="session")
 def judged(judge, head) -> Judged:
     return judge(head)
+
+
+@pytest.fixture(scope="session")
+def estimated(judged) -> Estimated:
+    """What is known of the judged study before its map is made."""
+    return Estimated(
+        replace(judged.lineage, occlusion=""),
+        judged.created,
+        judged.sources,
+        judged.volume,
+        judged.bundle,
+        judged.prediction,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from worker.results.outcome import Predecessor
-from worker.results.result import Kind, objects
+from worker.results.outcome import Options, Predecessor
+from worker.results.result import Kind, encode, objects
 
 # Warnings that we know and accept, each with the reason.
 ALLOWED = {
@@ -27,6 +27,8 @@ ALLOWED = {
         r"Indicator)",
         r"Dicom dataset contains attributes not present in standard DICOM IOD - this is a Standard "
         r"Extended SOP Class",
+        # Nor do they know value 4 that PS3.3 C.8.32.3.1.1 gives Parametric Maps.
+        r"Unrecognized defined term <QUANTITY> for value 4 of attribute <(Image|Frame) Type>",
         # An empty attribute of type 2 is what the source has; media are not our business.
         r"Missing attribute or value that would be needed to build DICOMDIR",
         # The patient's name is repeated as the source spells it.
@@ -88,7 +90,7 @@ def test_every_report_passes_pixelmed(result, pixelmed):
 def test_a_refusal_passes_all_validators(
     refused, lineage, head, written, dciodvfy, dcentvfy, pixelmed
 ):
-    replaced = replace(refused, predecessor=Predecessor(lineage, judged=True))
+    replaced = replace(refused, predecessors=(Predecessor(lineage, "report"),))
 
     paths = written(objects(replaced))
 
@@ -96,6 +98,34 @@ def test_a_refusal_passes_all_validators(
     for path in paths:
         assert_clean(dciodvfy(path), "dciodvfy")
         assert_clean(pixelmed(path), "pixelmed")
+
+
+def test_an_early_report_passes_all_validators(
+    estimated, head, written, dciodvfy, dcentvfy, pixelmed
+):
+    paths = written(objects(estimated))
+
+    assert_clean(dcentvfy([*head.paths, *paths]), "dcentvfy")
+    for path in paths:
+        assert_clean(dciodvfy(path), "dciodvfy")
+        assert_clean(pixelmed(path), "pixelmed")
+
+
+def test_float_map_and_region_pass_the_validators(judge, series, written, dciodvfy, dcentvfy):
+    judged = judge(series, options=Options(extras=frozenset({Kind.FLOAT_MAP, Kind.REGION})))
+    paths = [
+        path
+        for path in written(objects(judged))
+        if path.name.startswith((Kind.FLOAT_MAP, Kind.REGION))
+    ]
+
+    assert len(paths) == 2
+    assert [path.read_bytes() for path in paths] == [
+        encode(each.dataset) for each in objects(judged) if each.kind in judged.options.extras
+    ]
+    assert_clean(dcentvfy([*series.paths, *paths]), "dcentvfy")
+    for path in paths:
+        assert_clean(dciodvfy(path), "dciodvfy")
 
 
 def test_the_validators_would_notice(judged, content, written, dciodvfy, dcentvfy, pixelmed):

@@ -59,6 +59,9 @@ def predecessor_of(document: Dataset):
     )
 
 
+ANSWERED = {"judged": "report", "refused": "refusal"}
+
+
 @pytest.mark.parametrize("before", ["judged", "refused"])
 @pytest.mark.parametrize("after", ["judged", "refused"])
 def test_each_encoding_names_the_predecessor_in_its_own_encoding(before, after, request):
@@ -66,13 +69,44 @@ def test_each_encoding_names_the_predecessor_in_its_own_encoding(before, after, 
     first = replace(first, lineage=replace(first.lineage, digest="earlier"))
     second = replace(
         request.getfixturevalue(after),
-        predecessor=Predecessor(first.lineage, judged=before == "judged"),
+        predecessors=(Predecessor(first.lineage, ANSWERED[before]),),
     )
 
     earlier, later = documents(first), documents(second)
 
     for old, new in zip(earlier.values(), later.values(), strict=True):
         assert predecessor_of(new) == (old.SeriesInstanceUID, old.SOPClassUID, old.SOPInstanceUID)
+
+
+@pytest.mark.parametrize("after", ["judged", "refused"])
+def test_what_follows_an_early_report_names_it_and_the_summary_does_not(estimated, after, request):
+    early = {each.kind: each.dataset for each in objects(estimated)}
+    final = replace(
+        request.getfixturevalue(after),
+        predecessors=(Predecessor(estimated.lineage, "early"),),
+    )
+
+    report, enhanced, summary = documents(final).values()
+
+    for new, old in ((report, early[Kind.EARLY]), (enhanced, early[Kind.EARLY_ENHANCED])):
+        assert predecessor_of(new) == (old.SeriesInstanceUID, old.SOPClassUID, old.SOPInstanceUID)
+    assert "PredecessorDocumentsSequence" not in summary
+
+
+def test_a_report_after_an_early_one_names_an_earlier_result_too(judged, estimated):
+    earlier = Predecessor(replace(judged.lineage, digest="earlier"), "report")
+    both = (earlier, Predecessor(estimated.lineage, "early"))
+
+    report = documents(replace(judged, predecessors=both))[Kind.REPORT]
+
+    series = [
+        each.ReferencedSeriesSequence[0].SeriesInstanceUID
+        for each in report.PredecessorDocumentsSequence
+    ]
+    assert series == [
+        earlier.lineage.series_uid(Kind.REPORT),
+        estimated.lineage.series_uid(Kind.EARLY),
+    ]
 
 
 def test_a_first_report_has_no_predecessor(judged):

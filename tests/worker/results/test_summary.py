@@ -99,7 +99,7 @@ def test_frames_count_as_images(judge, siemens, sentences):
 
 
 def test_a_replacement_says_so(judged, sentences):
-    again = replace(judged, predecessor=Predecessor(judged.lineage, judged=True))
+    again = replace(judged, predecessors=(Predecessor(judged.lineage, "report"),))
 
     assert sentences(again)["Findings"][-1] == (
         "This report replaces an earlier one on the same study."

@@ -1,0 +1,87 @@
+"""The map at the pixels of the source slices: linear between its patches, nothing out of the head.
+
+The way from a pixel of a slice to the grid of the map is affine, and so is that to the outline of
+the head: one interpolation of a plane each, without a list of points.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from worker.occlusion import OcclusionMap
+from worker.preprocess import head_mask
+from worker.volume import Slice, Volume
+
+Plane = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Resliced:
+    """A map over the volume that it was made of.
+
+    Attributes:
+        map: the map.
+        head: (x, y, z) 1 inside and 0 outside of the outline beyond which the network sees zeros,
+            so that nothing there can matter; at the coarse spacing of `head_mask`.
+        head_affine: 4 x 4, voxel of `head` -> RAS mm.
+    """
+
+    map: OcclusionMap
+    head: NDArray[np.float32]
+    head_affine: NDArray[np.float64]
+
+    @classmethod
+    def over(cls, volume: Volume, map_: OcclusionMap) -> "Resliced":
+        """A map, and the head in the volume."""
+        mask, affine = head_mask(volume.voxels, volume.affine)
+        return cls(map_, mask.astype(np.float32), affine)
+
+    def share(self, source: Slice) -> Plane:
+        """(rows, columns) how far inside of the head: 0 outside, 1 inside, a ramp between."""
+        return _plane(self.head, self.head_affine, source)
+
+    def effects(self, source: Slice) -> Plane:
+        """(rows, columns) of the map in logits; beyond the prepared volume 0."""
+        effects = _plane(self.map.delta, self.map.affine, source)
+        effects[~self._is_covered(source)] = 0
+        return effects
+
+    def _is_covered(self, source: Slice) -> NDArray[np.bool_]:
+        """(rows, columns) whether a pixel lies within the prepared volume."""
+        across, down, offset = _steps(self.map.affine, source)
+        covered = np.ones((source.rows, source.columns), dtype=bool)
+        spec = self.map.spec
+        for axis, (stride, patch, size) in enumerate(
+            zip(spec.stride_used, spec.patch_used, self.map.shape, strict=True)
+        ):
+            index = (
+                offset[axis]
+                + across[axis] * np.arange(source.columns)
+                + down[axis] * np.arange(source.rows)[:, None]
+            )
+            voxel = index * stride + (patch - 1) / 2
+            covered &= (voxel >= -0.5) & (voxel <= size - 0.5)
+        return covered
+
+
+def _plane(grid: NDArray[np.float32], affine: NDArray[np.float64], source: Slice) -> Plane:
+    """A grid, whose index an affine takes to RAS mm, at the pixels of a slice; faces go on."""
+    across, down, offset = _steps(affine, source)
+    plane: Plane = ndimage.affine_transform(
+        grid,
+        np.stack([down, across, np.zeros(3)], axis=1),
+        offset,
+        output_shape=(source.rows, source.columns, 1),
+        order=1,
+        mode="nearest",
+        output=np.float32,
+    )
+    return plane[..., 0]
+
+
+def _steps(affine: NDArray[np.float64], source: Slice) -> NDArray[np.float64]:
+    """(3, 3) in indices of a grid: from column to column, from row to row, and the first pixel."""
+    to_grid = np.linalg.inv(affine) @ source.pixel_to_ras()
+    return np.stack([to_grid[:3, 0], to_grid[:3, 1], to_grid[:3, 3]])
