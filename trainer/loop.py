@@ -263,26 +263,38 @@ def learning_rate(fit: FitConfig, epoch: float) -> float:
 
 
 def recomputing(network: DenseNet) -> Callable[[Tensor], Tensor]:
-    """A forward pass whose dense layers keep nothing but their inputs.
+    """A forward pass whose parts keep nothing but their inputs.
 
     Each of them runs twice per step, and so do its updates of the running statistics: with a
     momentum of 1 - sqrt(1 - m), two updates by the same batch are one of momentum m.
     """
-    blocks = [block for name, block in network.features.named_children() if "denseblock" in name]
-    for block in blocks:
-        for part in block.modules():
-            if isinstance(part, torch.nn.BatchNorm3d) and part.momentum is not None:
-                part.momentum = 1 - math.sqrt(1 - part.momentum)
+    parts = _parts(network)
+    for module in network.features.modules():
+        if isinstance(module, torch.nn.BatchNorm3d) and module.momentum is not None:
+            module.momentum = 1 - math.sqrt(1 - module.momentum)
 
     def forward(batch: Tensor) -> Tensor:
-        for part in network.features.children():
-            for layer in part.children() if part in blocks else (part,):
-                kept = part in blocks and torch.is_grad_enabled()
-                batch = checkpoint(layer, batch, use_reentrant=False) if kept else layer(batch)
+        for part in parts:
+            again = torch.is_grad_enabled()
+            batch = checkpoint(part, batch, use_reentrant=False) if again else part(batch)
         logits: Tensor = network.class_layers(batch)
         return logits
 
     return forward
+
+
+def _parts(network: DenseNet) -> list[torch.nn.Module]:
+    """The stem, each dense layer, each transition and the last norm, in order."""
+    stem: list[torch.nn.Module] = []
+    parts: list[torch.nn.Module] = []
+    for name, child in network.features.named_children():
+        if name.startswith("denseblock"):
+            parts += child.children()
+        elif parts:
+            parts.append(child)
+        else:
+            stem.append(child)
+    return [torch.nn.Sequential(*stem), *parts]
 
 
 def choose_device(speed: SpeedConfig) -> torch.device:

@@ -127,8 +127,8 @@ class SpeedConfig(Section):
         channels_last: memory order of 3D convolutions.
         compile: torch.compile of the step; "auto" on CUDA only.
         cohort_on_device: keep all volumes in the device's memory; "auto" where half of it is free.
-        recompute: keep only the inputs of dense layers for the backward pass and compute the rest
-            again: half as much memory or less for a third more time, and the same weights.
+        recompute: keep only the inputs of layers for the backward pass and compute the rest again:
+            half as much memory or less for a third more time, and the same weights.
         threads: of each fold on a CPU; the weights must not depend on how many cores there are.
     """
 
