@@ -20,7 +20,7 @@ from worker.occlusion import Effort, Mode
 from worker.pipeline import Commission, Stopwatch, commission, estimate, judge, refuse
 from worker.quality import Reason, UnusableStudy
 from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor
-from worker.results.result import Kind, ResultObject, encode, objects
+from worker.results.result import Encoder, Kind, ResultObject, objects
 from worker.results.terms import PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT
 from worker.settings import Settings, WorkerSettings
 
@@ -152,7 +152,7 @@ class Station:
     ) -> list[Result]:
         keep = partial(self._spool.keep_result, job.study_uid, job.job_id, folder)
         with watch.step("report"):
-            found = objects(outcome)
+            found, encoder = objects(outcome), Encoder()
             if isinstance(outcome, Judged):
                 keep(MAP, outcome.map.serialised())
             uids = {(each.kind, each.index): each.sop_uid for each in found}
@@ -164,7 +164,7 @@ class Station:
                     kind=each.kind,
                     number=each.index,
                     phase=each.phase,
-                    path=_write(each, keep),
+                    path=_write(each, encoder, keep),
                     alternative_of=each.alternative_of and uids[each.alternative_of, each.index],
                 )
                 for each in found
@@ -176,13 +176,13 @@ def _early_folder(job: Job) -> str:
     return f"{job.lease}.early"
 
 
-def _write(found: ResultObject, keep: Callable[[str, bytes], Path]) -> Path:
+def _write(found: ResultObject, encoder: Encoder, keep: Callable[[str, bytes], Path]) -> Path:
     """Put an object, and its layers for the console, on stable storage."""
     name = f"{found.kind}-{found.index:04d}"
     if found.layers is not None:
         keep(f"{name}.anatomy.png", found.layers.anatomy)
         keep(f"{name}.heat.png", found.layers.heat)
-    return keep(f"{name}.dcm", encode(found.dataset))
+    return keep(f"{name}.dcm", encoder.encode(found.dataset))
 
 
 def _with_map_mode(bundle: Bundle, mode: Mode | Literal["bundle"]) -> Bundle:

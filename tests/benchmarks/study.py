@@ -34,7 +34,7 @@ from worker.occlusion import explain
 from worker.pipeline import read_headers
 from worker.preprocess import prepare
 from worker.results.outcome import Judged
-from worker.results.result import encode, objects
+from worker.results.result import Encoder, objects
 from worker.results.uids import Lineage
 from worker.volume import read_volume
 
@@ -83,8 +83,9 @@ def _study(
     judged = Judged(
         _lineage(bundle), datetime.now(UTC), read_headers(paths), volume, bundle, prediction, found
     )
+    encoder = Encoder()
     made = timed(
-        "encode", lambda: [(each.dataset, encode(each.dataset)) for each in objects(judged)]
+        "encode", lambda: [(each.dataset, encoder.encode(each.dataset)) for each in objects(judged)]
     )
     timed("deliver", lambda: send([dataset for dataset, _ in made]))
     print(

@@ -4,7 +4,6 @@ Nothing here asks the clock: all dates and times are those of the outcome, so th
 always gives the same bytes.
 """
 
-from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cache
@@ -12,6 +11,7 @@ from importlib.metadata import version
 from typing import Final
 
 from highdicom import ContributingEquipment
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -52,12 +52,12 @@ class Letterhead:
         return instance
 
     def another(self, instance: Dataset, kind: Kind, index: int) -> Dataset:
-        """An object like one begun before; they share the items of sequences."""
-        other = Dataset()
-        for element in instance:
-            other.add(copy(element))
-        other.SOPInstanceUID = self.outcome.lineage.uid(kind, index)
-        other.InstanceNumber = index + 1
+        """An object like one begun before; they share all elements but their own."""
+        other = Dataset({element.tag: element for element in instance})
+        other["SOPInstanceUID"] = DataElement(
+            "SOPInstanceUID", "UI", self.outcome.lineage.uid(kind, index)
+        )
+        other["InstanceNumber"] = DataElement("InstanceNumber", "IS", index + 1)
         other.file_meta = _file_meta(other)
         return other
 

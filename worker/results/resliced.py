@@ -7,8 +7,9 @@ the head: one interpolation of a plane each, without a list of points.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import ndimage
+from torch.nn import functional
 
 from worker.occlusion import OcclusionMap
 from worker.preprocess import head_mask
@@ -68,17 +69,19 @@ class Resliced:
 
 def _plane(grid: NDArray[np.float32], affine: NDArray[np.float64], source: Slice) -> Plane:
     """A grid, whose index an affine takes to RAS mm, at the pixels of a slice; faces go on."""
-    across, down, offset = _steps(affine, source)
-    plane: Plane = ndimage.affine_transform(
-        grid,
-        np.stack([down, across, np.zeros(3)], axis=1),
-        offset,
-        output_shape=(source.rows, source.columns, 1),
-        order=1,
-        mode="nearest",
-        output=np.float32,
+    steps = _steps(affine, source)
+    scale = 2 / np.maximum(np.array(grid.shape) - 1, 1)
+    # PyTorch wants places between -1, the first index of an axis, and 1, the last; x last to first.
+    across, down, first = torch.from_numpy(scale * steps).float().flip(1)
+    rows = torch.arange(source.rows)[:, None, None] * down
+    columns = torch.arange(source.columns)[:, None] * across
+    places = (first - 1) + rows + columns
+    values = torch.from_numpy(np.ascontiguousarray(grid))
+    plane = functional.grid_sample(
+        values[None, None], places[None, None], padding_mode="border", align_corners=True
     )
-    return plane[..., 0]
+    found: Plane = plane[0, 0, 0].numpy()
+    return found
 
 
 def _steps(affine: NDArray[np.float64], source: Slice) -> NDArray[np.float64]:

@@ -1,11 +1,19 @@
 """The result objects of one outcome, in the order of delivery, and their bytes."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
-from pydicom import dcmwrite
+from pydicom.charset import default_encoding
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import (
+    correct_ambiguous_vr_element,
+    write_data_element,
+    write_file_meta_info,
+)
+from pydicom.valuerep import AMBIGUOUS_VR
 
 from worker.results.header import UTF_8, fits_its_charset
 from worker.results.letterhead import Letterhead, letterhead
@@ -18,6 +26,7 @@ from worker.results.summary import summary
 from worker.results.terms import KINDS, Kind, Phase
 
 __all__ = [
+    "Encoder",
     "Estimated",
     "Judged",
     "Kind",
@@ -27,9 +36,13 @@ __all__ = [
     "Phase",
     "Predecessor",
     "ResultObject",
-    "encode",
     "objects",
 ]
+
+
+PREAMBLE_BYTES: Final = 128
+# Too large to be kept, and never shared.
+PIXELS: Final = ("PixelData", "FloatPixelData")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +109,43 @@ def objects(outcome: Estimated | NotJudged) -> list[ResultObject]:
     return found
 
 
-def encode(dataset: Dataset) -> bytes:
-    """A dataset as a DICOM file (PS3.10), Explicit VR Little Endian."""
-    file = io.BytesIO()
-    dcmwrite(file, dataset, enforce_file_format=True)
-    return file.getvalue()
+class Encoder:
+    """Writes datasets as DICOM files (PS3.10), Explicit VR Little Endian.
+
+    Elements that datasets share, as the images of an overlay do, are encoded once.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[DataElement, bytes]] = {}
+
+    def encode(self, dataset: Dataset) -> bytes:
+        """The bytes that `pydicom.dcmwrite` would write."""
+        file = _little_endian()
+        file.write(b"\0" * PREAMBLE_BYTES + b"DICM")
+        write_file_meta_info(file, dataset.file_meta, enforce_standard=True)
+        charset = dataset.get("SpecificCharacterSet", default_encoding)
+        for element in dataset:
+            if element.keyword in PIXELS or element.VR in AMBIGUOUS_VR:
+                definite = correct_ambiguous_vr_element(element, dataset, is_little_endian=True)
+                write_data_element(file, definite, charset)
+            else:
+                file.write(self._encoded(element, charset))
+        return file.getvalue()
+
+    def _encoded(self, element: DataElement, charset: str) -> bytes:
+        known = self._known.get(id(element))
+        if known is None:
+            part = _little_endian()
+            write_data_element(part, element, charset)
+            # The element is kept too, or another one might be given its id.
+            known = self._known[id(element)] = element, part.getvalue()
+        return known[1]
+
+
+def _little_endian() -> DicomBytesIO:
+    file = DicomBytesIO()
+    file.is_implicit_VR, file.is_little_endian = False, True
+    return file
 
 
 def _result(judged: Judged) -> list[ResultObject]:

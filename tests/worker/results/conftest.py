@@ -19,7 +19,7 @@ from worker.occlusion import OcclusionMap, OcclusionSpec
 from worker.preprocess import DEMO_RECIPE
 from worker.quality import Reason, UnusableStudy
 from worker.results.outcome import Estimated, Judged, NotJudged
-from worker.results.result import ResultObject, encode
+from worker.results.result import Encoder, ResultObject
 from worker.results.uids import Lineage
 from worker.volume import read_volume
 
@@ -298,7 +298,7 @@ def written(tmp_path_factory) -> Callable[[Sequence[ResultObject]], list[Path]]:
         paths = []
         for each in objects:
             paths.append(folder / f"{each.kind}-{each.index}.dcm")
-            paths[-1].write_bytes(encode(each.dataset))
+            paths[-1].write_bytes(Encoder().encode(each.dataset))
         return paths
 
     return write

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from worker.results.outcome import Options, Predecessor
-from worker.results.result import Kind, encode, objects
+from worker.results.result import Encoder, Kind, objects
 
 # Warnings that we know and accept, each with the reason.
 ALLOWED = {
@@ -121,7 +121,9 @@ def test_float_map_and_region_pass_the_validators(judge, series, written, dciodv
 
     assert len(paths) == 2
     assert [path.read_bytes() for path in paths] == [
-        encode(each.dataset) for each in objects(judged) if each.kind in judged.options.extras
+        Encoder().encode(each.dataset)
+        for each in objects(judged)
+        if each.kind in judged.options.extras
     ]
     assert_clean(dcentvfy([*series.paths, *paths]), "dcentvfy")
     for path in paths:

@@ -8,7 +8,7 @@ from worker.bundle import NOT_SUGGESTED, SUGGESTED
 from worker.ensemble import Band
 from worker.occlusion import Error
 from worker.results.report import parameters
-from worker.results.result import Kind, encode, objects
+from worker.results.result import Encoder, Kind, objects
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def group_of():
 
     def read(outcome, kind=Kind.REPORT):
         written = next(each for each in objects(outcome) if each.kind is kind)
-        document = srread(io.BytesIO(encode(written.dataset)))
+        document = srread(io.BytesIO(Encoder().encode(written.dataset)))
         (group,) = document.content.get_image_measurement_groups()
         return group
 

@@ -6,7 +6,8 @@ from datetime import datetime
 import pydicom
 import pytest
 
-from worker.results.result import Kind, Phase, encode, objects
+from worker.results.outcome import Options
+from worker.results.result import Encoder, Kind, Phase, objects
 
 
 def test_a_result_is_an_overlay_a_report_in_two_encodings_and_a_summary(judged):
@@ -62,11 +63,11 @@ def test_a_second_run_at_another_time_gives_the_same_bytes(outcome, request, mon
         def now(cls, tz=None):
             return cls(2031, 1, 2, 3, 4, 5, 678, tz)
 
-    first = [encode(each.dataset) for each in objects(outcome)]
+    first = [Encoder().encode(each.dataset) for each in objects(outcome)]
     first_layers = [each.layers for each in objects(outcome)]
     monkeypatch.setattr("datetime.datetime", AnotherDay)
     monkeypatch.setattr(time, "time", lambda: 1.9e9)
-    second = [encode(each.dataset) for each in objects(outcome)]
+    second = [Encoder().encode(each.dataset) for each in objects(outcome)]
 
     assert second == first
     assert [each.layers for each in objects(outcome)] == first_layers
@@ -83,7 +84,7 @@ def test_other_inputs_give_other_uids(judged):
 
 def test_files_are_part_10_explicit_little_endian(judged):
     for each in objects(judged):
-        content = encode(each.dataset)
+        content = Encoder().encode(each.dataset)
         assert content[128:132] == b"DICM"
         read = pydicom.dcmread(io.BytesIO(content))
         assert read.file_meta.TransferSyntaxUID.name == "Explicit VR Little Endian"
@@ -98,7 +99,7 @@ def test_a_statement_in_another_script_moves_all_objects_to_utf_8(judged):
     found = objects(greek)
 
     assert {each.dataset.SpecificCharacterSet for each in found} == {"ISO_IR 192"}
-    summary = pydicom.dcmread(io.BytesIO(encode(found[-1].dataset)))
+    summary = pydicom.dcmread(io.BytesIO(Encoder().encode(found[-1].dataset)))
     assert "Κλινικά άχρηστο" in str(summary)
 
 
@@ -109,3 +110,13 @@ def test_no_patient_is_named_in_the_log(judged, caplog):
 
     assert "Phantom" not in caplog.text
     assert "P-1" not in caplog.text
+
+
+def test_what_objects_share_is_encoded_once_and_as_pydicom_would(judged):
+    options = Options(extras=frozenset({Kind.FLOAT_MAP, Kind.REGION}))
+    encoder = Encoder()
+    for each in objects(replace(judged, options=options)):
+        file = io.BytesIO()
+        pydicom.dcmwrite(file, each.dataset, enforce_file_format=True)
+
+        assert encoder.encode(each.dataset) == file.getvalue()

@@ -4,7 +4,7 @@ from pydicom.sr.coding import Code
 from worker.ensemble import Band
 from worker.quality import Reason
 from worker.results import terms
-from worker.results.terms import ANALYSES, COUNTERPART, KINDS, Kind
+from worker.results.terms import ANALYSES, FAMILY, KINDS, Kind, Phase
 
 LO = 64
 
@@ -62,7 +62,9 @@ def test_alternatives_are_sent_when_what_they_stand_for_would_be():
             assert KINDS[kind].sop_class != KINDS[original].sop_class
 
 
-def test_counterparts_are_written_in_the_same_encoding():
-    for kind, counterpart in COUNTERPART.items():
-        assert COUNTERPART[counterpart] is kind
-        assert KINDS[kind].sop_class == KINDS[counterpart].sop_class
+def test_documents_of_a_family_are_written_in_the_same_encoding():
+    documents = [kind for kind in Kind if KINDS[kind].phase in (Phase.REPORT, Phase.SUMMARY)]
+    assert set(FAMILY) == set(documents)
+    for kind, family in FAMILY.items():
+        assert kind in family.values()
+        assert {KINDS[each].sop_class for each in family.values()} == {KINDS[kind].sop_class}
