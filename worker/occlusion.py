@@ -121,6 +121,13 @@ class OcclusionSpec:
         )
         return x, y, z
 
+    @property
+    def growth(self) -> str:
+        """By how many voxels boxes may grow in each block; empty where nothing is dropped."""
+        if self.mode != "capped":
+            return ""
+        return "x".join(map(str, self.caps)) or str(USUAL_CAP)
+
     def quicker(self) -> "OcclusionSpec | None":
         """What to fall back to; None when there is nothing quicker."""
         at = MODES.index(self.mode) + 1

@@ -256,7 +256,9 @@ def _prepare(volume: Volume, bundle: Bundle) -> Prepared:
 def _canonical(found: OcclusionMap) -> str:
     """Mode, precision and parameters of a map as one string."""
     spec = found.spec
-    sizes = {"patch": spec.patch_used, "stride": spec.stride_used, "caps": spec.caps}
-    told = (f"{name} {'x'.join(map(str, size))}" for name, size in sizes.items() if size)
+    sizes = {"patch": spec.patch_used, "stride": spec.stride_used}
+    told = [f"{name} {'x'.join(map(str, size))}" for name, size in sizes.items()]
+    if spec.growth:
+        told.append(f"caps {spec.growth}")
     asked = () if found.asked == spec else (f"instead of {found.asked.mode}",)
     return " ".join((spec.mode, *asked, found.dtype, *told))
