@@ -118,8 +118,9 @@ def _map_parameters(judged: Estimated) -> str:
     found = judged.map
     bounded = f", boxes grow by at most {found.spec.growth} voxels in a block"
     return (
-        f"Occlusion map: {found.how}{bounded if found.spec.growth else ''}, patch {_by(found.spec.patch_used)}, stride "
-        f"{_by(found.spec.stride_used)} voxels of {_by(judged.bundle.recipe.spacing_mm)} mm, "
+        f"Occlusion map: {found.how}{bounded if found.spec.growth else ''}, patch "
+        f"{_by(found.spec.patch_used)}, stride {_by(found.spec.stride_used)} voxels of "
+        f"{_by(judged.bundle.recipe.spacing_mm)} mm, "
         f"{found.positions} positions of which {found.computed} hold anatomy"
     )
 
