@@ -19,6 +19,8 @@ from pynetdicom.association import Association
 from pynetdicom.status import code_to_category
 from sqlalchemy.exc import SQLAlchemyError
 
+from listener.backoff import Backoff
+from listener.confirmation import Confirmer
 from listener.entries import Pending, Result
 from listener.errors import where
 from listener.ledger import Ledger
@@ -43,22 +45,6 @@ UNFORESEEN = "sending stopped: {}; the listener's log says where"
 
 
 @dataclass(frozen=True)
-class Backoff:
-    """Pauses that double up to a cap."""
-
-    first_seconds: float
-    cap_seconds: float
-
-    def pause(self, attempts: int) -> float:
-        """Pause after that many failed attempts.
-
-        >>> [Backoff(5, 600).pause(attempts) for attempts in (1, 2, 3, 20)]
-        [5.0, 10.0, 20.0, 600]
-        """
-        return min(self.cap_seconds, self.first_seconds * 2.0 ** min(attempts - 1, 30))
-
-
-@dataclass(frozen=True)
 class Answer:
     """What a destination made of one object."""
 
@@ -80,6 +66,8 @@ class Courier(threading.Thread):
         self._ae_title = settings.ae_title
         self._timeout_seconds = settings.association_timeout_seconds
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
+        self._confirmer = Confirmer(destination, settings, ledger)
+        self._confirm_seconds = settings.confirm_first_seconds
         self._poll_seconds = settings.poll_seconds
         self._ledger = ledger
         self._over = threading.Event()
@@ -89,10 +77,11 @@ class Courier(threading.Thread):
         self._over.set()
 
     def run(self) -> None:
-        """Deliver what is due until stopped."""
+        """Deliver what is due, and ask after what was delivered, until stopped."""
         while not self._over.wait(self._poll_seconds):
             try:
                 self.deliver_due()
+                self._confirmer.confirm_due()
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("delivery to %s goes on later: %s", self._destination.name, where(error))
 
@@ -145,6 +134,7 @@ class Courier(threading.Thread):
 
     def _note(self, pending: Pending, answer: Answer) -> None:
         pause = self._backoff.pause(pending.attempts + 1)
+        pauses = {"PENDING": pause, "SENT": self._confirm_seconds}
         self._ledger.note_delivery(
             pending,
             self._destination.name,
@@ -152,7 +142,7 @@ class Courier(threading.Thread):
             answer.message,
             status=answer.status,
             sent_as=answer.sent_as,
-            next_at=time.time() + pause if answer.state == "PENDING" else 0.0,
+            next_at=time.time() + pauses.get(answer.state, 0.0),
         )
         if answer.state != "SENT":
             log.warning(

@@ -183,6 +183,24 @@ class Pending:
     """The same content in order of preference; one of them is to be sent."""
 
 
+@dataclass(frozen=True)
+class Sent:
+    """One result object that a destination acknowledged, and may or may not have kept.
+
+    Attributes:
+        key: instance UID of the preferred encoding, which names the delivery.
+        sop_uid: of the encoding that was sent.
+        looks: how often it was looked for already.
+    """
+
+    key: str
+    study_uid: str
+    series_uid: str
+    sop_class: str
+    sop_uid: str
+    looks: int
+
+
 def digest_of(inputs: Iterable[Instance]) -> str:
     """Digest of a set of instances: their UIDs and bytes, in no order (results.md R2)."""
     lines = sorted(f"{instance.sop_uid} {instance.sha256}\n" for instance in inputs)

@@ -59,7 +59,6 @@ from listener.errors import IllegalTransition, LeaseLost, SpoolFull, WrongLedger
 from listener.spool import Arrival, Held
 from listener.tables import (
     SCHEMA_VERSION,
-    TRANSITIONS,
     associations,
     bundles,
     deliveries,
@@ -69,6 +68,8 @@ from listener.tables import (
     job_inputs,
     jobs,
     metadata,
+    move,
+    promises,
     results,
     schema,
     studies,
@@ -162,6 +163,11 @@ class Ledger:
         if version not in (None, SCHEMA_VERSION):
             raise WrongLedger(version, SCHEMA_VERSION)
 
+    @property
+    def now(self) -> float:
+        """The ledger's time."""
+        return self._clock()
+
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
@@ -170,7 +176,7 @@ class Ledger:
 
     def record(self, batch: Sequence[Received]) -> None:
         """Write down acknowledged instances; those known already change nothing."""
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             for received in batch:
                 self._record_one(connection, received)
 
@@ -179,7 +185,7 @@ class Ledger:
         self._open_study(connection, key.study_uid, received.at)
         state, reason = self._first_state(connection, held)
         added = connection.execute(
-            self._insert_or_ignore(instances).values(
+            self.insert_or_ignore(instances).values(
                 sop_uid=key.sop_uid,
                 sha256=held.sha256,
                 study_uid=key.study_uid,
@@ -195,9 +201,7 @@ class Ledger:
         if received.association is not None:
             self._note_association(connection, received.association, key.study_uid)
         if state == "quarantined" and added > 0:
-            self._note(
-                connection, key.study_uid, "instance quarantined", f"{key.sop_uid}: {reason}"
-            )
+            self.note(connection, key.study_uid, "instance quarantined", f"{key.sop_uid}: {reason}")
         if state == "waiting":
             self._touch_study(connection, key.study_uid, received.at, reopen=added > 0)
 
@@ -211,7 +215,7 @@ class Ledger:
 
     def _open_study(self, connection: Connection, study_uid: str, at: float) -> None:
         connection.execute(
-            self._insert_or_ignore(studies).values(
+            self.insert_or_ignore(studies).values(
                 study_uid=study_uid,
                 state="RECEIVING",
                 revision=0,
@@ -228,12 +232,12 @@ class Ledger:
             .where(here, studies.c.last_at < at, studies.c.state == "RECEIVING")
             .values(last_at=at)
         )
-        if reopen and _move(connection, studies, here, "RECEIVING", last_at=at, released_at=None):
-            self._note(connection, study_uid, "study reopened", "an instance came late")
+        if reopen and move(connection, studies, here, "RECEIVING", last_at=at, released_at=None):
+            self.note(connection, study_uid, "study reopened", "an instance came late")
 
     def _note_association(self, connection: Connection, association: str, study_uid: str) -> None:
         connection.execute(
-            self._insert_or_ignore(associations).values(
+            self.insert_or_ignore(associations).values(
                 association=association, study_uid=study_uid, process=this_process()
             )
         )
@@ -241,7 +245,7 @@ class Ledger:
     def close_association(self, association: str, released: bool, at: float) -> None:
         """Note that an association ended, by release or otherwise."""
         mine = associations.c.association == association
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             brought = select(associations.c.study_uid).where(mine)
             connection.execute(
                 update(studies)
@@ -252,14 +256,14 @@ class Ledger:
 
     def forget_associations_of(self, is_gone: Callable[[str], bool]) -> None:
         """Drop the associations of processes that died without closing them."""
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             processes = connection.scalars(select(associations.c.process).distinct()).all()
             for process in filter(is_gone, processes):
                 connection.execute(delete(associations).where(associations.c.process == process))
 
     def known(self, study_uid: str) -> set[Path]:
         """Paths of the instances of a study that the ledger holds."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.scalars(
                 select(instances.c.path).where(instances.c.study_uid == study_uid)
             )
@@ -277,15 +281,15 @@ class Ledger:
         query = select(
             studies.c.study_uid, studies.c.last_at, studies.c.released_at, open_associations
         ).where(studies.c.state == "RECEIVING")
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [Gathering(*row) for row in connection.execute(query)]
 
     def complete(self, study: Gathering, reason: str) -> bool:
         """Declare a study complete, unless something came since `study` was read."""
         now = self._clock()
         unchanged = and_(studies.c.study_uid == study.study_uid, studies.c.last_at == study.last_at)
-        with self._engine.begin() as connection:
-            moved = _move(
+        with self.writing() as connection:
+            moved = move(
                 connection,
                 studies,
                 unchanged,
@@ -295,23 +299,23 @@ class Ledger:
                 reason=reason,
             )
             if moved:
-                self._note(connection, study.study_uid, "study complete", reason)
+                self.note(connection, study.study_uid, "study complete", reason)
         return bool(moved)
 
     def note_waiting(self, study_uid: str, reason: str) -> None:
         """Say why a complete study is not planned yet, once."""
         here = and_(studies.c.study_uid == study_uid, studies.c.reason != reason)
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             noted = connection.execute(update(studies).where(here).values(reason=reason))
             if noted.rowcount > 0:
-                self._note(connection, study_uid, "study waits", reason)
+                self.note(connection, study_uid, "study waits", reason)
 
     def unplanned(self) -> list[tuple[str, int]]:
         """Complete studies whose latest revision has not been planned, with that revision."""
         query = select(studies.c.study_uid, studies.c.revision).where(
             studies.c.state == "COMPLETE", studies.c.planned_revision < studies.c.revision
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [(row.study_uid, row.revision) for row in connection.execute(query)]
 
     def instances_of(self, study_uid: str) -> list[Instance]:
@@ -325,13 +329,13 @@ class Ledger:
             )
             .order_by(instances.c.series_uid, instances.c.sop_uid)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [_instance(row) for row in connection.execute(query)]
 
     def active_bundle(self, analysis: str) -> BundleRow | None:
         """The bundle that new jobs of an analysis are for."""
         query = select(bundles).where(bundles.c.analysis == analysis, bundles.c.role == "active")
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(query).first()
         if row is None:
             return None
@@ -345,10 +349,10 @@ class Ledger:
             bundles.c.weights_sha256 == bundle.weights_sha256,
             bundles.c.version == bundle.version,
         )
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             connection.execute(update(bundles).where(of_analysis, ~this).values(role="retired"))
             connection.execute(
-                self._insert_or_ignore(bundles).values(
+                self.insert_or_ignore(bundles).values(
                     analysis=bundle.analysis,
                     weights_sha256=bundle.weights_sha256,
                     version=bundle.version,
@@ -368,9 +372,9 @@ class Ledger:
             bundles.c.role == "retired",
         )
         outdated = and_(jobs.c.state == "QUEUED", retired)
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             touched = connection.scalars(select(jobs.c.study_uid).where(outdated)).all()
-            _move(connection, jobs, outdated, "SUPERSEDED", reason="its bundle was replaced")
+            move(connection, jobs, outdated, "SUPERSEDED", reason="its bundle was replaced")
             connection.execute(
                 update(studies).where(studies.c.study_uid.in_(touched)).values(planned_revision=0)
             )
@@ -394,7 +398,7 @@ class Ledger:
         Returns:
             IDs of the jobs that must now be dispatched.
         """
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             for series_uid, reason in not_wanted.items():
                 _set_instances(connection, study_uid, series_uid, "not wanted", reason)
             queued = [
@@ -416,7 +420,7 @@ class Ledger:
         name = [study_uid, plan.analysis, digest, bundle.weights_sha256, bundle.version]
         job_id = str(uuid.uuid5(JOB_NAMESPACE, "|".join(name)))
         of_analysis = and_(jobs.c.study_uid == study_uid, jobs.c.analysis == plan.analysis)
-        _move(
+        move(
             connection,
             jobs,
             and_(of_analysis, jobs.c.job_id != job_id, jobs.c.state == "QUEUED"),
@@ -448,7 +452,7 @@ class Ledger:
         ]
         connection.execute(insert(job_inputs), inputs)
         _set_inputs(connection, job_id, "waiting", None)
-        self._note(connection, study_uid, "job queued", f"{plan.analysis} {job_id}")
+        self.note(connection, study_uid, "job queued", f"{plan.analysis} {job_id}")
         return job_id
 
     def _plan_again(self, connection: Connection, job: Row[Any], revision: int) -> str | None:
@@ -463,7 +467,7 @@ class Ledger:
         )
         predecessor = _latest_answer(connection, job.study_uid, job.analysis)
         again = {"reason": None, "sent_at": None, "predecessor": predecessor}
-        _move(connection, jobs, this, "QUEUED", **again)
+        move(connection, jobs, this, "QUEUED", **again)
         return str(job.job_id)
 
     # Dispatch
@@ -475,12 +479,12 @@ class Ledger:
             .where(jobs.c.state == "QUEUED")
             .order_by(jobs.c.created_at)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [Queued(*row) for row in connection.execute(query)]
 
     def note_sent(self, job_id: str) -> None:
         """Note that a message for the job is with the broker."""
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             connection.execute(
                 update(jobs).where(jobs.c.job_id == job_id).values(sent_at=self._clock())
             )
@@ -488,11 +492,11 @@ class Ledger:
     def reclaim(self) -> list[str]:
         """Take back the jobs whose holder's heart stopped; returns their IDs."""
         expired = and_(jobs.c.state == "RUNNING", jobs.c.lease_until < self._clock())
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             rows = connection.execute(select(jobs).where(expired)).all()
             for row in rows:
                 _give_back(connection, row.job_id, "its worker stopped answering")
-                self._note(
+                self.note(
                     connection, row.study_uid, "lease expired", f"{row.job_id} at {row.holder}"
                 )
         return [row.job_id for row in rows]
@@ -537,14 +541,14 @@ class Ledger:
         lease = str(uuid.uuid4())
         edition = tuple_(jobs.c.weights_sha256, jobs.c.bundle_version)
         this = and_(jobs.c.job_id == job_id, edition.in_(list(able)))
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             if connection.scalar(
                 select(exists().where(this, jobs.c.state == "RUNNING", jobs.c.lease_until < now))
             ):
                 _give_back(connection, job_id, "its worker stopped answering")
             waiting = and_(this, jobs.c.state == "QUEUED")
-            _move(connection, jobs, and_(waiting, _is_outdated()), "SUPERSEDED", reason=OUTDATED)
-            lent = _move(
+            move(connection, jobs, and_(waiting, _is_outdated()), "SUPERSEDED", reason=OUTDATED)
+            lent = move(
                 connection,
                 jobs,
                 and_(waiting, ~_predecessor_is_running()),
@@ -590,7 +594,7 @@ class Ledger:
     def extend(self, job: Job, seconds: float, progress: str = "") -> bool:
         """Beat the heart of a lease and note how far the job is; False when it is not ours now."""
         mine = and_(jobs.c.job_id == job.job_id, jobs.c.lease == job.lease)
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             beat = connection.execute(
                 update(jobs)
                 .where(mine, jobs.c.state == "RUNNING")
@@ -610,12 +614,12 @@ class Ledger:
         known: dict[str, Any] = {"summary": dict(early.summary)}
         if early.found:
             known |= {"answered": "early", "lineage": dict(early.lineage)}
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             if not connection.execute(update(jobs).where(mine).values(**known)).rowcount:
                 raise LeaseLost(job.job_id)
             self._put_results(connection, job, early.found)
             if early.found:
-                self._note(connection, job.study_uid, "early report", job.job_id)
+                self.note(connection, job.study_uid, "early report", job.job_id)
 
     def keep(self, job: Job, answer: Answer) -> None:
         """Keep what the holder of a lease found, and only what it found.
@@ -624,8 +628,8 @@ class Ledger:
             LeaseLost: the job was lent to somebody else meanwhile. Nothing is kept.
         """
         mine = and_(jobs.c.job_id == job.job_id, jobs.c.lease == job.lease)
-        with self._engine.begin() as connection:
-            if not _move(
+        with self.writing() as connection:
+            if not move(
                 connection,
                 jobs,
                 mine,
@@ -648,12 +652,12 @@ class Ledger:
             if answer.state == "REFUSED":
                 _set_inputs(connection, job.job_id, "refused", answer.reason)
             what = f"job {answer.state.lower()}"
-            self._note(connection, job.study_uid, what, answer.reason or job.job_id)
+            self.note(connection, job.study_uid, what, answer.reason or job.job_id)
 
     def _put_results(self, connection: Connection, job: Job, found: Sequence[Result]) -> None:
         for result in found:
             row = _result_row(job, result)
-            connection.execute(self._insert_or_ignore(results).values(**row))
+            connection.execute(self.insert_or_ignore(results).values(**row))
         self._address(connection, [each.sop_uid for each in found if each.alternative_of is None])
 
     def _return(self, job: Job, reason: str, error: BaseException | None = None) -> None:
@@ -664,14 +668,14 @@ class Ledger:
         """
         mine = and_(jobs.c.job_id == job.job_id, jobs.c.lease == job.lease)
         blameless = isinstance(error, SpoolFull | OSError | SQLAlchemyError)
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             if connection.scalar(select(exists().where(mine, jobs.c.state == "RUNNING"))):
                 if blameless:
                     connection.execute(
                         update(jobs).where(mine).values(attempts=jobs.c.attempts - 1)
                     )
                 _give_back(connection, job.job_id, reason, sent_at=self._clock())
-                self._note(connection, job.study_uid, "job given back", reason)
+                self.note(connection, job.study_uid, "job given back", reason)
 
     # Delivery
 
@@ -681,11 +685,11 @@ class Ledger:
         What was addressed to somebody is sent to nobody else. What was kept while there was
         no destination at all is addressed now, or it would never leave.
         """
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             connection.execute(update(destinations).values(active=False))
             for name in names:
                 connection.execute(
-                    self._insert_or_ignore(destinations).values(name=name, active=True)
+                    self.insert_or_ignore(destinations).values(name=name, active=True)
                 )
             connection.execute(
                 update(destinations).where(destinations.c.name.in_(names)).values(active=True)
@@ -707,7 +711,7 @@ class Ledger:
             for sop_uid in uids
         ]
         if rows:
-            connection.execute(self._insert_or_ignore(deliveries), rows)
+            connection.execute(self.insert_or_ignore(deliveries), rows)
 
     def due(self, destination: str) -> list[Pending]:
         """What may be sent to a destination now, oldest job first and phases in order.
@@ -734,7 +738,7 @@ class Ledger:
             )
             .order_by(jobs.c.finished_at, results.c.job_id, results.c.phase, results.c.number)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(query).all()
             return [
                 Pending(
@@ -757,7 +761,10 @@ class Ledger:
         sent_as: str | None = None,
         next_at: float = 0.0,
     ) -> None:
-        """Note what a destination answered. `state` PENDING leaves it for `next_at`."""
+        """Note what a destination answered.
+
+        `state` PENDING leaves it to be sent at `next_at`, SENT to be confirmed from then on.
+        """
         this = and_(
             deliveries.c.sop_uid == pending.encodings[0].sop_uid,
             deliveries.c.destination == destination,
@@ -769,15 +776,17 @@ class Ledger:
             "message": message,
             "sent_as": sent_as,
             "at": self._clock(),
+            "looks": 0,
+            "transaction_uid": None,
         }
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             if state != "SENT":
                 what = f"delivery to {destination} {state.lower()}"
                 uid = pending.encodings[0].sop_uid
-                self._note(connection, pending.study_uid, what, f"{uid}: {message}")
+                self.note(connection, pending.study_uid, what, f"{uid}: {message}")
             if state == "PENDING":
                 connection.execute(update(deliveries).where(this).values(**values))
-            elif not _move(connection, deliveries, this, state, **values):
+            elif not move(connection, deliveries, this, state, **values):
                 raise IllegalTransition("delivery", pending.encodings[0].sop_uid, state)
 
     def postpone(
@@ -785,7 +794,7 @@ class Ledger:
     ) -> None:
         """Note that a destination could not be reached for any of these."""
         uids = [pending.encodings[0].sop_uid for pending in rest]
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             connection.execute(
                 update(deliveries)
                 .where(
@@ -807,7 +816,7 @@ class Ledger:
         A job that a later one answers for stays as it is: its result would come too late.
         """
         of_study = select(results.c.sop_uid).join(jobs).where(jobs.c.study_uid == study_uid)
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             here = and_(jobs.c.study_uid == study_uid, ~_is_outdated())
             refused = and_(here, jobs.c.state == "REFUSED", jobs.c.retriable)
             again = {"attempts": 0, "sent_at": None}
@@ -815,9 +824,9 @@ class Ledger:
             over = select(jobs.c.job_id).where(or_(refused, stopped))
             for job_id in connection.scalars(over).all():
                 _set_inputs(connection, job_id, "waiting", None)
-            failed = _move(connection, jobs, refused, "QUEUED", predecessor=jobs.c.job_id, **again)
-            failed += _move(connection, jobs, stopped, "QUEUED", **again)
-            parked = _move(
+            failed = move(connection, jobs, refused, "QUEUED", predecessor=jobs.c.job_id, **again)
+            failed += move(connection, jobs, stopped, "QUEUED", **again)
+            parked = move(
                 connection,
                 deliveries,
                 and_(deliveries.c.sop_uid.in_(of_study), deliveries.c.state == "PARKED"),
@@ -829,7 +838,7 @@ class Ledger:
                 .where(deliveries.c.sop_uid.in_(of_study), deliveries.c.state == "PENDING")
                 .values(next_at=0.0)
             )
-            self._note(
+            self.note(
                 connection,
                 study_uid,
                 "retry by operator",
@@ -844,14 +853,14 @@ class Ledger:
         early stays sent.
         """
         live = and_(jobs.c.study_uid == study_uid, jobs.c.state.in_(("QUEUED", "RUNNING")))
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             stopped = connection.scalars(select(jobs.c.job_id).where(live)).all()
             for job_id in stopped:
                 _set_inputs(connection, job_id, "not wanted", CANCELLED)
             nobody = {"lease": None, "lease_until": None, "progress": None}
-            _move(connection, jobs, live, "CANCELLED", reason=CANCELLED, **nobody)
+            move(connection, jobs, live, "CANCELLED", reason=CANCELLED, **nobody)
             if stopped:
-                self._note(connection, study_uid, CANCELLED, f"{len(stopped)} job(s)")
+                self.note(connection, study_uid, CANCELLED, f"{len(stopped)} job(s)")
         return len(stopped)
 
     # Looking
@@ -863,14 +872,15 @@ class Ledger:
             "studies": studies,
             "jobs": jobs,
             "deliveries": deliveries,
+            "promises": promises,
         }
-        with self._reading() as connection:
+        with self.reading() as connection:
             return {name: _count_states(connection, table) for name, table in tables.items()}
 
     def study(self, study_uid: str) -> dict[str, Any] | None:
         """All that is known of a study, as plain values; None when nothing is."""
         here = studies.c.study_uid == study_uid
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(select(studies).where(here)).first()
             if row is None:
                 return None
@@ -925,7 +935,7 @@ class Ledger:
 
     def study_uids(self) -> list[str]:
         """Every study that something was received of, by UID."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return list(connection.scalars(select(studies.c.study_uid).order_by("study_uid")))
 
     def recent_studies(self, limit: int) -> list[dict[str, Any]]:
@@ -941,7 +951,7 @@ class Ledger:
             .order_by(studies.c.last_at.desc())
             .limit(limit)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return _rows(connection, query)
 
     def results_of(self, job_id: str) -> list[Result]:
@@ -951,21 +961,30 @@ class Ledger:
             .where(results.c.job_id == job_id)
             .order_by(results.c.phase, results.c.number, results.c.alternative_of)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [_result(row) for row in connection.execute(query)]
 
-    def _note(self, connection: Connection, study_uid: str, what: str, detail: str) -> None:
+    def note(self, connection: Connection, study_uid: str, what: str, detail: str) -> None:
+        """Write an event of a study down, for people."""
         connection.execute(
             insert(events).values(at=self._clock(), study_uid=study_uid, what=what, detail=detail)
         )
 
-    def _insert_or_ignore(self, table: Table) -> Any:
+    def insert_or_ignore(self, table: Table) -> Any:
+        """An INSERT that leaves a row of the same key as it is."""
         dialect = self._engine.dialect.name
         make = postgresql_insert if dialect == "postgresql" else sqlite_insert
         return make(table).on_conflict_do_nothing()
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that may write."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A look at one state of all tables."""
         with self._engine.connect().execution_options(monro_reading=True) as connection:
             yield connection
 
@@ -991,35 +1010,24 @@ def _engine(url: str) -> Engine:
     return engine
 
 
-def _move(
-    connection: Connection, table: Table, where: ColumnElement[bool], to: str, **values: Any
-) -> int:
-    """Move rows to a state, those that may; returns how many did."""
-    allowed = [state for state, nexts in TRANSITIONS[table.name].items() if to in nexts]
-    moved = connection.execute(
-        update(table).where(where, table.c.state.in_(allowed)).values(state=to, **values)
-    )
-    return moved.rowcount
-
-
 def _give_back(
     connection: Connection, job_id: str, reason: str, sent_at: float | None = None
 ) -> None:
     this = and_(jobs.c.job_id == job_id, jobs.c.state == "RUNNING")
     nobody = {"lease": None, "lease_until": None, "progress": None, "sent_at": sent_at}
     outdated = and_(this, _is_outdated())
-    if _move(connection, jobs, outdated, "SUPERSEDED", reason=f"{reason}; {OUTDATED}", **nobody):
+    if move(connection, jobs, outdated, "SUPERSEDED", reason=f"{reason}; {OUTDATED}", **nobody):
         return
     hopeless = and_(this, jobs.c.attempts >= HOPELESS_ATTEMPTS)
-    if not _move(connection, jobs, hopeless, "FAILED", reason=reason, **nobody):
-        _move(connection, jobs, this, "QUEUED", reason=reason, **nobody)
+    if not move(connection, jobs, hopeless, "FAILED", reason=reason, **nobody):
+        move(connection, jobs, this, "QUEUED", reason=reason, **nobody)
 
 
 def _set_instances(
     connection: Connection, study_uid: str, series_uid: str, state: str, reason: str
 ) -> None:
     here = and_(instances.c.study_uid == study_uid, instances.c.series_uid == series_uid)
-    _move(connection, instances, here, state, reason=reason)
+    move(connection, instances, here, state, reason=reason)
 
 
 def _set_inputs(connection: Connection, job_id: str, state: str, reason: str | None) -> None:
@@ -1028,7 +1036,7 @@ def _set_inputs(connection: Connection, job_id: str, state: str, reason: str | N
         job_inputs.c.sop_uid == instances.c.sop_uid,
         job_inputs.c.sha256 == instances.c.sha256,
     )
-    _move(connection, instances, is_input, state, reason=reason)
+    move(connection, instances, is_input, state, reason=reason)
 
 
 def _unaddressed() -> Select[str]:

@@ -8,7 +8,9 @@ import time
 from types import TracebackType
 from typing import Self
 
+from listener.commitment import Herald
 from listener.completion import Patience, complete_studies, plan_studies
+from listener.confirmation import Confirmations
 from listener.delivery import couriers
 from listener.dispatch import Dispatcher, celery_app
 from listener.entries import Received
@@ -50,7 +52,11 @@ class Node:
         for courier in self._couriers:
             courier.start()
         self._steward.start()
-        self._server = listen(self._settings, self.spool, self._recorder)
+        self._herald = Herald(self._settings, self.ledger, self.spool)
+        self._herald.start()
+        self._server = listen(
+            self._settings, self.spool, self._recorder, self._herald, Confirmations(self.ledger)
+        )
         return self
 
     def __exit__(
@@ -63,9 +69,10 @@ class Node:
         self._server.shutdown()
         self._over.set()
         self._recorder.close()
+        self._herald.stop()
         for courier in self._couriers:
             courier.stop()
-        for thread in (self._steward, *self._couriers):
+        for thread in (self._steward, self._herald, *self._couriers):
             thread.join()
         self.ledger.close()
 

@@ -16,6 +16,8 @@ from pynetdicom import (
 from pynetdicom.pdu_primitives import A_ASSOCIATE, SOPClassCommonExtendedNegotiation
 from pynetdicom.transport import ThreadedAssociationServer
 
+from listener.commitment import Herald
+from listener.confirmation import STORAGE_COMMITMENT, Confirmations, on_event_report
 from listener.errors import CannotListen
 from listener.handlers import on_closed, on_echo, on_requested, on_store
 from listener.recorder import Recorder
@@ -77,6 +79,8 @@ def application_entity(settings: ListenerSettings) -> AE:
     entity.dimse_timeout = settings.association_timeout_seconds
     entity.network_timeout = settings.association_timeout_seconds
     entity.add_supported_context(VERIFICATION)
+    # Others ask us to commit; and as who committed, they call us back with the roles reversed.
+    entity.add_supported_context(STORAGE_COMMITMENT, scu_role=True, scp_role=True)
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(cast(UID, context.abstract_syntax), list(TRANSFER_SYNTAXES))
     return entity
@@ -111,7 +115,11 @@ def _for_storage(sop_class: UID) -> SOPClassCommonExtendedNegotiation:
 
 
 def listen(
-    settings: ListenerSettings, spool: Spool, recorder: Recorder
+    settings: ListenerSettings,
+    spool: Spool,
+    recorder: Recorder,
+    herald: Herald,
+    confirmations: Confirmations,
 ) -> ThreadedAssociationServer:
     """Start answering; returns the running server, whose `shutdown` ends it.
 
@@ -123,6 +131,8 @@ def listen(
         (evt.EVT_SOP_COMMON, on_proposed),
         (evt.EVT_C_ECHO, on_echo),
         (evt.EVT_C_STORE, on_store, [spool, recorder]),
+        (evt.EVT_N_ACTION, herald.on_action),
+        (evt.EVT_N_EVENT_REPORT, on_event_report, [confirmations]),
         (evt.EVT_RELEASED, on_closed, [recorder]),
         (evt.EVT_ABORTED, on_closed, [recorder]),
         (evt.EVT_CONN_CLOSE, on_closed, [recorder]),

@@ -8,7 +8,7 @@ import ipaddress
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,10 +41,14 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class Peer(BaseModel, frozen=True, extra="forbid"):
-    """Who may send to us: a calling AE title, from an address or network if given."""
+    """Who may send to us: a calling AE title, from an address or network if given.
+
+    `port` is where it listens itself, for answers to its requests for storage commitment.
+    """
 
     ae_title: AETitle
     address: str | None = None
+    port: Port | None = None
 
     @model_validator(mode="after")
     def _address_is_a_network(self) -> Self:
@@ -65,12 +69,17 @@ class Peer(BaseModel, frozen=True, extra="forbid"):
 
 
 class Destination(BaseModel, frozen=True, extra="forbid"):
-    """Where results go: the AE of a PACS."""
+    """Where results go: the AE of a PACS.
+
+    `confirm` is how it says that it kept them: by storage commitment, by showing them to C-FIND
+    (query), by the strongest of these that it offers (auto), or not at all (none).
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
     ae_title: AETitle
     host: str
     port: Port
+    confirm: Literal["auto", "commitment", "query", "none"] = "auto"
 
 
 class Commons(BaseSettings):
@@ -143,6 +152,13 @@ class ListenerSettings(Commons):
     )
     retry_first_seconds: Annotated[float, Field(gt=0)] = Field(
         default=5, description="pause after the first failed delivery; doubles from there"
+    )
+    confirm_first_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=5, description="pause between sending a result and asking whether it was kept"
+    )
+    commitment_seconds: Seconds = Field(
+        default=600,
+        description="how long a destination may take to commit before it is asked again",
     )
     retry_cap_seconds: Annotated[float, Field(gt=0)] = Field(
         default=600, description="longest pause between delivery attempts, which never end"

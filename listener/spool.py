@@ -121,6 +121,15 @@ class Spool:
         size = found.st_size - _dataset_offset(path)
         return Held(key, path, _dataset_sha256(path), size, arrival, found.st_mtime)
 
+    def find(self, sop_uid: str) -> Path | None:
+        """Where an acknowledged instance lies, by a walk over the whole spool."""
+        return next((self.root / "studies").glob(f"*/*/{sop_uid}.dcm"), None)
+
+    def identity(self, path: Path) -> tuple[str, str]:
+        """SOP class UID of an instance found on disk, and SHA-256 of its dataset."""
+        meta = read_file_meta_info(path)
+        return str(meta.get("MediaStorageSOPClassUID", "")), _dataset_sha256(path)
+
     def keep_result(self, study_uid: str, job_id: str, lease: str, name: str, data: bytes) -> Path:
         """Put one result file on stable storage.
 

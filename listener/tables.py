@@ -7,12 +7,15 @@ TRANSITIONS.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
+    Connection,
     Double,
     ForeignKey,
     Index,
@@ -21,6 +24,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    update,
 )
 
 SCHEMA_VERSION = 3
@@ -48,6 +52,10 @@ TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
             "PARKED": frozenset({"PENDING"}),
             "SENT": frozenset({"CONFIRMED", "PENDING"}),
             "CONFIRMED": frozenset(),
+        },
+        "promises": {
+            "ASKED": frozenset({"ANSWERED"}),
+            "ANSWERED": frozenset({"ASKED"}),
         },
         "instances": {
             "waiting": frozenset({"used", "not wanted", "refused"}),
@@ -190,8 +198,28 @@ deliveries = Table(
     Column("status", Integer),
     Column("message", Text),
     Column("at", Double),
+    Column("looks", Integer, nullable=False, default=0),
+    Column("transaction_uid", Uid, index=True),
     Index("deliveries_by_state", "state", "next_at"),
 )
+"""`next_at`: when to send next, and once sent, when to see next whether it was kept there; `looks`
+counts these, and `transaction_uid` names the storage commitment that was asked for last."""
+
+promises = Table(
+    "promises",
+    metadata,
+    Column("transaction_uid", Uid, primary_key=True),
+    Column("calling", String(16), nullable=False),
+    Column("address", String(255), nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("references", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_at", Double, nullable=False),
+    Column("message", Text),
+    Index("promises_by_state", "state", "next_at"),
+)
+"""Storage commitments that others asked us for; `references` lists SOP class and instance UIDs."""
 
 events = Table(
     "events",
@@ -202,3 +230,14 @@ events = Table(
     Column("what", String(64), nullable=False),
     Column("detail", Text, nullable=False),
 )
+
+
+def move(
+    connection: Connection, table: Table, where: ColumnElement[bool], to: str, **values: Any
+) -> int:
+    """Move rows to a state, those that may; returns how many did."""
+    allowed = [state for state, nexts in TRANSITIONS[table.name].items() if to in nexts]
+    moved = connection.execute(
+        update(table).where(where, table.c.state.in_(allowed)).values(state=to, **values)
+    )
+    return moved.rowcount

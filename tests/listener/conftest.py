@@ -1,6 +1,7 @@
 """A listener in this process, and instances to send to it."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -9,14 +10,25 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 from pynetdicom import AE
 
+from listener.commitment import Herald
+from listener.confirmation import Confirmations
+from listener.entries import Answer, BundleRow, Plan, Received, Result
 from listener.ledger import Ledger
 from listener.recorder import Recorder
+from listener.series import InstanceKey
 from listener.server import listen
 from listener.settings import ListenerSettings
-from listener.spool import Spool
+from listener.spool import Arrival, Held, Spool
 
 
 def make_slice(study: str | None = None, series: str | None = None, number: int = 1) -> Dataset:
@@ -103,11 +115,14 @@ def start_listening(spool: Spool, ledger: Ledger, **changes: Any) -> Iterator["S
     """A listener; yields what sends datasets to it, in one association each time."""
     settings = make_settings(spool.root.parent, **changes)
     recorder = Recorder(ledger)
-    server = listen(settings, spool, recorder)
+    herald = Herald(settings, ledger, spool)
+    herald.start()
+    server = listen(settings, spool, recorder, herald, Confirmations(ledger))
     try:
         yield Sender(settings)
     finally:
         server.shutdown()
+        herald.stop()
         recorder.close()
 
 
@@ -136,3 +151,74 @@ class Sender:
         return entity.associate(
             "127.0.0.1", self.settings.port, ae_title=called or self.settings.ae_title
         )
+
+
+BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
+
+
+@pytest.fixture
+def names(request: pytest.FixtureRequest) -> list[str]:
+    """The destinations that results go to."""
+    return getattr(request, "param", ["pacs"])
+
+
+@pytest.fixture
+def outbox(
+    tmp_path: Path, ledger: Ledger, an_mr_slice: Callable[..., Dataset], names: list[str]
+) -> list[Result]:
+    """The results of one job: an overlay and a report in two encodings."""
+    ledger.set_destinations(names)
+    overlay = a_result(tmp_path, an_mr_slice(), SecondaryCaptureImageStorage, "overlay", 1)
+    report = a_result(tmp_path, an_mr_slice(), Comprehensive3DSRStorage, "report", 2)
+    other = a_result(
+        tmp_path, an_mr_slice(), EnhancedSRStorage, "report-enhanced", 2, report.sop_uid
+    )
+    keep(ledger, tmp_path, "1", overlay, report, other)
+    return [overlay, report, other]
+
+
+@pytest.fixture
+def next_outbox(
+    tmp_path: Path, ledger: Ledger, outbox: list[Result], an_mr_slice: Callable[..., Dataset]
+) -> Result:
+    """The one result of a job that was finished after `outbox`."""
+    result = a_result(tmp_path, an_mr_slice(), Comprehensive3DSRStorage, "next", 1)
+    keep(ledger, tmp_path, "2", result)
+    return result
+
+
+def keep(ledger: Ledger, folder: Path, study_uid: str, *found: Result) -> None:
+    """Take a study as far as a job that found this."""
+    key = InstanceKey(study_uid, f"{study_uid}.1", f"{study_uid}.1.1")
+    held = Held(key, folder, "f" * 64, 1, Arrival.NEW, 1000.0)
+    ledger.record([Received(held, None, time.time())])
+    (study,) = ledger.gathering()
+    ledger.complete(study, "quiet")
+    plan = Plan("fistula", key.series_uid, tuple(ledger.instances_of(study_uid)))
+    (job_id,) = ledger.plan(study_uid, 1, [(plan, BUNDLE)], {})
+    with ledger.lease(job_id, "worker", 60, {BUNDLE.edition}) as lease:
+        assert lease is not None
+        ledger.keep(lease.job, Answer("REPORTED", found=found))
+
+
+def a_result(
+    folder: Path,
+    dataset: Dataset,
+    sop_class: str,
+    kind: str,
+    phase: int,
+    alternative_of: str | None = None,
+) -> Result:
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = sop_class
+    path = folder / f"{kind}.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    return Result(
+        sop_uid=str(dataset.SOPInstanceUID),
+        series_uid=str(generate_uid()),
+        sop_class=sop_class,
+        kind=kind,
+        number=0,
+        phase=phase,
+        path=path,
+        alternative_of=alternative_of,
+    )

@@ -22,6 +22,8 @@ from pynetdicom.dsutils import encode
 from pynetdicom.service_class import NonPatientObjectStorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
+from listener.commitment import Herald
+from listener.confirmation import Confirmations
 from listener.errors import CannotListen
 from listener.ledger import Ledger
 from listener.recorder import Recorder
@@ -330,5 +332,11 @@ def test_a_port_that_is_taken_is_named(
     with listening(spool, ledger) as send:
         recorder = Recorder(ledger)
         with pytest.raises(CannotListen, match=str(send.settings.port)):
-            listen(send.settings, spool, recorder)
+            listen(
+                send.settings,
+                spool,
+                recorder,
+                Herald(send.settings, ledger, spool),
+                Confirmations(ledger),
+            )
         recorder.close()

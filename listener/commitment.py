@@ -1,0 +1,293 @@
+"""Storage commitment for others: we say that we have what they sent, once we looked (PS3.4 J).
+
+A request is written down before it is answered, so that a restart forgets none. The answer is read
+from the spool, byte for byte, and goes to where the asker listens; where we do not know that, it
+goes over the asker's own association while that is open.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from pydicom import Dataset
+from pynetdicom import AE, build_role, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_ACTION
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from listener.backoff import Backoff
+from listener.confirmation import (
+    NO_SUCH_INSTANCE,
+    PROCESSING_FAILURE,
+    REQUEST_COMMITMENT,
+    STORAGE_COMMITMENT,
+    STORAGE_COMMITMENT_INSTANCE,
+    SUCCESS,
+    reference,
+)
+from listener.errors import where
+from listener.ledger import Ledger
+from listener.settings import ListenerSettings
+from listener.spool import Spool
+from listener.tables import instances, move, promises
+
+log = logging.getLogger(__name__)
+
+# PS3.7 C.5 and 10.1.4.1.10
+CLASS_INSTANCE_CONFLICT: Final = 0x0119
+NO_SUCH_ACTION: Final = 0x0123
+INVALID_ARGUMENT: Final = 0x0115
+RESOURCE_LIMITATION: Final = 0x0213
+
+# PS3.4 table J.3-2
+ALL_COMMITTED: Final = 1
+SOME_FAILED: Final = 2
+
+References = Sequence[tuple[str, str]]
+"""SOP class and instance UIDs."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A request for commitment that waits for its answer."""
+
+    transaction_uid: str
+    calling: str
+    address: str
+    references: References
+    attempts: int
+
+
+class Promises:
+    """What is written down of requests for commitment."""
+
+    def __init__(self, ledger: Ledger, spool: Spool) -> None:
+        self._ledger = ledger
+        self._spool = spool
+
+    def ask(self, transaction_uid: str, calling: str, address: str, named: References) -> None:
+        """Write a request down; one that is asked again is answered again."""
+        asked = {
+            "calling": calling,
+            "address": address,
+            "references": [list(each) for each in named],
+            "asked_at": self._ledger.now,
+            "next_at": self._ledger.now,
+            "attempts": 0,
+            "state": "ASKED",
+        }
+        with self._ledger.writing() as connection:
+            connection.execute(
+                self._ledger.insert_or_ignore(promises).values(
+                    transaction_uid=transaction_uid, **asked
+                )
+            )
+            connection.execute(
+                update(promises)
+                .where(promises.c.transaction_uid == transaction_uid)
+                .values(**asked)
+            )
+
+    def due(self) -> list[Promise]:
+        """Requests to answer now, oldest first."""
+        query = (
+            select(promises)
+            .where(promises.c.state == "ASKED", promises.c.next_at <= self._ledger.now)
+            .order_by(promises.c.asked_at)
+        )
+        with self._ledger.reading() as connection:
+            return [
+                Promise(
+                    row.transaction_uid,
+                    row.calling,
+                    row.address,
+                    [(sop_class, sop_uid) for sop_class, sop_uid in row.references],
+                    row.attempts,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def answered(self, promise: Promise, message: str) -> None:
+        """Note that the asker has its answer."""
+        this = promises.c.transaction_uid == promise.transaction_uid
+        with self._ledger.writing() as connection:
+            move(connection, promises, this, "ANSWERED", message=message)
+
+    def postpone(self, promise: Promise, message: str, next_at: float) -> None:
+        """Note why the answer did not get through."""
+        this = promises.c.transaction_uid == promise.transaction_uid
+        with self._ledger.writing() as connection:
+            connection.execute(
+                update(promises)
+                .where(this)
+                .values(attempts=promises.c.attempts + 1, message=message, next_at=next_at)
+            )
+
+    def failures(self, named: References) -> dict[str, int]:
+        """Instance UIDs that we cannot commit to, each with its reason (PS3.3 C.14.1.1)."""
+        return {
+            sop_uid: failure
+            for sop_class, sop_uid in named
+            if (failure := self._failure(sop_class, sop_uid)) != SUCCESS
+        }
+
+    def _failure(self, sop_class: str, sop_uid: str) -> int:
+        query = select(instances.c.path, instances.c.sha256).where(
+            instances.c.sop_uid == sop_uid, instances.c.state != "quarantined"
+        )
+        with self._ledger.reading() as connection:
+            row = connection.execute(query).first()
+        # The row may be a moment later than the file.
+        path = Path(row.path) if row is not None else self._spool.find(sop_uid)
+        if path is None or not path.exists():
+            return NO_SUCH_INSTANCE
+        found_class, sha256 = self._spool.identity(path)
+        if row is not None and sha256 != row.sha256:
+            log.error("%s in the spool is not what was received", sop_uid)
+            return PROCESSING_FAILURE
+        return SUCCESS if found_class == sop_class else CLASS_INSTANCE_CONFLICT
+
+
+class Herald(threading.Thread):
+    """Answers requests for commitment for as long as it takes."""
+
+    def __init__(self, settings: ListenerSettings, ledger: Ledger, spool: Spool) -> None:
+        super().__init__(name="herald", daemon=True)
+        self.promises = Promises(ledger, spool)
+        self._settings = settings
+        self._ledger = ledger
+        self._backoff = Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
+        self._asked_over: dict[str, Association] = {}
+        self._over = threading.Event()
+
+    def stop(self) -> None:
+        """Finish the answer at hand, then stop."""
+        self._over.set()
+
+    def run(self) -> None:
+        """Answer what is due until stopped."""
+        while not self._over.wait(self._settings.poll_seconds):
+            try:
+                self.answer_due()
+            except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
+                log.error("requests for commitment wait: %s", where(error))
+
+    def answer_due(self) -> None:
+        """Answer everything that may be answered now."""
+        for promise in self.promises.due():
+            if self._over.is_set():
+                return
+            try:
+                self._answer(promise)
+            except (OSError, RuntimeError, ValueError) as error:
+                self._postpone(promise, f"answering stopped: {type(error).__name__}")
+
+    def on_action(self, event: evt.Event) -> tuple[int, None]:
+        """Take a request for commitment (N-ACTION)."""
+        request = cast(N_ACTION, event.request)
+        if request.ActionTypeID != REQUEST_COMMITMENT:
+            return NO_SUCH_ACTION, None
+        if request.RequestedSOPInstanceUID != STORAGE_COMMITMENT_INSTANCE:
+            return NO_SUCH_INSTANCE, None
+        try:
+            asked = event.action_information
+            named = [
+                (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
+                for item in asked.ReferencedSOPSequence
+            ]
+            transaction_uid = str(asked.TransactionUID)
+        except Exception as error:  # noqa: BLE001 - whatever the peer sent is refused, not fatal
+            log.warning("refused a malformed request for commitment: %s", where(error))
+            return INVALID_ARGUMENT, None
+        requestor = event.assoc.requestor
+        try:
+            self._asked_over[transaction_uid] = event.assoc
+            self.promises.ask(transaction_uid, requestor.ae_title, requestor.address or "", named)
+        except SQLAlchemyError as error:
+            log.error("refused a request for commitment for now: %s", where(error))
+            return RESOURCE_LIMITATION, None
+        return SUCCESS, None
+
+    def _answer(self, promise: Promise) -> None:
+        failed = self.promises.failures(promise.references)
+        report = Dataset()
+        report.TransactionUID = promise.transaction_uid
+        report.ReferencedSOPSequence = [
+            reference(*each) for each in promise.references if each[1] not in failed
+        ]
+        if failed:
+            report.FailedSOPSequence = [
+                _failed(*each, failed[each[1]]) for each in promise.references if each[1] in failed
+            ]
+        association, ours = self._way_to(promise)
+        if association is None:
+            self._postpone(promise, self._unreachable(promise))
+            return
+        try:
+            response, _ = association.send_n_event_report(
+                report,
+                SOME_FAILED if failed else ALL_COMMITTED,
+                STORAGE_COMMITMENT,
+                STORAGE_COMMITMENT_INSTANCE,
+            )
+        finally:
+            if ours:
+                association.release()
+        status = response.get("Status")
+        if status != SUCCESS:
+            said = "nothing" if status is None else f"0x{status:04X}"
+            self._postpone(promise, f"the asker answered {said}")
+            return
+        self._asked_over.pop(promise.transaction_uid, None)
+        committed = len(promise.references) - len(failed)
+        self.promises.answered(promise, f"{committed} committed, {len(failed)} not")
+        log.info("committed to %d instance(s) for %s, not to %d", committed, promise.calling,
+                 len(failed))  # fmt: skip
+
+    def _way_to(self, promise: Promise) -> tuple[Association | None, bool]:
+        """An association to answer on, and whether it is ours to release."""
+        port = self._port_of(promise.calling)
+        if port is None:
+            theirs = self._asked_over.get(promise.transaction_uid)
+            return (theirs if theirs is not None and theirs.is_established else None), False
+        entity = AE(ae_title=self._settings.ae_title)
+        timeout = self._settings.association_timeout_seconds
+        entity.acse_timeout = entity.dimse_timeout = timeout
+        entity.network_timeout = entity.connection_timeout = timeout
+        entity.add_requested_context(STORAGE_COMMITMENT)
+        association = entity.associate(
+            promise.address,
+            port,
+            ae_title=promise.calling,
+            ext_neg=[build_role(STORAGE_COMMITMENT, scp_role=True)],
+        )
+        return (association if association.is_established else None), True
+
+    def _port_of(self, calling: str) -> int | None:
+        """Where an asker listens: as a peer says, or as a destination of the same title does."""
+        ports = {each.ae_title: each.port for each in self._settings.destinations}
+        told = {each.ae_title: each.port for each in self._settings.peers if each.port is not None}
+        return (ports | told).get(calling)
+
+    def _unreachable(self, promise: Promise) -> str:
+        if self._port_of(promise.calling) is not None:
+            return "the asker does not answer"
+        return (
+            f"{promise.calling} is not connected any more; name its port in MONRO_PEERS to answer "
+            "on an association of our own"
+        )
+
+    def _postpone(self, promise: Promise, message: str) -> None:
+        pause = self._backoff.pause(promise.attempts + 1)
+        log.warning("commitment for %s waits: %s", promise.calling, message)
+        self.promises.postpone(promise, message, self._ledger.now + pause)
+
+
+def _failed(sop_class: str, sop_uid: str, reason: int) -> Dataset:
+    item = reference(sop_class, sop_uid)
+    item.FailureReason = reason
+    return item

@@ -1,0 +1,349 @@
+"""Was it kept? What a destination acknowledged, until it commits to it or shows it.
+
+A C-STORE answered with Success says that the object arrived, not that it is archived. So the
+destination is asked: for a storage commitment (PS3.4 J), and where it offers none, by C-FIND for
+what it has (PS3.4 C). What it turns out not to have is sent again.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Final
+
+from pydicom import Dataset
+from pydicom.uid import UID
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from sqlalchemy import and_, select, update
+
+from listener.backoff import Backoff
+from listener.entries import Sent
+from listener.errors import where
+from listener.ledger import Ledger
+from listener.series import BROKEN
+from listener.settings import Destination, ListenerSettings
+from listener.tables import deliveries, jobs, move, results
+
+log = logging.getLogger(__name__)
+
+STORAGE_COMMITMENT: Final = UID("1.2.840.10008.1.20.1")
+STORAGE_COMMITMENT_INSTANCE: Final = UID("1.2.840.10008.1.20.1.1")
+STUDY_ROOT_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
+
+# PS3.4 J.3.2 and table J.3-1; PS3.3 C.14.1.1
+REQUEST_COMMITMENT: Final = 1
+NO_SUCH_INSTANCE: Final = 0x0112
+
+SUCCESS: Final = 0x0000
+PROCESSING_FAILURE: Final = 0x0110
+PENDING_MATCHES: Final = (0xFF00, 0xFF01)
+
+# Instances named in one request for commitment.
+AT_ONCE: Final = 500
+# How long an answer may come on the association of its request; later ones come on another.
+SAME_ASSOCIATION_SECONDS: Final = 2.0
+# Our own response to it must be on its way before that association is released.
+PARTING_SECONDS: Final = 0.1
+# A destination may accept to commit and never say so, for instance because it does not know where
+# we are: after so many requests in vain it is asked what it has, every other time.
+IN_VAIN: Final = 2
+# Archives index when they find the time: only what was missed so often is sent again.
+MISSES_BEFORE_RESENDING: Final = 3
+# Pause before a destination that offers neither way is asked again: it may learn.
+NEITHER_SECONDS: Final = 24 * 3600.0
+
+# What a destination is asked with, by the setting `confirm`.
+WAYS: Final = {
+    "auto": "storage commitment or C-FIND",
+    "commitment": "storage commitment",
+    "query": "C-FIND",
+}
+
+COMMITTED: Final = "committed to by the destination"
+SHOWN: Final = "shown by the destination"
+NOT_HELD: Final = "the destination does not have it after all; it is sent again"
+
+
+class Confirmations:
+    """What is written down of results that were sent, until they are confirmed."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def due(self, destination: str) -> list[Sent]:
+        """What a destination acknowledged and has not confirmed, oldest job first."""
+        query = (
+            select(
+                deliveries.c.sop_uid.label("key"),
+                jobs.c.study_uid,
+                results.c.series_uid,
+                results.c.sop_class,
+                results.c.sop_uid,
+                deliveries.c.looks,
+            )
+            .join(results, results.c.sop_uid == deliveries.c.sent_as)
+            .join(jobs, jobs.c.job_id == results.c.job_id)
+            .where(
+                deliveries.c.destination == destination,
+                deliveries.c.state == "SENT",
+                deliveries.c.next_at <= self._ledger.now,
+            )
+            .order_by(jobs.c.finished_at, results.c.series_uid, results.c.number)
+        )
+        with self._ledger.reading() as connection:
+            return [Sent(*row) for row in connection.execute(query)]
+
+    def asked(
+        self, sent: Sequence[Sent], destination: str, transaction_uid: str, next_at: float
+    ) -> None:
+        """Note a request for commitment; without an answer, the next one is due at `next_at`."""
+        self._postpone(
+            sent, destination, next_at, "commitment was asked for", transaction_uid=transaction_uid
+        )
+
+    def postpone(
+        self, sent: Sequence[Sent], destination: str, message: str, next_at: float
+    ) -> None:
+        """Note that a destination could not tell."""
+        self._postpone(sent, destination, next_at, message)
+
+    def answered(
+        self, transaction_uid: str, committed: Collection[str], failed: Mapping[str, int]
+    ) -> int:
+        """Note what a destination answered to a request for commitment.
+
+        Args:
+            transaction_uid: of the request.
+            committed: instance UIDs that it is responsible for now.
+            failed: instance UID to the reason why it is not for others.
+
+        Returns:
+            How many results the request was about that are not confirmed otherwise by now.
+        """
+        of_request = deliveries.c.transaction_uid == transaction_uid
+        absent = [uid for uid, reason in failed.items() if reason == NO_SUCH_INSTANCE]
+        with self._ledger.writing() as connection:
+            found = move(
+                connection,
+                deliveries,
+                and_(of_request, deliveries.c.sent_as.in_(committed)),
+                "CONFIRMED",
+                message=COMMITTED,
+                at=self._ledger.now,
+            )
+            found += move(
+                connection,
+                deliveries,
+                and_(of_request, deliveries.c.sent_as.in_(absent)),
+                "PENDING",
+                message=NOT_HELD,
+                next_at=0.0,
+                at=self._ledger.now,
+            )
+            for uid in failed.keys() - set(absent):
+                this = and_(of_request, deliveries.c.sent_as == uid, deliveries.c.state == "SENT")
+                message = f"the destination does not commit to it: reason 0x{failed[uid]:04X}"
+                found += connection.execute(
+                    update(deliveries).where(this).values(message=message)
+                ).rowcount
+        return found
+
+    def seen(self, sent: Sequence[Sent], destination: str, held: Collection[str]) -> None:
+        """Note which of these a destination shows; those missed too often are sent again."""
+        there = [each.key for each in sent if each.sop_uid in held]
+        gone = [
+            each.key
+            for each in sent
+            if each.sop_uid not in held and each.looks + 1 >= MISSES_BEFORE_RESENDING
+        ]
+        at = self._ledger.now
+        with self._ledger.writing() as connection:
+            for keys, state, message in ((there, "CONFIRMED", SHOWN), (gone, "PENDING", NOT_HELD)):
+                these = and_(
+                    deliveries.c.sop_uid.in_(keys), deliveries.c.destination == destination
+                )
+                move(connection, deliveries, these, state, message=message, at=at, next_at=0.0)
+
+    def _postpone(
+        self, sent: Sequence[Sent], destination: str, next_at: float, message: str, **values: str
+    ) -> None:
+        these = and_(
+            deliveries.c.sop_uid.in_([each.key for each in sent]),
+            deliveries.c.destination == destination,
+            deliveries.c.state == "SENT",
+        )
+        with self._ledger.writing() as connection:
+            connection.execute(
+                update(deliveries)
+                .where(these)
+                .values(looks=deliveries.c.looks + 1, next_at=next_at, message=message, **values)
+            )
+
+
+class Confirmer:
+    """Asks one destination what it kept."""
+
+    def __init__(
+        self, destination: Destination, settings: ListenerSettings, ledger: Ledger
+    ) -> None:
+        self._destination = destination
+        self._ae_title = settings.ae_title
+        self._timeout_seconds = settings.association_timeout_seconds
+        self._answer_seconds = settings.commitment_seconds
+        self._backoff = Backoff(settings.confirm_first_seconds, settings.retry_cap_seconds)
+        self._ledger = ledger
+        self._book = Confirmations(ledger)
+        self._answered = threading.Event()
+
+    def confirm_due(self) -> None:
+        """Ask for everything that is due."""
+        if self._destination.confirm == "none":
+            return
+        due = self._book.due(self._destination.name)
+        for start in range(0, len(due), AT_ONCE):
+            if not self._confirm(due[start : start + AT_ONCE]):
+                return
+
+    def _confirm(self, sent: Sequence[Sent]) -> bool:
+        """Ask for some; False when the destination does not answer."""
+        try:
+            association = self._associate()
+        except OSError:
+            association = None
+        if association is None or not (association.is_established or association.rejected_contexts):
+            self._postpone(sent, "the destination does not answer")
+            return False
+        try:
+            return self._ask(association, sent)
+        finally:
+            if association.is_established:
+                association.release()
+
+    def _ask(self, association: Association, sent: Sequence[Sent]) -> bool:
+        offered = {str(each.abstract_syntax) for each in association.accepted_contexts}
+        commits = STORAGE_COMMITMENT in offered
+        finds = STUDY_ROOT_FIND in offered
+        looks = min(each.looks for each in sent)
+        in_vain = looks >= IN_VAIN and looks % 2 == 0
+        if commits and not (finds and in_vain):
+            return self._ask_to_commit(association, sent)
+        if finds:
+            return all(
+                self._look(association, list(of_series))
+                for _uid, of_series in groupby(sent, key=lambda each: each.series_uid)
+            )
+        self._book.postpone(
+            sent,
+            self._destination.name,
+            f"the destination does not offer {WAYS[self._destination.confirm]}: taken at its word",
+            self._ledger.now + NEITHER_SECONDS,
+        )
+        return True
+
+    def _ask_to_commit(self, association: Association, sent: Sequence[Sent]) -> bool:
+        request = Dataset()
+        request.TransactionUID = f"2.25.{uuid.uuid4().int}"
+        request.ReferencedSOPSequence = [reference(each.sop_class, each.sop_uid) for each in sent]
+        # Written down first: the answer may be here before the request's own.
+        self._answered.clear()
+        next_at = self._ledger.now + max(self._answer_seconds, self._pause(sent))
+        self._book.asked(sent, self._destination.name, request.TransactionUID, next_at)
+        try:
+            response, _ = association.send_n_action(
+                request,
+                REQUEST_COMMITMENT,
+                STORAGE_COMMITMENT,
+                STORAGE_COMMITMENT_INSTANCE,
+            )
+        except (*BROKEN, RuntimeError) as error:
+            log.warning("%s: asking stopped: %s", self._destination.name, type(error).__name__)
+            return False
+        status = response.get("Status")
+        if status != SUCCESS:
+            said = "no answer" if status is None else f"0x{status:04X}"
+            self._postpone(sent, f"the destination does not take requests to commit: {said}")
+            return status is not None
+        if self._answered.wait(SAME_ASSOCIATION_SECONDS):
+            time.sleep(PARTING_SECONDS)
+        return True
+
+    def _look(self, association: Association, sent: Sequence[Sent]) -> bool:
+        """Ask what a destination has of one series."""
+        wanted = Dataset()
+        wanted.QueryRetrieveLevel = "IMAGE"
+        wanted.StudyInstanceUID, wanted.SeriesInstanceUID = sent[0].study_uid, sent[0].series_uid
+        wanted.SOPInstanceUID = ""
+        held, status = set(), None
+        try:
+            for response, found in association.send_c_find(wanted, STUDY_ROOT_FIND):
+                status = response.get("Status")
+                if status in PENDING_MATCHES and found is not None:
+                    held.add(str(found.get("SOPInstanceUID", "")))
+        except (*BROKEN, RuntimeError) as error:
+            log.warning("%s: asking stopped: %s", self._destination.name, type(error).__name__)
+        if status != SUCCESS:
+            said = "no answer" if status is None else f"0x{status:04X}"
+            self._postpone(sent, f"the destination does not tell what it has: {said}")
+            return False
+        self._postpone(sent, "the destination does not show it yet")
+        self._book.seen(sent, self._destination.name, held)
+        return True
+
+    def _associate(self) -> Association:
+        entity = AE(ae_title=self._ae_title)
+        entity.acse_timeout = entity.dimse_timeout = self._timeout_seconds
+        entity.network_timeout = entity.connection_timeout = self._timeout_seconds
+        if self._destination.confirm in ("auto", "commitment"):
+            entity.add_requested_context(STORAGE_COMMITMENT)
+        if self._destination.confirm in ("auto", "query"):
+            entity.add_requested_context(STUDY_ROOT_FIND)
+        return entity.associate(
+            self._destination.host,
+            self._destination.port,
+            ae_title=self._destination.ae_title,
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._on_event_report)],
+        )
+
+    def _on_event_report(self, event: evt.Event) -> tuple[int, None]:
+        answer = on_event_report(event, self._book)
+        self._answered.set()
+        return answer
+
+    def _postpone(self, sent: Sequence[Sent], message: str) -> None:
+        next_at = self._ledger.now + self._pause(sent)
+        self._book.postpone(sent, self._destination.name, message, next_at)
+
+    def _pause(self, sent: Sequence[Sent]) -> float:
+        return self._backoff.pause(1 + min(each.looks for each in sent))
+
+
+def on_event_report(event: evt.Event, book: Confirmations) -> tuple[int, None]:
+    """Take a destination's answer to a request for commitment, on whatever association it comes."""
+    try:
+        answer = event.event_information
+        committed = set(_instances(answer, "ReferencedSOPSequence"))
+        failed = {
+            uid: int(item.get("FailureReason") or PROCESSING_FAILURE)
+            for uid, item in _instances(answer, "FailedSOPSequence").items()
+        }
+        known = book.answered(str(answer.TransactionUID), committed, failed)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the destination must get an answer
+        log.error("an answer to a request for commitment was not understood: %s", where(error))
+        return PROCESSING_FAILURE, None
+    log.info("%d of %d result(s) committed to", len(committed), known)
+    return SUCCESS, None
+
+
+def reference(sop_class: str, sop_uid: str) -> Dataset:
+    """Name an instance in a request for commitment, or in the answer to one."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_uid
+    return item
+
+
+def _instances(answer: Dataset, keyword: str) -> Mapping[str, Dataset]:
+    items: Iterator[Dataset] = iter(answer.get(keyword) or [])
+    return {str(item.ReferencedSOPInstanceUID): item for item in items}
