@@ -203,7 +203,8 @@ def _await(stack: Stack, title: str, study_uid: str) -> Answered:
         if known.get("planned_revision") and not known["jobs"]:
             reasons = {row["reason"] for row in known["instances"]}
             raise DemoFailed(f"{title}: not wanted by any analysis: {'; '.join(sorted(reasons))}")
-        if known.get("deliveries") and all(row["state"] == "SENT" for row in known["deliveries"]):
+        delivered = {row["state"] for row in known.get("deliveries", ())}
+        if delivered and delivered <= {"SENT", "CONFIRMED"}:
             return read_answer(title, known, stack.archive.files(study_uid))
         time.sleep(0.2)
     raise DemoFailed(f"no result for {title} within {RESULT_SECONDS} s")

@@ -93,6 +93,11 @@ class Orthanc:
         with urllib.request.urlopen(f"{self._url}{path}", timeout=30) as response:
             return json.load(response)
 
+    def post(self, path: str, body: Any) -> Any:
+        request = urllib.request.Request(f"{self._url}{path}", data=json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
+
     def download(self, path: str) -> bytes:
         with urllib.request.urlopen(f"{self._url}{path}", timeout=30) as response:
             content: bytes = response.read()
@@ -113,12 +118,8 @@ class Orthanc:
         return sum(len(self.get(f"/studies/{s}/instances")) for s in self._studies(study_uid))
 
     def _studies(self, study_uid: str) -> list[str]:
-        request = urllib.request.Request(
-            f"{self._url}/tools/find",
-            data=json.dumps({"Level": "Study", "Query": {"StudyInstanceUID": study_uid}}).encode(),
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            found: list[str] = json.load(response)
+        query = {"Level": "Study", "Query": {"StudyInstanceUID": study_uid}}
+        found: list[str] = self.post("/tools/find", query)
         return found
 
 
@@ -152,11 +153,11 @@ class Hospital:
         return latest
 
     def delivered(self, study_uid: str) -> bool:
-        """Whether a study was answered and the PACS acknowledged everything."""
+        """Whether a study was answered and the PACS committed to everything."""
         known = self.stack.ledger.study(study_uid) or {}
         sent = {row["state"] for row in known.get("deliveries", ())}
         done = {job["state"] for job in known.get("jobs", ())}
-        return sent == {"SENT"} and done <= {"REPORTED", "REFUSED", "SUPERSEDED"}
+        return sent == {"CONFIRMED"} and done <= {"REPORTED", "REFUSED", "SUPERSEDED"}
 
     def await_delivery(self, study_uid: str, seconds: float = 120) -> None:
         self.await_that(lambda: self.delivered(study_uid), seconds, study_uid)
@@ -198,6 +199,7 @@ def open_hospital(folder: Path, **changes: str) -> Iterator[Hospital]:
         "MONRO_RESEND_SECONDS": "2",
         "MONRO_RETRY_FIRST_SECONDS": "0.5",
         "MONRO_RETRY_CAP_SECONDS": "2",
+        "MONRO_CONFIRM_FIRST_SECONDS": "1",
         **changes,
     }
     with Stack(folder, changes=settings) as stack:
