@@ -88,6 +88,7 @@ class Stack:
             "MONRO_PEERS": json.dumps([{"ae_title": "SCANNER", "address": "127.0.0.1"}]),
             "MONRO_DESTINATIONS": json.dumps([destination]),
             "MONRO_KEEP_FREE": "100MB",
+            "MONRO_ROOM_FOR_STUDY": "100MB",
             "MONRO_QUIET_SECONDS": "10",
             "MONRO_RELEASED_QUIET_SECONDS": "1",
             "MONRO_POLL_SECONDS": "0.2",

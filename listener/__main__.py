@@ -5,6 +5,7 @@ import logging
 import re
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from listener.accounting import STATES, StudyAccount, account
 from listener.delivery import destination_answers
 from listener.dispatch import Dispatcher, broker_answers, celery_app
 from listener.errors import MonroError
@@ -37,6 +39,11 @@ complaints = Console(stderr=True)
 
 PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
 """The password within a URL."""
+
+ROW_SECONDS = 2.0
+"""A running listener writes rows a moment after the files: what disagrees is looked at again."""
+
+ACCOUNT_COLUMNS = ("on disk", "received", *STATES, "purged")
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 StudyUID = Annotated[str, typer.Argument(help="Study Instance UID")]
@@ -113,6 +120,49 @@ def show(study: StudyUID, as_json: Json = False) -> None:
     console.print(f"study {study}: {found['state']}, revision {found['revision']}")
     for title in ("instances", "jobs", "deliveries", "events"):
         _print_rows(title, found[title])
+
+
+@app.command("account")
+def account_command(as_json: Json = False) -> None:
+    """Compare the spool with the ledger; exit with 1 where they disagree."""
+    with explained():
+        settings = read_settings()
+        spool, ledger = Spool(settings.spool), Ledger(settings.ledger_url)
+        studies = account(spool, ledger)
+        if not all(study.agrees for study in studies):
+            time.sleep(ROW_SECONDS)
+            studies = account(spool, ledger)
+    rows = [_account_row(study) for study in studies]
+    totals = {name: sum(row[name] for row in rows) for name in ACCOUNT_COLUMNS}
+    disagreeing = [study for study in studies if not study.agrees]
+    if as_json:
+        found = {"studies": rows, "totals": totals, "agrees": not disagreeing}
+        print(json.dumps(found, indent=2))  # noqa: T201
+    else:
+        _print_rows("account", [*rows, {"study": "all", **totals}])
+    for study in disagreeing:
+        complaints.print(
+            f"study {study.study_uid}: {len(study.unknown)} file(s) that the ledger does not know, "
+            f"{len(study.missing)} that the spool does not have; `reconcile` records the former, "
+            "the latter must be sent again",
+            style="red",
+            markup=False,
+        )
+        for path in (*study.unknown, *study.missing):
+            complaints.print(f"  {path}", markup=False)
+    if disagreeing:
+        raise typer.Exit(1)
+
+
+def _account_row(study: StudyAccount) -> dict[str, Any]:
+    states = {state: study.states.get(state, 0) for state in STATES}
+    return {
+        "study": study.study_uid,
+        "on disk": study.on_disk,
+        "received": study.received,
+        **states,
+        "purged": study.purged,
+    }
 
 
 @app.command()

@@ -35,6 +35,10 @@ CANNOT_UNDERSTAND: Final = 0xC000
 # PS3.8 9.3.4: result, source, reason
 REJECTED_CALLING_AE: Final = (0x01, 0x01, 0x03)
 REJECTED_CALLED_AE: Final = (0x01, 0x01, 0x07)
+REJECTED_FOR_NOW: Final = (0x02, 0x03, 0x02)  # transient: a local limit is exceeded
+
+# Verification and storage commitment: they need no room.
+NOT_STORING: Final = frozenset({"1.2.840.10008.1.1", "1.2.840.10008.1.20.1"})
 
 KEY_TAGS: Final = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 
@@ -42,8 +46,12 @@ LARGEST_HEADER_BYTES: Final = 64 << 20
 """A deflated dataset is inflated no further than this in search of its UIDs."""
 
 
-def on_requested(event: evt.Event, settings: ListenerSettings) -> None:
-    """Name an association; reject it from anybody who is not on the list."""
+def on_requested(event: evt.Event, settings: ListenerSettings, spool: Spool) -> None:
+    """Name an association; reject it from anybody who is not on the list.
+
+    Who wants to store is asked to come again where the disk would soon be full: refusing a study is
+    better than breaking off in the middle of it.
+    """
     event.assoc.name = uuid.uuid4().hex
     address = event.assoc.requestor.address or ""
     proposal = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
@@ -68,6 +76,20 @@ def on_requested(event: evt.Event, settings: ListenerSettings) -> None:
             address,
         )
         _reject(event, REJECTED_CALLING_AE)
+    elif _wants_to_store(proposal) and not spool.has_room_for(settings.room_for_study):
+        log.error(
+            "rejected an association from %s at %s for now: the spool's disk has %d bytes free; "
+            "make room, or lower MONRO_KEEP_FREE or MONRO_ROOM_FOR_STUDY",
+            calling,
+            address,
+            spool.free_bytes(),
+        )
+        _reject(event, REJECTED_FOR_NOW)
+
+
+def _wants_to_store(proposal: A_ASSOCIATE) -> bool:
+    proposed = {str(each.abstract_syntax) for each in proposal.presentation_context_definition_list}
+    return bool(proposed - NOT_STORING)
 
 
 def on_echo(_event: evt.Event) -> int:

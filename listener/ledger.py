@@ -198,6 +198,9 @@ class Ledger:
             ),
             execution_options={"preserve_rowcount": True},
         ).rowcount
+        if added == 0:  # known; it is here again if it was purged
+            this = and_(instances.c.sop_uid == key.sop_uid, instances.c.sha256 == held.sha256)
+            connection.execute(update(instances).where(this).values(purged_at=None))
         if received.association is not None:
             self._note_association(connection, received.association, key.study_uid)
         if state == "quarantined" and added > 0:
@@ -262,10 +265,12 @@ class Ledger:
                 connection.execute(delete(associations).where(associations.c.process == process))
 
     def known(self, study_uid: str) -> set[Path]:
-        """Paths of the instances of a study that the ledger holds."""
+        """Paths of the instances of a study that the ledger holds and that were not purged."""
         with self.reading() as connection:
             rows = connection.scalars(
-                select(instances.c.path).where(instances.c.study_uid == study_uid)
+                select(instances.c.path).where(
+                    instances.c.study_uid == study_uid, instances.c.purged_at.is_(None)
+                )
             )
             return {Path(path) for path in rows}
 

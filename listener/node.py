@@ -17,6 +17,7 @@ from listener.entries import Received
 from listener.errors import where
 from listener.ledger import Ledger
 from listener.recorder import Recorder
+from listener.retention import purge
 from listener.server import listen
 from listener.settings import ListenerSettings
 from listener.spool import Spool
@@ -80,6 +81,7 @@ class Node:
         while not self._over.wait(self._settings.poll_seconds):
             try:
                 steward(self.ledger, self._dispatcher, self._settings)
+                purge(self.spool, self.ledger, self._settings)
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("this round was cut short, the next one follows: %s", where(error))
 

@@ -127,7 +127,7 @@ def listen(
         CannotListen: the address or port is taken or not ours.
     """
     handlers: list[Any] = [
-        (evt.EVT_REQUESTED, on_requested, [settings]),
+        (evt.EVT_REQUESTED, on_requested, [settings, spool]),
         (evt.EVT_SOP_COMMON, on_proposed),
         (evt.EVT_C_ECHO, on_echo),
         (evt.EVT_C_STORE, on_store, [spool, recorder]),

@@ -128,6 +128,16 @@ class ListenerSettings(Commons):
         description='where results go: [{"name": "pacs", "ae_title": "PACS", "host": "pacs", '
         '"port": 104}]',
     )
+    room_for_study: ByteSize = Field(
+        default=ByteSize(2**30),
+        description="space that must be left above MONRO_KEEP_FREE for a new association; with "
+        "less, senders are asked to come again",
+    )
+    keep_days: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="files of studies whose results were all confirmed are removed after so many "
+        "days; empty: never",
+    )
     analyses: tuple[str, ...] = Field(default=ANALYSES, description="analyses to ask for")
     max_associations: Annotated[int, Field(ge=1)] = Field(
         default=50, description="associations served at a time; more are rejected for now"

@@ -9,6 +9,7 @@
 The spool is the truth: the ledger can be rebuilt from it. Names are UIDs and hashes only.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -16,7 +17,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -152,6 +153,23 @@ class Spool:
         """Remove what a lease wrote that was never kept."""
         shutil.rmtree(self.root / "results" / study_uid / job_id / lease, ignore_errors=True)
 
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Remove instances for good, and the folders that they leave empty."""
+        paths = tuple(paths)
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for folder in sorted({level for path in paths for level in path.parents[:2]}, reverse=True):
+            with contextlib.suppress(OSError):  # not empty: something came late
+                folder.rmdir()
+
+    def drop_study_results(self, study_uid: str) -> None:
+        """Remove all results of a study."""
+        shutil.rmtree(self.root / "results" / study_uid, ignore_errors=True)
+
+    def has_room_for(self, size: int) -> bool:
+        """Whether so many bytes more would leave what must stay free."""
+        return self.free_bytes() - size >= self.keep_free
+
     def sweep(self) -> int:
         """Remove what dead processes left in incoming/: none of it was acknowledged."""
         horizon = time.time() - ABANDONED_AFTER_SECONDS
@@ -193,14 +211,17 @@ class Spool:
         A hard link, unlike a rename, never replaces what is there: two associations
         that bring the same instance at the same time cannot overwrite each other.
         """
-        self._make_folder(path.parent)
-        try:
-            path.hardlink_to(part)
-            placed = True
-        except FileExistsError:
-            placed = False
-        _sync_folder(path.parent)
-        return placed
+        while True:
+            self._make_folder(path.parent)
+            try:
+                path.hardlink_to(part)
+                placed = True
+            except FileExistsError:
+                placed = False
+            except FileNotFoundError:  # `remove` took the folder away just now
+                continue
+            _sync_folder(path.parent)
+            return placed
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder whose own name survives a power cut, up to the root."""

@@ -100,7 +100,9 @@ instances = Table(
     Column("received_at", Double, nullable=False),
     Column("state", String(16), nullable=False),
     Column("reason", Text),
+    Column("purged_at", Double),
 )
+"""`purged_at`: when the file was removed by policy; None while it is there."""
 
 associations = Table(
     "associations",

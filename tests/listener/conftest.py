@@ -87,6 +87,7 @@ def make_settings(tmp_path: Path, **changes: Any) -> ListenerSettings:
         "port": free_port(),
         "open_node": True,
         "keep_free": 0,
+        "room_for_study": 0,
         "destinations": [
             {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": free_port()}
         ],

@@ -101,9 +101,12 @@ def test_another_image_under_a_known_uid_is_acknowledged_kept_and_reported(
 def test_a_full_spool_is_refused_and_leaves_no_trace(
     tmp_path: Path, ledger: Ledger, listening: Any, mr_slice: Dataset
 ) -> None:
-    spool = Spool(tmp_path / "spool", keep_free=1 << 62)
+    spool = Spool(tmp_path / "spool")
     with listening(spool, ledger) as send:
-        assert send(mr_slice) == 0xA700
+        association = send.associate(mr_slice)
+        spool.keep_free = 1 << 62  # it fills while the study comes in
+        assert association.send_c_store(mr_slice).Status == 0xA700
+        association.release()
 
     assert ledger.instances_of(mr_slice.StudyInstanceUID) == []
     assert list(tmp_path.rglob("*.dcm")) == []
@@ -340,3 +343,26 @@ def test_a_port_that_is_taken_is_named(
                 Confirmations(ledger),
             )
         recorder.close()
+
+
+def test_a_disk_that_will_soon_be_full_takes_no_new_study_and_resumes_by_itself(
+    tmp_path: Path,
+    ledger: Ledger,
+    listening: Any,
+    an_mr_slice: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spool = Spool(tmp_path / "spool", keep_free=1000)
+    free = 1500
+    monkeypatch.setattr(spool, "free_bytes", lambda: free)
+    with listening(spool, ledger, room_for_study=600) as send:
+        refused = send.associate(an_mr_slice())
+        assert refused.is_rejected
+        answer = refused.acceptor.primitive
+        assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
+        echo = send.associate()  # who stores nothing is welcome
+        assert echo.is_established
+        echo.release()
+
+        free = 10_000
+        assert send(an_mr_slice()) == 0x0000

@@ -1,0 +1,165 @@
+"""What is over and delivered may go; nothing else ever does."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from listener.accounting import account
+from listener.entries import Answer, BundleRow, Plan, Received, Result
+from listener.ledger import Ledger
+from listener.retention import DAY_SECONDS, purge
+from listener.series import InstanceKey
+from listener.settings import ListenerSettings
+from listener.spool import Spool
+from listener.tables import deliveries, jobs, studies
+
+HEAD = b"\0" * 128 + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00\x04\x00\x00\x00" + b"meta"
+BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
+LONG_AGO = time.time() - 31 * DAY_SECONDS
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def settings(settings_for: Callable[..., ListenerSettings]) -> ListenerSettings:
+    return settings_for(keep_days=30)
+
+
+@pytest.fixture
+def delivered(spool: Spool, ledger: Ledger) -> str:
+    """A study of two slices, reported long ago, its one result confirmed."""
+    ledger.set_destinations(["pacs"])
+    for number in range(2):
+        receive(spool, ledger, number)
+    (study,) = ledger.gathering()
+    ledger.complete(study, "quiet")
+    plan = Plan("fistula", "1.1", tuple(ledger.instances_of("1")))
+    (job_id,) = ledger.plan("1", 1, [(plan, BUNDLE)], {})
+    with ledger.lease(job_id, "worker", 60, {BUNDLE.edition}) as lease:
+        assert lease is not None
+        path = spool.keep_result("1", job_id, lease.job.lease, "report.dcm", b"report")
+        result = Result("9.1", "9", "1.2.3", "report", 0, 1, path)
+        ledger.keep(lease.job, Answer("REPORTED", found=[result]))
+    deliver(ledger, "CONFIRMED")
+    return "1"
+
+
+def receive(spool: Spool, ledger: Ledger, number: int) -> None:
+    held = spool.write(InstanceKey("1", "1.1", f"1.1.{number}"), HEAD, b"dataset %d" % number)
+    ledger.record([Received(held, None, LONG_AGO)])
+
+
+def deliver(ledger: Ledger, state: str) -> None:
+    with ledger.writing() as connection:
+        connection.execute(update(deliveries).values(state=state))
+
+
+def set_job(ledger: Ledger, state: str) -> None:
+    with ledger.writing() as connection:
+        connection.execute(update(jobs).values(state=state))
+
+
+def files(spool: Spool) -> list[Path]:
+    return [*(path for _, path in spool.received()), *(spool.root / "results").rglob("*.dcm")]
+
+
+def test_a_delivered_study_goes_after_its_time_and_is_accounted_for(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str
+) -> None:
+    assert purge(spool, ledger, settings) == [delivered]
+
+    assert files(spool) == []
+    assert list((spool.root / "studies").iterdir()) == []
+    (found,) = account(spool, ledger)
+    assert found.agrees
+    assert (found.received, found.purged) == (0, 2)
+    assert purge(spool, ledger, settings) == []
+
+
+@pytest.mark.parametrize("state", ["PENDING", "PARKED", "SENT"])
+def test_nothing_undelivered_is_ever_removed(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str, state: str
+) -> None:
+    deliver(ledger, state)
+
+    assert purge(spool, ledger, settings) == []
+    assert len(files(spool)) == 3
+
+
+@pytest.mark.parametrize("state", ["QUEUED", "RUNNING", "FAILED"])
+def test_nothing_unfinished_is_ever_removed(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str, state: str
+) -> None:
+    set_job(ledger, state)
+
+    assert purge(spool, ledger, settings) == []
+
+
+def test_a_study_that_is_incomplete_or_young_stays(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str, settings_for: Any
+) -> None:
+    assert purge(spool, ledger, settings_for(keep_days=32)) == []
+    receive(spool, ledger, 2)  # a late slice reopens the study
+    assert purge(spool, ledger, settings) == []
+    with ledger.writing() as connection:
+        connection.execute(update(studies).values(state="COMPLETE"))  # not planned anew yet
+    with ledger.writing() as connection:
+        connection.execute(update(studies).values(revision=2))
+    assert purge(spool, ledger, settings) == []
+
+
+def test_unless_asked_nothing_goes(
+    spool: Spool, ledger: Ledger, settings_for: Any, delivered: str
+) -> None:
+    assert purge(spool, ledger, settings_for()) == []
+
+
+def test_a_destination_that_is_taken_at_its_word_on_purpose_needs_no_confirmation(
+    spool: Spool, ledger: Ledger, settings_for: Any, delivered: str
+) -> None:
+    deliver(ledger, "SENT")
+    trusted = {"name": "pacs", "ae_title": "P", "host": "h", "port": 104, "confirm": "none"}
+
+    assert purge(spool, ledger, settings_for(keep_days=30, destinations=[trusted])) == [delivered]
+
+
+def test_what_comes_again_after_it_was_purged_is_here_again_and_not_judged_again(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str
+) -> None:
+    purge(spool, ledger, settings)
+    receive(spool, ledger, 0)
+
+    (found,) = account(spool, ledger)
+    assert found.agrees
+    assert (found.received, found.purged) == (1, 1)
+    assert ledger.gathering() == []
+
+
+def test_a_slice_that_comes_while_its_study_is_purged_is_not_lost(
+    spool: Spool,
+    ledger: Ledger,
+    settings: ListenerSettings,
+    delivered: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remove = spool.remove
+
+    def late(paths: list[Path]) -> None:
+        remove(paths)
+        receive(spool, ledger, 1)  # the same again
+        receive(spool, ledger, 7)  # and a new one
+
+    monkeypatch.setattr(spool, "remove", late)
+    purge(spool, ledger, settings)
+
+    (found,) = account(spool, ledger)
+    assert found.agrees
+    assert (found.received, found.purged) == (2, 1)
+    assert [study.study_uid for study in ledger.gathering()] == [delivered]
