@@ -10,7 +10,7 @@ COMPACT := --config deploy/recipes/compact.toml
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help install system-tools check test demo up train-demo bench-train \
-	bench-occlusion bench-study clean
+	bench-occlusion bench-study chaos chaos-short clean
 .DEFAULT_GOAL := help
 
 help:                    ## what can be made
@@ -41,6 +41,16 @@ test: check system-tools ## everything that must hold, on real servers, on loopb
 	@# A folder of our own: in its namespace everybody is root, and root's may be another's.
 	PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
 		$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/system
+
+# In a mount namespace of its own, where it may have a small disk that fills up.
+CHAOS := OMP_WAIT_POLICY=PASSIVE deploy/loopback-only.sh unshare --map-root-user --mount \
+	$(BIN)/python -m tests.system.chaos
+
+chaos: install system-tools   ## kill everything 200 times (KILLS=, STUDIES=): what was lost?
+	@$(CHAOS) --kills $(or $(KILLS),200) --studies $(or $(STUDIES),40)
+
+chaos-short: install system-tools  ## the same in under three minutes
+	@$(CHAOS) --kills 10 --studies 6 --patience 90
 
 demo: install            ## a synthetic study in, a report and an overlay out (STUDY=folder: yours)
 	@$(BIN)/python -m deploy.local demo $(if $(STUDY),--study '$(STUDY)')

@@ -89,6 +89,10 @@ class Orthanc:
         self._process.terminate()
         self._process.wait(30)
 
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self._url}{path}", timeout=30) as response:
             return json.load(response)
