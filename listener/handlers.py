@@ -8,12 +8,15 @@ later (recorder.py); if the process dies in between, it is rebuilt from the spoo
 import logging
 import uuid
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 from typing import Final, cast
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.uid import UID
 from pynetdicom import evt
+from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu_primitives import A_ASSOCIATE
@@ -22,7 +25,7 @@ from listener.errors import BadAttribute, SpoolFull
 from listener.recorder import Recorder
 from listener.series import BROKEN, InstanceKey
 from listener.settings import ListenerSettings
-from listener.spool import Arrival, Spool
+from listener.spool import Arrival, Held, Spool
 
 log = logging.getLogger(__name__)
 
@@ -103,19 +106,45 @@ def on_store(event: evt.Event, spool: Spool, recorder: Recorder) -> int:
     A peer that missed our answer sends again, so the write bears repeating. Anything
     unforeseen is left to pynetdicom, which answers 0xC211 for us.
     """
-    sender = event.assoc.requestor.ae_title
     request = cast(C_STORE, event.request)
-    if request.AffectedSOPClassUID != event.context.abstract_syntax:
+    sop_class, sop_uid = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+    dataset = cast(BytesIO, request.DataSet)
+
+    def keep() -> Held:
+        key = read_key(dataset, event.context.transfer_syntax, sop_class, sop_uid)
+        return spool.write(key, file_head(event), dataset.getbuffer())
+
+    agreed = str(event.context.abstract_syntax)
+    return answer(keep, recorder, event.assoc, sop_class, agreed)
+
+
+def answer(
+    keep: Callable[[], Held],
+    recorder: Recorder,
+    association: Association,
+    sop_class: str,
+    agreed: str,
+) -> int:
+    """Keep one instance and say with which status its C-STORE is answered.
+
+    Args:
+        keep: puts it on stable storage.
+        recorder: takes its row.
+        association: that brought it.
+        sop_class: that the request names.
+        agreed: SOP class of the presentation context.
+    """
+    sender = association.requestor.ae_title
+    if sop_class != agreed:
         log.warning(
             "refused an instance from %s: class %s was sent where %s had been agreed",
             sender,
-            request.AffectedSOPClassUID,
-            event.context.abstract_syntax,
+            sop_class,
+            agreed,
         )
         return SOP_CLASS_NOT_SUPPORTED
     try:
-        key = read_key(event)
-        held = spool.write(key, file_head(event), cast(BytesIO, request.DataSet).getbuffer())
+        held = keep()
     except BadAttribute as error:
         log.warning("refused an instance from %s: %s", sender, error)
         return CANNOT_UNDERSTAND
@@ -123,8 +152,9 @@ def on_store(event: evt.Event, spool: Spool, recorder: Recorder) -> int:
         log.error("refused an instance from %s: %s", sender, error)
         return OUT_OF_RESOURCES
     if held.arrival is Arrival.CONFLICT:
-        log.warning("quarantined instance %s from %s: %s", key.sop_uid, sender, held.arrival.value)
-    recorder.instance(held, association_of(event))
+        uid, why = held.key.sop_uid, held.arrival.value
+        log.warning("quarantined instance %s from %s: %s", uid, sender, why)
+    recorder.instance(held, str(association.name))
     return SUCCESS
 
 
@@ -143,20 +173,26 @@ def file_head(event: evt.Event) -> bytes:
     return b"\x00" * 128 + b"DICM" + encode_file_meta(event.file_meta)
 
 
-def read_key(event: evt.Event) -> InstanceKey:
+def read_key(dataset: BytesIO, syntax: UID, sop_class: str, sop_uid: str) -> InstanceKey:
     """Read the UIDs of a dataset without decoding the rest of it.
+
+    Args:
+        dataset: encoded, at least as far as the UIDs.
+        syntax: that it is encoded in.
+        sop_class: that the command names.
+        sop_uid: likewise.
 
     Raises:
         BadAttribute: they are missing, malformed or contradict the command.
     """
-    header = _read_header(event)
+    header = _read_header(dataset, syntax, sop_uid)
     key = InstanceKey(
         study_uid=_uid(header, "StudyInstanceUID"),
         series_uid=_uid(header, "SeriesInstanceUID"),
         sop_uid=_uid(header, "SOPInstanceUID"),
     )
-    for keyword in ("SOPClassUID", "SOPInstanceUID"):
-        if _uid(header, keyword) != getattr(event.request, f"Affected{keyword}"):
+    for keyword, told in (("SOPClassUID", sop_class), ("SOPInstanceUID", sop_uid)):
+        if _uid(header, keyword) != told:
             raise BadAttribute(
                 f"instance {key.sop_uid}: the dataset's {keyword} contradicts the C-STORE "
                 "command's; one of the two was changed on the way, send it from the source"
@@ -169,10 +205,7 @@ def _reject(event: evt.Event, answer: tuple[int, int, int]) -> None:
     event.assoc.kill()  # waits until the answer is on its way
 
 
-def _read_header(event: evt.Event) -> Dataset:
-    syntax = event.context.transfer_syntax
-    request = cast(C_STORE, event.request)
-    stream = cast(BytesIO, request.DataSet)
+def _read_header(stream: BytesIO, syntax: UID, sop_uid: str) -> Dataset:
     stream.seek(0)
     try:
         if syntax.is_deflated:
@@ -186,7 +219,7 @@ def _read_header(event: evt.Event) -> Dataset:
         )
     except (*BROKEN, zlib.error) as error:
         raise BadAttribute(
-            f"instance {request.AffectedSOPInstanceUID}: the dataset cannot be read as "
+            f"instance {sop_uid}: the dataset cannot be read as "
             f"{syntax.name} ({type(error).__name__}); send it again from the source"
         ) from error
 

@@ -20,7 +20,7 @@ from listener.spool import Held
 log = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.05
-"""How long rows may gather before they are written in one transaction."""
+"""How long the first of some rows waits for others to be written in the same transaction."""
 
 LEDGER_RETRY_SECONDS = 2.0
 
@@ -58,14 +58,20 @@ class Recorder:
 
     def _run(self) -> None:
         batch: list[Received] = []
+        due = 0.0
         while True:
             try:
-                item = self._queue.get(timeout=BATCH_SECONDS if batch else None)
+                left = max(0.0, due - time.monotonic())
+                item = self._queue.get(timeout=left if batch else None)
             except queue.Empty:
                 self._flush(batch)
                 continue
             if isinstance(item, Received):
+                if not batch:
+                    due = time.monotonic() + BATCH_SECONDS
                 batch.append(item)
+                if time.monotonic() >= due:
+                    self._flush(batch)
                 continue
             self._flush(batch)
             if item is None:

@@ -62,6 +62,46 @@ class Held:
     """When the file was written, in seconds since the epoch: the same when found again."""
 
 
+class Incoming:
+    """An instance that is coming in: on disk as far as it came, and not acknowledged.
+
+    Attributes:
+        path: in incoming/.
+        size: bytes of the encoded dataset so far.
+    """
+
+    def __init__(self, path: Path, head: bytes) -> None:
+        self.path, self.size = path, 0
+        self._digest = hashlib.sha256()
+        self._file = path.open("xb", buffering=0)
+        try:
+            _write_all(self._file.fileno(), memoryview(head))
+        except OSError:
+            self.drop()
+            raise
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Write the next piece of the dataset."""
+        view = memoryview(piece).cast("B")
+        _write_all(self._file.fileno(), view)
+        self._digest.update(view)
+        self.size += view.nbytes
+
+    def sync(self) -> None:
+        """Wait until what was written is on stable storage."""
+        os.fsync(self._file.fileno())
+
+    @property
+    def sha256(self) -> str:
+        """Of the encoded dataset so far."""
+        return self._digest.hexdigest()
+
+    def drop(self) -> None:
+        """Close, and remove the name in incoming/."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
 class Spool:
     """A folder that holds what was acknowledged.
 
@@ -78,31 +118,54 @@ class Spool:
         self._incoming = self.root / "incoming"
         self._make_folder(self._incoming)
 
-    def write(self, key: InstanceKey, head: bytes, dataset: bytes | memoryview) -> Held:
-        """Put one instance on stable storage; when this returns it survives a power cut.
+    def begin(self, head: bytes) -> "Incoming":
+        """Begin to write one instance.
+
+        Args:
+            head: preamble and file meta information.
+
+        Raises:
+            SpoolFull: less than `keep_free` is left.
+        """
+        self._require_space(0)
+        with self._explained(len(head)):
+            return Incoming(self._incoming / f"{uuid.uuid4().hex}.part", head)
+
+    def keep(self, key: InstanceKey, incoming: "Incoming") -> Held:
+        """Put an instance on stable storage; when this returns it survives a power cut.
 
         Args:
             key: of the instance; its UIDs are safe as file names.
-            head: preamble and file meta information.
-            dataset: encoded as received.
+            incoming: all of it.
 
         Raises:
-            SpoolFull: writing would leave less than `keep_free`. Nothing is kept.
+            SpoolFull: less than `keep_free` is left. Nothing is kept.
         """
-        size = memoryview(dataset).nbytes
-        self._require_space(size)
-        sha256 = hashlib.sha256(dataset).hexdigest()
-        part = self._write_aside(head, dataset)
         try:
+            self._require_space(0)
+            with self._explained(incoming.size):
+                incoming.sync()
+            sha256 = incoming.sha256
             path, arrival = self._study_path(key), Arrival.NEW
-            if not self._place(part, path):
+            if not self._place(incoming.path, path):
                 arrival = Arrival.SAME
                 if _dataset_sha256(path) != sha256:
                     path, arrival = self._quarantine_path(key, sha256), Arrival.CONFLICT
-                    self._place(part, path)
-            return Held(key, path, sha256, size, arrival, path.stat().st_mtime)
+                    self._place(incoming.path, path)
+            return Held(key, path, sha256, incoming.size, arrival, path.stat().st_mtime)
         finally:
-            part.unlink(missing_ok=True)
+            incoming.drop()
+
+    def write(self, key: InstanceKey, head: bytes, dataset: bytes | memoryview) -> Held:
+        """Put one instance on stable storage; see `begin` and `keep`."""
+        self._require_space(memoryview(dataset).nbytes)
+        incoming = self.begin(head)
+        try:
+            with self._explained(len(dataset)):
+                incoming.write(dataset)
+            return self.keep(key, incoming)
+        finally:
+            incoming.drop()
 
     def received(self) -> Iterator[tuple[InstanceKey, Path]]:
         """Walk over every instance that was acknowledged and is not in quarantine."""
@@ -139,7 +202,7 @@ class Spool:
         """
         path = self.root / "results" / study_uid / job_id / lease / name
         self._require_space(len(data))
-        part = self._write_aside(b"", data)
+        part = self._write_aside(data)
         self._make_folder(path.parent)
         part.replace(path)
         _sync_folder(path.parent)
@@ -190,20 +253,26 @@ class Spool:
         if free - size < self.keep_free:
             raise SpoolFull(str(self.root), free, size, self.keep_free)
 
-    def _write_aside(self, head: bytes, body: bytes | memoryview) -> Path:
+    def _write_aside(self, data: bytes) -> Path:
         part = self._incoming / f"{uuid.uuid4().hex}.part"
         try:
-            with part.open("xb", buffering=0) as file:
-                for piece in (memoryview(head), memoryview(body).cast("B")):
-                    _write_all(file.fileno(), piece)
+            with self._explained(len(data)), part.open("xb", buffering=0) as file:
+                _write_all(file.fileno(), memoryview(data))
                 os.fsync(file.fileno())
-        except OSError as error:
+        except BaseException:
             part.unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                size = len(head) + memoryview(body).nbytes
-                raise SpoolFull(str(self.root), self.free_bytes(), size, self.keep_free) from error
             raise
         return part
+
+    @contextlib.contextmanager
+    def _explained(self, size: int) -> Iterator[None]:
+        """Say of a disk that turns out to be full that it is."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise SpoolFull(str(self.root), self.free_bytes(), size, self.keep_free) from error
+            raise
 
     def _place(self, part: Path, path: Path) -> bool:
         """Give a synced file its name, durably; False when the name is taken.

@@ -345,11 +345,7 @@ def judge(stack: Stack, orthanc: Orthanc, studies: Sequence[Load], folder: Path)
     held = {pixels(path) for _key, path in spool.received() if "PixelData" in dcmread(path)}
     for load in studies:
         found.lost += [uid for uid in load.acknowledged.values() if uid not in held]
-    found.lost += [
-        f"{each.study_uid}: spool and ledger disagree: {each.unknown} {each.missing}"
-        for each in account(spool, stack.ledger)
-        if not each.agrees
-    ]
+    found.lost += disagreements(spool, stack)
     for number, load in enumerate(studies):
         reports = [
             dataset
@@ -365,6 +361,21 @@ def judge(stack: Stack, orthanc: Orthanc, studies: Sequence[Load], folder: Path)
                 found.doubled.append(f"{load.uid}: {current[sop_class]} of {sop_class}")
             if current[sop_class] < 1:
                 found.stuck.append(f"{load.uid}: no current {sop_class} in the archive")
+    return found
+
+
+def disagreements(spool: Spool, stack: Stack) -> list[str]:
+    """Where spool and ledger disagree for good: the archive still sends us our own results back."""
+    for _ in range(10):
+        found = [
+            f"{each.study_uid}: the ledger lacks {len(each.unknown)} file(s), the spool "
+            f"{len(each.missing)}"
+            for each in account(spool, stack.ledger)
+            if not each.agrees
+        ]
+        if not found:
+            break
+        time.sleep(1)
     return found
 
 
