@@ -10,7 +10,7 @@ COMPACT := --config deploy/recipes/compact.toml
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help install system-tools check test demo up train-demo bench-train \
-	bench-occlusion bench-study chaos chaos-short clean
+	bench-occlusion bench-study bench-ingest chaos chaos-short clean
 .DEFAULT_GOAL := help
 
 help:                    ## what can be made
@@ -91,6 +91,9 @@ bench-occlusion: install ## cost of a position of the map beside MONAI and a pla
 
 bench-study: install     ## where the time of one study goes
 	@$(BIN)/python tests/benchmarks/study.py
+
+bench-ingest: install system-tools  ## how fast instances are taken in, beside others
+	@deploy/loopback-only.sh $(BIN)/python -m tests.benchmarks.ingest
 
 clean:                   ## forget the virtual environment and all caches
 	rm -rf $(VENV) $(TRAINED) .mypy_cache .ruff_cache .pytest_cache

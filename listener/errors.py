@@ -4,6 +4,7 @@ No message here carries a patient's name, ID or date of birth: UIDs and counts o
 """
 
 import traceback
+from collections.abc import Sequence
 
 
 def where(error: BaseException) -> str:
@@ -50,6 +51,20 @@ class CannotListen(MonroError):
         return (
             f"cannot listen on {self.address}:{self.port} ({self.why}): stop what uses the port, "
             "or set MONRO_BIND and MONRO_PORT"
+        )
+
+
+class CannotStoreQuickly(MonroError):
+    """The pynetdicom that is installed is not one that instances can be read from directly."""
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        super().__init__(missing)
+        self.missing = tuple(missing)
+
+    def __str__(self) -> str:
+        return (
+            f"this version of pynetdicom has no {', '.join(self.missing)}: install the one that "
+            "constraints.txt names, or set MONRO_QUICK_STORE=false, which is slower"
         )
 
 

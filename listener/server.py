@@ -20,6 +20,7 @@ from listener.commitment import Herald
 from listener.confirmation import STORAGE_COMMITMENT, Confirmations, on_event_report
 from listener.errors import CannotListen
 from listener.handlers import on_closed, on_echo, on_requested, on_store
+from listener.quick_store import read_quickly, require_what_is_needed
 from listener.recorder import Recorder
 from listener.settings import ListenerSettings
 from listener.spool import Spool
@@ -125,6 +126,7 @@ def listen(
 
     Raises:
         CannotListen: the address or port is taken or not ours.
+        CannotStoreQuickly: pynetdicom is not one that we know.
     """
     handlers: list[Any] = [
         (evt.EVT_REQUESTED, on_requested, [settings, spool]),
@@ -137,6 +139,9 @@ def listen(
         (evt.EVT_ABORTED, on_closed, [recorder]),
         (evt.EVT_CONN_CLOSE, on_closed, [recorder]),
     ]
+    if settings.quick_store:
+        require_what_is_needed()
+        handlers.append((evt.EVT_CONN_OPEN, read_quickly, [spool, recorder]))
     try:
         server = application_entity(settings).start_server(
             (settings.bind, settings.port), block=False, evt_handlers=handlers

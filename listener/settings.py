@@ -139,6 +139,11 @@ class ListenerSettings(Commons):
         "days; empty: never",
     )
     analyses: tuple[str, ...] = Field(default=ANALYSES, description="analyses to ask for")
+    quick_store: bool = Field(
+        default=True,
+        description="write instances as their fragments come, past pynetdicom's own way, which "
+        "is several times slower",
+    )
     max_associations: Annotated[int, Field(ge=1)] = Field(
         default=50, description="associations served at a time; more are rejected for now"
     )

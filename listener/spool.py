@@ -131,6 +131,15 @@ class Spool:
         with self._explained(len(head)):
             return Incoming(self._incoming / f"{uuid.uuid4().hex}.part", head)
 
+    def add(self, incoming: "Incoming", piece: bytes | memoryview) -> None:
+        """Write the next piece of an instance.
+
+        Raises:
+            SpoolFull: the disk is full.
+        """
+        with self._explained(memoryview(piece).nbytes):
+            incoming.write(piece)
+
     def keep(self, key: InstanceKey, incoming: "Incoming") -> Held:
         """Put an instance on stable storage; when this returns it survives a power cut.
 
@@ -161,8 +170,7 @@ class Spool:
         self._require_space(memoryview(dataset).nbytes)
         incoming = self.begin(head)
         try:
-            with self._explained(len(dataset)):
-                incoming.write(dataset)
+            self.add(incoming, dataset)
             return self.keep(key, incoming)
         finally:
             incoming.drop()

@@ -1,0 +1,407 @@
+"""C-STORE without detours: fragments go to disk as they come, and the answer follows at once.
+
+pynetdicom decodes each PDU into objects, copies presentation contexts, builds a dataset and hands
+all that from thread to thread by polling; that takes ten times as long as writing the instance. So
+for C-STORE alone, the method that reads a PDU from the socket (`DULServiceProvider._read_pdu_data`)
+is replaced on the accepted association: what belongs to a C-STORE is dealt with here, in the thread
+that reads and writes the socket anyway, and everything else goes the usual way, byte for byte.
+
+This leans on parts of pynetdicom that are not public. They are named in `NEEDED`, and a version of
+pynetdicom that lacks one of them is refused at the start (or MONRO_QUICK_STORE=false).
+"""
+
+import logging
+import select
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from time import monotonic
+from typing import Any, Final, cast
+
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID
+from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION, evt
+from pynetdicom.association import Association
+from pynetdicom.dsutils import encode_file_meta
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.transport import AssociationSocket
+
+from listener.errors import CannotStoreQuickly, SpoolFull, where
+from listener.handlers import LARGEST_HEADER_BYTES, answer, read_key
+from listener.recorder import Recorder
+from listener.spool import Held, Incoming, Spool
+
+log = logging.getLogger(__name__)
+
+NEEDED: Final = (
+    (DULServiceProvider, ("_read_pdu_data", "_decode_pdu", "_is_transport_event")),
+    (AssociationSocket, ("ready", "send", "recv")),
+)
+
+# PS3.8 9.3.5 and E.2
+P_DATA_TF: Final = 0x04
+PDU_TYPES: Final = range(0x01, 0x08)
+IS_COMMAND: Final = 0b01
+IS_LAST: Final = 0b10
+PDU_HEADER: Final = struct.Struct(">BBL")
+PDV_HEADER: Final = struct.Struct(">LBB")
+
+# PS3.8 9.2: a state and events of the upper layer's state machine, as pynetdicom calls them.
+ESTABLISHED: Final = "Sta6"
+CONNECTION_CLOSED: Final = "Evt17"
+INVALID_PDU: Final = "Evt19"
+
+# Far more than we ask for, and less than would fill the memory.
+LARGEST_PDU_BYTES: Final = 64 << 20
+
+# PS3.7 9.3.1 and E.1
+GROUP_LENGTH: Final = 0x0000
+AFFECTED_CLASS: Final = 0x0002
+COMMAND_FIELD: Final = 0x0100
+MESSAGE_ID: Final = 0x0110
+ANSWERED_ID: Final = 0x0120
+DATASET_TYPE: Final = 0x0800
+STATUS: Final = 0x0900
+AFFECTED_INSTANCE: Final = 0x1000
+C_STORE_RQ: Final = 0x0001
+C_STORE_RSP: Final = 0x8001
+NO_DATASET: Final = 0x0101
+
+# PS3.7 C.5 and what pynetdicom answers for a handler that failed
+UNFORESEEN: Final = 0xC211
+
+# How long the next PDU of a busy sender is waited for before pynetdicom's own loop has its turn.
+LINGER_SECONDS: Final = 0.02
+TURN_SECONDS: Final = 0.5
+
+# Of a dataset, kept in memory in search of its UIDs.
+KEPT_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A presentation data value: part of a command or of a dataset."""
+
+    context_id: int
+    control: int
+    content: memoryview
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the command or dataset ends here."""
+        return bool(self.control & IS_LAST)
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it is part of a command."""
+        return bool(self.control & IS_COMMAND)
+
+
+class Message:
+    """A C-STORE whose dataset is coming in."""
+
+    def __init__(
+        self, fields: dict[int, bytes], context_id: int, agreed: UID, syntax: UID, spool: Spool
+    ) -> None:
+        self.context_id, self.agreed, self.syntax = context_id, agreed, syntax
+        self.sop_class = _text(fields[AFFECTED_CLASS])
+        self.sop_uid = _text(fields[AFFECTED_INSTANCE])
+        self.message_id = fields[MESSAGE_ID]
+        self._spool = spool
+        self._begun = BytesIO()
+        self._refused: SpoolFull | None = None
+        self._incoming: Incoming | None = None
+        try:
+            head = b"\0" * 128 + b"DICM" + _file_meta(self.sop_class, self.sop_uid, syntax)
+            self._incoming = spool.begin(head)
+        except SpoolFull as error:  # the rest is read all the same, and then answered
+            self._refused = error
+
+    def take(self, content: memoryview) -> None:
+        """Write the next piece of the dataset."""
+        if self._incoming is None:
+            return
+        if self._begun.tell() < (LARGEST_HEADER_BYTES if self.syntax.is_deflated else KEPT_BYTES):
+            self._begun.write(content)
+        try:
+            self._spool.add(self._incoming, content)
+        except SpoolFull as error:
+            self._refused = error
+            self.drop()
+
+    def keep(self) -> Held:
+        """Put the instance on stable storage."""
+        if self._incoming is None:
+            assert self._refused is not None
+            raise self._refused
+        key = read_key(self._begun, self.syntax, self.sop_class, self.sop_uid)
+        return self._spool.keep(key, self._incoming)
+
+    def drop(self) -> None:
+        """Leave nothing behind of what was not acknowledged."""
+        if self._incoming is not None:
+            self._incoming.drop()
+            self._incoming = None
+
+    def response(self, status: int) -> bytes:
+        """The answer as one P-DATA-TF PDU (PS3.7 9.3.1.2)."""
+        body = b"".join(
+            (
+                _element(AFFECTED_CLASS, _padded(self.sop_class)),
+                _element(COMMAND_FIELD, struct.pack("<H", C_STORE_RSP)),
+                _element(ANSWERED_ID, self.message_id),
+                _element(DATASET_TYPE, struct.pack("<H", NO_DATASET)),
+                _element(STATUS, struct.pack("<H", status)),
+                _element(AFFECTED_INSTANCE, _padded(self.sop_uid)),
+            )
+        )
+        command = _element(GROUP_LENGTH, struct.pack("<L", len(body))) + body
+        return _pdu([Fragment(self.context_id, IS_COMMAND | IS_LAST, memoryview(command))])
+
+
+class QuickReader:
+    """Reads the PDUs of one association in place of pynetdicom's `_read_pdu_data`."""
+
+    def __init__(self, association: Association, spool: Spool, recorder: Recorder) -> None:
+        self._association = association
+        self._dul: Any = association.dul
+        self._spool, self._recorder = spool, recorder
+        self._command: list[Fragment] = []
+        self._message: Message | None = None
+
+    def read(self) -> None:
+        """Read what the peer sends, for as long as it keeps sending instances."""
+        until = monotonic() + TURN_SECONDS
+        while self._read_one() and monotonic() < until:
+            if not self._dul.to_provider_queue.empty() or not self._awaits_more():
+                return
+
+    def _read_one(self) -> bool:
+        """Read one PDU; whether all of it was ours."""
+        connection = cast(socket.socket, self._dul.socket.socket)
+        try:
+            header = _receive(connection, PDU_HEADER.size)
+            kind, _, length = PDU_HEADER.unpack(header)
+            if kind not in PDU_TYPES or length > LARGEST_PDU_BYTES:
+                return self._give_up(INVALID_PDU)
+            content = _receive(connection, length)
+        except OSError as error:
+            if self._message is not None:
+                log.warning("a connection broke within an instance: %s", type(error).__name__)
+            return self._give_up(CONNECTION_CLOSED)
+        whole = bytes(header) + bytes(content)
+        if kind != P_DATA_TF:
+            self._end()  # released or aborted
+        if kind != P_DATA_TF or self._dul.state_machine.current_state != ESTABLISHED:
+            return self._forward_raw(whole)
+        try:
+            fragments = _fragments(content)
+        except (struct.error, ValueError):
+            return self._forward_raw(whole)
+        ours = [self._take(each) for each in fragments]
+        return all(ours)
+
+    def _give_up(self, event: str) -> bool:
+        self._end()
+        self._dul.event_queue.put(event)
+        return False
+
+    def _take(self, fragment: Fragment) -> bool:
+        """Deal with one fragment; whether it was ours."""
+        if fragment.is_command:
+            self._command.append(fragment)
+            if not fragment.is_last:
+                return True
+            command, self._command = self._command, []
+            self._message = self._begin(command)
+            if self._message is None:
+                self._forward(command)
+                return False
+            return True
+        if self._message is None:
+            self._forward([fragment])
+            return False
+        self._message.take(fragment.content)
+        if fragment.is_last:
+            message, self._message = self._message, None
+            self._finish(message)
+        return True
+
+    def _begin(self, command: Sequence[Fragment]) -> Message | None:
+        """The message that a command opens; None where it is for pynetdicom."""
+        contexts = {each.context_id: each for each in self._association.accepted_contexts}
+        context = contexts.get(command[0].context_id)
+        try:
+            fields = _fields(b"".join(each.content for each in command))
+            is_store = _number(fields[COMMAND_FIELD]) == C_STORE_RQ
+            has_dataset = _number(fields[DATASET_TYPE]) != NO_DATASET
+            is_whole = {MESSAGE_ID, AFFECTED_CLASS, AFFECTED_INSTANCE} <= fields.keys()
+        except (struct.error, KeyError):
+            return None
+        if context is None or not (is_store and has_dataset and is_whole):
+            return None
+        agreed, syntax = cast(UID, context.abstract_syntax), context.transfer_syntax[0]
+        try:
+            return Message(fields, command[0].context_id, agreed, syntax, self._spool)
+        except (ValueError, UnicodeDecodeError):  # a UID that is none: pynetdicom says so
+            return None
+
+    def _finish(self, message: Message) -> None:
+        try:
+            status = answer(
+                message.keep, self._recorder, self._association, message.sop_class, message.agreed
+            )
+        except Exception as error:  # noqa: BLE001 - the peer must get an answer, and keep its copy
+            log.error("an instance was not kept: %s", where(error))
+            status = UNFORESEEN
+        finally:
+            message.drop()
+        self._dul.socket.send(message.response(status))
+
+    def _end(self) -> None:
+        """Nothing more comes of a message that was not finished."""
+        if self._message is not None:
+            self._message.drop()
+            self._message = None
+
+    def _awaits_more(self) -> bool:
+        """Whether the peer sends on within a moment."""
+        connection = self._dul.socket.socket
+        if connection is None:
+            return False
+        try:
+            return bool(select.select([connection], [], [], LINGER_SECONDS)[0])
+        except (OSError, ValueError):
+            return False
+
+    def _forward(self, fragments: Sequence[Fragment]) -> None:
+        self._forward_raw(_pdu(fragments))
+
+    def _forward_raw(self, pdu: bytes) -> bool:
+        """Hand a PDU to pynetdicom as its own method would."""
+        try:
+            decoded, event = self._dul._decode_pdu(bytearray(pdu))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no valid PDU
+            log.warning("a PDU was not understood: %s", where(error))
+            return self._give_up(INVALID_PDU)
+        self._dul.event_queue.put(event)
+        self._dul._recv_pdu.put(decoded)
+        return False
+
+
+def read_quickly(event: evt.Event, spool: Spool, recorder: Recorder) -> None:
+    """Let an association be read by a `QuickReader` from now on."""
+    association = event.assoc
+    connection = cast(Any, association.dul).socket.socket
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A peer that stops in the middle of a PDU is waited for as long as a silent one.
+    connection.settimeout(association.network_timeout)
+    cast(Any, association.dul)._read_pdu_data = QuickReader(association, spool, recorder).read
+
+
+def require_what_is_needed() -> None:
+    """Look for the parts of pynetdicom that this module leans on.
+
+    Raises:
+        CannotStoreQuickly: this version lacks one.
+    """
+    missing = [
+        f"{owner.__name__}.{name}"
+        for owner, names in NEEDED
+        for name in names
+        if not hasattr(owner, name)
+    ]
+    if missing:
+        raise CannotStoreQuickly(missing)
+
+
+def _receive(connection: socket.socket, length: int) -> memoryview:
+    """Exactly so many bytes."""
+    view = memoryview(bytearray(length))
+    got = 0
+    while got < length:
+        part = connection.recv_into(view[got:])
+        if not part:
+            raise ConnectionResetError
+        got += part
+    return view
+
+
+def _fragments(content: memoryview) -> list[Fragment]:
+    """The presentation data values of a P-DATA-TF PDU."""
+    found, at = [], 0
+    while at < len(content):
+        length, context_id, control = PDV_HEADER.unpack_from(content, at)
+        if length < 2 or at + 4 + length > len(content):
+            raise ValueError(length)
+        found.append(Fragment(context_id, control, content[at + 6 : at + 4 + length]))
+        at += 4 + length
+    return found
+
+
+def _pdu(fragments: Sequence[Fragment]) -> bytes:
+    """A P-DATA-TF PDU of fragments."""
+    items = [
+        PDV_HEADER.pack(len(each.content) + 2, each.context_id, each.control) + each.content
+        for each in fragments
+    ]
+    body = b"".join(items)
+    return PDU_HEADER.pack(P_DATA_TF, 0, len(body)) + body
+
+
+def _fields(command: bytes) -> dict[int, bytes]:
+    """Values of a command set by element number (PS3.7 6.3: group 0000, Implicit VR LE)."""
+    fields, at = {}, 0
+    while at < len(command):
+        group, element, length = struct.unpack_from("<HHL", command, at)
+        if group != 0:
+            raise KeyError(group)
+        fields[element] = command[at + 8 : at + 8 + length]
+        at += 8 + length
+    return fields
+
+
+def _element(number: int, value: bytes) -> bytes:
+    return struct.pack("<HHL", 0, number, len(value)) + value
+
+
+def _number(value: bytes) -> int:
+    return int(struct.unpack("<H", value)[0])
+
+
+def _text(value: bytes) -> str:
+    text = value.rstrip(b"\0 ").decode("ascii")
+    if not UID(text).is_valid:
+        raise ValueError(text)
+    return text
+
+
+def _padded(text: str) -> bytes:
+    return text.encode("ascii") + b"\0" * (len(text) % 2)
+
+
+@lru_cache(maxsize=64)
+def _meta_around(sop_class: str, syntax: UID) -> tuple[bytes, bytes]:
+    """File meta information before and after the instance UID's element."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(sop_class)
+    meta.MediaStorageSOPInstanceUID = UID("1.2")
+    meta.TransferSyntaxUID = syntax
+    meta.ImplementationClassUID = PYNETDICOM_IMPLEMENTATION_UID
+    meta.ImplementationVersionName = PYNETDICOM_IMPLEMENTATION_VERSION
+    encoded = encode_file_meta(meta)
+    instance = b"\x02\x00\x03\x00UI\x04\x00" + b"1.2\0"
+    before, after = encoded.split(instance)
+    return before[12:], after  # without the group length, which is the first element
+
+
+def _file_meta(sop_class: str, sop_uid: str, syntax: UID) -> bytes:
+    """File meta information as pynetdicom would write it."""
+    before, after = _meta_around(sop_class, syntax)
+    value = _padded(sop_uid)
+    instance = b"\x02\x00\x03\x00UI" + struct.pack("<H", len(value)) + value
+    length = len(before) + len(instance) + len(after)
+    return b"\x02\x00\x00\x00UL\x04\x00" + struct.pack("<L", length) + before + instance + after
