@@ -45,6 +45,7 @@ class Node:
     def __enter__(self) -> Self:
         """Bring ledger and spool together, then start answering."""
         self.spool.sweep()
+        self.spool.recover()
         self.ledger.forget_associations_of(_is_gone)
         self.ledger.set_destinations([each.name for each in self._settings.destinations])
         rebuild(self.spool, self.ledger)

@@ -70,6 +70,8 @@ C_STORE_RQ: Final = 0x0001
 C_STORE_RSP: Final = 0x8001
 NO_DATASET: Final = 0x0101
 
+REQUIRED_OF_STORE: Final = {AFFECTED_CLASS, MESSAGE_ID, DATASET_TYPE, AFFECTED_INSTANCE}
+
 # PS3.7 C.5 and what pynetdicom answers for a handler that failed
 UNFORESEEN: Final = 0xC211
 
@@ -216,11 +218,7 @@ class QuickReader:
             if not fragment.is_last:
                 return True
             command, self._command = self._command, []
-            self._message = self._begin(command)
-            if self._message is None:
-                self._forward(command)
-                return False
-            return True
+            return self._take_command(command)
         if self._message is None:
             self._forward([fragment])
             return False
@@ -230,23 +228,30 @@ class QuickReader:
             self._finish(message)
         return True
 
-    def _begin(self, command: Sequence[Fragment]) -> Message | None:
-        """The message that a command opens; None where it is for pynetdicom."""
-        contexts = {each.context_id: each for each in self._association.accepted_contexts}
-        context = contexts.get(command[0].context_id)
+    def _take_command(self, command: Sequence[Fragment]) -> bool:
+        """Open a message where a whole command asks for one; whether it does."""
         try:
             fields = _fields(b"".join(each.content for each in command))
             is_store = _number(fields[COMMAND_FIELD]) == C_STORE_RQ
-            has_dataset = _number(fields[DATASET_TYPE]) != NO_DATASET
-            is_whole = {MESSAGE_ID, AFFECTED_CLASS, AFFECTED_INSTANCE} <= fields.keys()
         except (struct.error, KeyError):
+            return self._give_up(INVALID_PDU)
+        self._message = self._begin(command[0].context_id, fields) if is_store else None
+        if self._message is None:
+            self._forward(command)
+        return self._message is not None
+
+    def _begin(self, context_id: int, fields: dict[int, bytes]) -> Message | None:
+        """The message of a C-STORE request; None where pynetdicom should say what is wrong."""
+        contexts = {each.context_id: each for each in self._association.accepted_contexts}
+        context = contexts.get(context_id)
+        if context is None or not fields.keys() >= REQUIRED_OF_STORE:
             return None
-        if context is None or not (is_store and has_dataset and is_whole):
+        if _number(fields[DATASET_TYPE]) == NO_DATASET:
             return None
         agreed, syntax = cast(UID, context.abstract_syntax), context.transfer_syntax[0]
         try:
-            return Message(fields, command[0].context_id, agreed, syntax, self._spool)
-        except (ValueError, UnicodeDecodeError):  # a UID that is none: pynetdicom says so
+            return Message(fields, context_id, agreed, syntax, self._spool)
+        except ValueError:  # a UID that is none
             return None
 
     def _finish(self, message: Message) -> None:

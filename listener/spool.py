@@ -2,6 +2,8 @@
 
     incoming/                                   being written, not yet acknowledged
     studies/<study>/<series>/<instance>.dcm     acknowledged, exactly as received
+    studies/<study>/<series>/<instance>.<sha256>.<attempt>.part
+                                                the same for a moment, whole if it has that digest
     quarantine/<study>/<series>/<instance>.<sha256 prefix>.dcm
                                                 same instance UID, other bytes
     results/<study>/<job>/<lease>/...           what a worker found, before it is sent
@@ -25,7 +27,7 @@ from pathlib import Path
 from pydicom.filereader import read_file_meta_info
 
 from listener.errors import BadAttribute, SpoolFull
-from listener.series import InstanceKey
+from listener.series import BROKEN, InstanceKey
 
 PREAMBLE_BYTES = 132
 """PS3.10 7.1: 128 bytes of preamble and 'DICM' stand before the file meta information."""
@@ -66,7 +68,7 @@ class Incoming:
     """An instance that is coming in: on disk as far as it came, and not acknowledged.
 
     Attributes:
-        path: in incoming/.
+        path: its name at present.
         size: bytes of the encoded dataset so far.
     """
 
@@ -87,6 +89,10 @@ class Incoming:
         self._digest.update(view)
         self.size += view.nbytes
 
+    def rename(self, path: Path) -> None:
+        """Give it another name."""
+        self.path = self.path.rename(path)
+
     def sync(self) -> None:
         """Wait until what was written is on stable storage."""
         os.fsync(self._file.fileno())
@@ -97,7 +103,7 @@ class Incoming:
         return self._digest.hexdigest()
 
     def drop(self) -> None:
-        """Close, and remove the name in incoming/."""
+        """Close, and remove the name that it was written under."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
@@ -152,15 +158,10 @@ class Spool:
         """
         try:
             self._require_space(0)
-            with self._explained(incoming.size):
-                incoming.sync()
             sha256 = incoming.sha256
-            path, arrival = self._study_path(key), Arrival.NEW
-            if not self._place(incoming.path, path):
-                arrival = Arrival.SAME
-                if _dataset_sha256(path) != sha256:
-                    path, arrival = self._quarantine_path(key, sha256), Arrival.CONFLICT
-                    self._place(incoming.path, path)
+            with self._explained(incoming.size):
+                self._claim(incoming, self._study_path(key).parent, f"{key.sop_uid}.{sha256}")
+            path, arrival = self._settle(key, incoming.path, sha256)
             return Held(key, path, sha256, incoming.size, arrival, path.stat().st_mtime)
         finally:
             incoming.drop()
@@ -241,6 +242,22 @@ class Spool:
         """Whether so many bytes more would leave what must stay free."""
         return self.free_bytes() - size >= self.keep_free
 
+    def recover(self) -> int:
+        """Finish what a power cut or a kill interrupted; to be called before anything is received.
+
+        Returns:
+            How many instances got the name that they are known by.
+        """
+        found = 0
+        for claim in (self.root / "studies").glob("*/*/*.part"):
+            sop_uid, sha256, _attempt = claim.stem.rsplit(".", 2)
+            key = InstanceKey(claim.parts[-3], claim.parts[-2], sop_uid)
+            if _holds(claim, sha256):
+                self._settle(key, claim, sha256)
+                found += 1
+            claim.unlink()
+        return found
+
     def sweep(self) -> int:
         """Remove what dead processes left in incoming/: none of it was acknowledged."""
         horizon = time.time() - ABANDONED_AFTER_SECONDS
@@ -282,23 +299,41 @@ class Spool:
                 raise SpoolFull(str(self.root), self.free_bytes(), size, self.keep_free) from error
             raise
 
-    def _place(self, part: Path, path: Path) -> bool:
-        """Give a synced file its name, durably; False when the name is taken.
+    def _claim(self, incoming: "Incoming", folder: Path, name: str) -> None:
+        """Make an instance durable under a name that says what it must hold.
 
-        A hard link, unlike a rename, never replaces what is there: two associations
-        that bring the same instance at the same time cannot overwrite each other.
+        File and name become durable together, which costs the disk one commit. Should the power
+        fail before, the name may be there and the content not: then they do not agree, and
+        `recover` drops what was never acknowledged.
         """
         while True:
-            self._make_folder(path.parent)
-            try:
-                path.hardlink_to(part)
-                placed = True
-            except FileExistsError:
-                placed = False
-            except FileNotFoundError:  # `remove` took the folder away just now
-                continue
-            _sync_folder(path.parent)
-            return placed
+            self._make_folder(folder)
+            with contextlib.suppress(FileNotFoundError):  # `remove` took the folder away just now
+                incoming.rename(folder / f"{name}.{uuid.uuid4().hex[:8]}.part")
+                break
+        incoming.sync()
+        _sync_folder(folder)
+
+    def _settle(self, key: InstanceKey, claim: Path, sha256: str) -> tuple[Path, Arrival]:
+        """Give a durable instance the name that it is known by.
+
+        A hard link, unlike a rename, never replaces what is there: two associations that bring the
+        same instance at the same time cannot overwrite each other. If the power fails, `recover`
+        does this again.
+        """
+        path = self._study_path(key)
+        try:
+            path.hardlink_to(claim)
+        except FileExistsError:
+            if _dataset_sha256(path) == sha256:
+                return path, Arrival.SAME
+        else:
+            return path, Arrival.NEW
+        path = self._quarantine_path(key, sha256)
+        self._make_folder(path.parent)
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(claim)
+        return path, Arrival.CONFLICT
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder whose own name survives a power cut, up to the root."""
@@ -346,6 +381,14 @@ def _dataset_offset(path: Path) -> int:
             "this listener; move it out of the spool and send it by C-STORE"
         )
     return PREAMBLE_BYTES + GROUP_LENGTH_BYTES + int(length)
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    """Whether a file that may be torn is whole."""
+    try:
+        return _dataset_sha256(path) == sha256
+    except (BadAttribute, *BROKEN):
+        return False
 
 
 def _dataset_sha256(path: Path) -> str:

@@ -39,10 +39,70 @@ def test_the_file_and_every_folder_above_it_are_synced_before_write_returns(
     monkeypatch.setattr(os, "fsync", fsync)
     held = spool.write(KEY, HEAD, b"dataset")
 
-    assert synced[0].startswith(str(tmp_path / "incoming"))
-    assert synced[-1] == str(held.path.parent)
+    # The file under a name that says what it must hold, then the folder that has the name.
+    (file,) = [path for path in synced if path.endswith(".part")]
+    assert Path(file).parent == held.path.parent
+    assert Path(file).name.startswith(f"{KEY.sop_uid}.{held.sha256}.")
+    assert synced[-2:] == [file, str(held.path.parent)]
     for folder in (held.path.parent, held.path.parents[1], held.path.parents[2], tmp_path):
         assert str(folder) in synced
+
+
+class PowerCut(BaseException):
+    """Nothing after this happens."""
+
+
+def cut_before_settling(spool: Spool, monkeypatch: pytest.MonkeyPatch, data: bytes) -> Path:
+    """Write an instance whose listener dies once it is durable; where it lies then."""
+
+    def cut(*_: object) -> None:
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "_settle", cut)
+        patch.setattr(spool_module.Incoming, "drop", lambda incoming: incoming._file.close())
+        with pytest.raises(PowerCut):
+            spool.write(KEY, HEAD, data)
+    (claim,) = (spool.root / "studies").rglob("*.part")
+    return claim
+
+
+def test_what_was_durable_when_the_power_failed_is_received(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    claim = cut_before_settling(spool, monkeypatch, b"dataset")
+
+    assert Spool(tmp_path).recover() == 1
+    assert [(key, path.read_bytes()) for key, path in spool.received()] == [
+        (KEY, HEAD + b"dataset")
+    ]
+    assert not claim.exists()
+    assert spool.recover() == 0
+
+
+@pytest.mark.parametrize("torn", [b"", HEAD[:140], HEAD, HEAD + b"data", HEAD + b"\0" * 7])
+def test_what_was_torn_when_the_power_failed_was_never_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes
+) -> None:
+    spool = Spool(tmp_path)
+    claim = cut_before_settling(spool, monkeypatch, b"dataset")
+    claim.write_bytes(torn)
+
+    assert spool.recover() == 0
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_other_bytes_that_were_durable_when_the_power_failed_are_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    spool.write(KEY, HEAD, b"first")
+    cut_before_settling(spool, monkeypatch, b"other")
+
+    assert spool.recover() == 1
+    assert [path.read_bytes() for _, path in spool.received()] == [HEAD + b"first"]
+    assert [path.read_bytes() for _, path in spool.quarantined()] == [HEAD + b"other"]
 
 
 def test_the_same_bytes_again_are_the_same_instance(tmp_path: Path) -> None:
