@@ -30,8 +30,9 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket
 
 from listener.errors import CannotStoreQuickly, SpoolFull, where
-from listener.handlers import LARGEST_HEADER_BYTES, answer, read_key
+from listener.handlers import KEY_TAGS, LARGEST_HEADER_BYTES, answer, read_key
 from listener.recorder import Recorder
+from listener.series import InstanceKey
 from listener.spool import Held, Incoming, Spool
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,17 @@ REQUIRED_OF_STORE: Final = {AFFECTED_CLASS, MESSAGE_ID, DATASET_TYPE, AFFECTED_I
 
 # PS3.7 C.5 and what pynetdicom answers for a handler that failed
 UNFORESEEN: Final = 0xC211
+
+# PS3.5 7.1 and PS3.6
+TAG: Final = struct.Struct("<HH")
+LONG: Final = struct.Struct("<L")
+SHORT: Final = struct.Struct("<H")
+LONG_VRS: Final = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
+UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+SOP_CLASS_TAG, SOP_INSTANCE_TAG, STUDY_TAG, SERIES_TAG = KEY_TAGS
+UID_TAGS: Final = frozenset(KEY_TAGS)
 
 # How long the next PDU of a busy sender is waited for before pynetdicom's own loop has its turn.
 LINGER_SECONDS: Final = 0.02
@@ -139,7 +151,9 @@ class Message:
         if self._incoming is None:
             assert self._refused is not None
             raise self._refused
-        key = read_key(self._begun, self.syntax, self.sop_class, self.sop_uid)
+        key = quick_key(self._begun.getbuffer(), self.syntax, self.sop_class, self.sop_uid)
+        if key is None:  # unusual, or wrong: the usual way says which
+            key = read_key(self._begun, self.syntax, self.sop_class, self.sop_uid)
         return self._spool.keep(key, self._incoming)
 
     def drop(self) -> None:
@@ -321,6 +335,57 @@ def require_what_is_needed() -> None:
     ]
     if missing:
         raise CannotStoreQuickly(missing)
+
+
+def quick_key(
+    dataset: bytes | memoryview, syntax: UID, sop_class: str, sop_uid: str
+) -> InstanceKey | None:
+    """The UIDs of a dataset, where they are easily had and agree with the command.
+
+    Args:
+        dataset: encoded, at least as far as the UIDs.
+        syntax: that it is encoded in.
+        sop_class: that the command names.
+        sop_uid: likewise.
+
+    Returns:
+        None for whatever is not plain: other byte orders, sequences of undefined length before the
+        UIDs, absent or contradictory ones.
+    """
+    if not syntax.is_little_endian or syntax.is_deflated:
+        return None
+    try:
+        found = _plain_uids(dataset, syntax.is_implicit_VR)
+    except struct.error:  # the dataset ends within an element
+        return None
+    if (found.get(SOP_CLASS_TAG), found.get(SOP_INSTANCE_TAG)) != (sop_class, sop_uid):
+        return None
+    study_uid, series_uid = found.get(STUDY_TAG), found.get(SERIES_TAG)
+    if study_uid is None or series_uid is None:
+        return None
+    return InstanceKey(study_uid, series_uid, sop_uid)
+
+
+def _plain_uids(dataset: bytes | memoryview, implicit: bool) -> dict[int, str]:
+    """Values of the four UIDs by tag, as far as elements of known length go."""
+    found: dict[int, str] = {}
+    at = 0
+    while True:
+        group, element = TAG.unpack_from(dataset, at)
+        tag = group << 16 | element
+        if tag > SERIES_TAG:
+            return found
+        if implicit:
+            (length,), start = LONG.unpack_from(dataset, at + 4), at + 8
+        elif bytes(dataset[at + 4 : at + 6]) in LONG_VRS:
+            (length,), start = LONG.unpack_from(dataset, at + 8), at + 12
+        else:
+            (length,), start = SHORT.unpack_from(dataset, at + 6), at + 8
+        if length == UNDEFINED_LENGTH:
+            return {}
+        if tag in UID_TAGS:
+            found[tag] = bytes(dataset[start : start + length]).rstrip(b"\0 ").decode("latin-1")
+        at = start + length
 
 
 def _receive(connection: socket.socket, length: int) -> memoryview:
