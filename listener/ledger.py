@@ -89,6 +89,9 @@ CANCELLED = "cancelled by the operator"
 ANSWERED = {"REPORTED": "report", "REFUSED": "refusal"}
 """What the results of a job in one of these states say."""
 
+ROWS_AT_ONCE = 500
+"""Instances in one statement: databases limit how many values it may have."""
+
 HOPELESS_ATTEMPTS = 10
 """A job given back this often has failed for good: only an operator's retry revives it."""
 
@@ -176,57 +179,85 @@ class Ledger:
 
     def record(self, batch: Sequence[Received]) -> None:
         """Write down acknowledged instances; those known already change nothing."""
+        for start in range(0, len(batch), ROWS_AT_ONCE):
+            self._record_some(batch[start : start + ROWS_AT_ONCE])
+
+    def _record_some(self, batch: Sequence[Received]) -> None:
         with self.writing() as connection:
-            for received in batch:
-                self._record_one(connection, received)
+            self._open_studies(connection, batch)
+            states, added = self._add_instances(connection, batch)
+            self._note_associations(connection, batch)
+            for study_uid, of_study in _by_study(batch).items():
+                waiting = [each for each in of_study if states[_identity(each)] == "waiting"]
+                if waiting:
+                    at = max(each.at for each in waiting)
+                    reopen = any(_identity(each) in added for each in waiting)
+                    self._touch_study(connection, study_uid, at, reopen)
 
-    def _record_one(self, connection: Connection, received: Received) -> None:
-        held, key = received.held, received.held.key
-        self._open_study(connection, key.study_uid, received.at)
-        state, reason = self._first_state(connection, held)
-        added = connection.execute(
-            self.insert_or_ignore(instances).values(
-                sop_uid=key.sop_uid,
-                sha256=held.sha256,
-                study_uid=key.study_uid,
-                series_uid=key.series_uid,
-                path=str(held.path),
-                size=held.size,
-                received_at=held.written_at,
-                state=state,
-                reason=reason,
-            ),
-            execution_options={"preserve_rowcount": True},
-        ).rowcount
-        if added == 0:  # known; it is here again if it was purged
-            this = and_(instances.c.sop_uid == key.sop_uid, instances.c.sha256 == held.sha256)
-            connection.execute(update(instances).where(this).values(purged_at=None))
-        if received.association is not None:
-            self._note_association(connection, received.association, key.study_uid)
-        if state == "quarantined" and added > 0:
-            self.note(connection, key.study_uid, "instance quarantined", f"{key.sop_uid}: {reason}")
-        if state == "waiting":
-            self._touch_study(connection, key.study_uid, received.at, reopen=added > 0)
+    def _open_studies(self, connection: Connection, batch: Sequence[Received]) -> None:
+        rows = [
+            {
+                "study_uid": study_uid,
+                "state": "RECEIVING",
+                "revision": 0,
+                "planned_revision": 0,
+                "first_at": of_study[0].at,
+                "last_at": of_study[0].at,
+            }
+            for study_uid, of_study in _by_study(batch).items()
+        ]
+        connection.execute(self.insert_or_ignore(studies), rows)
 
-    def _first_state(self, connection: Connection, held: Held) -> tuple[str, str | None]:
-        same_uid = and_(instances.c.sop_uid == held.key.sop_uid, instances.c.sha256 != held.sha256)
-        taken = exists().where(same_uid, instances.c.state != "quarantined")
-        if held.arrival is Arrival.CONFLICT or connection.scalar(select(taken)):
-            return "quarantined", Arrival.CONFLICT.value
-        ours = connection.scalar(select(exists().where(results.c.sop_uid == held.key.sop_uid)))
-        return ("not wanted", OWN_RESULT) if ours else ("waiting", None)
-
-    def _open_study(self, connection: Connection, study_uid: str, at: float) -> None:
-        connection.execute(
-            self.insert_or_ignore(studies).values(
-                study_uid=study_uid,
-                state="RECEIVING",
-                revision=0,
-                planned_revision=0,
-                first_at=at,
-                last_at=at,
+    def _add_instances(
+        self, connection: Connection, batch: Sequence[Received]
+    ) -> tuple[dict[tuple[str, str], str], set[tuple[str, str]]]:
+        """Add those that are new; returns what state each would begin in, and which are new."""
+        uids = {received.held.key.sop_uid for received in batch}
+        known = connection.execute(
+            select(instances.c.sop_uid, instances.c.sha256, instances.c.state).where(
+                instances.c.sop_uid.in_(uids)
             )
-        )
+        ).all()
+        taken = {row.sop_uid: row.sha256 for row in known if row.state != "quarantined"}
+        here = {(row.sop_uid, row.sha256) for row in known}
+        ours = set(connection.scalars(select(results.c.sop_uid).where(results.c.sop_uid.in_(uids))))
+        states: dict[tuple[str, str], str] = {}
+        rows = []
+        for received in batch:
+            held, key = received.held, received.held.key
+            if _identity(received) in states:
+                continue
+            state, reason = _first_state(held, taken.get(key.sop_uid), key.sop_uid in ours)
+            states[_identity(received)] = state
+            if _identity(received) in here:
+                continue
+            if state == "quarantined":
+                self.note(
+                    connection, key.study_uid, "instance quarantined", f"{key.sop_uid}: {reason}"
+                )
+            else:
+                taken[key.sop_uid] = held.sha256
+            rows.append(
+                {
+                    "sop_uid": key.sop_uid,
+                    "sha256": held.sha256,
+                    "study_uid": key.study_uid,
+                    "series_uid": key.series_uid,
+                    "path": str(held.path),
+                    "size": held.size,
+                    "received_at": held.written_at,
+                    "state": state,
+                    "reason": reason,
+                }
+            )
+        if rows:
+            connection.execute(self.insert_or_ignore(instances), rows)
+        if again := sorted(here & states.keys()):
+            # They are here again if they were purged.
+            these = tuple_(instances.c.sop_uid, instances.c.sha256).in_(again)
+            purged = and_(these, instances.c.purged_at.is_not(None))
+            connection.execute(update(instances).where(purged).values(purged_at=None))
+        return states, states.keys() - here
 
     def _touch_study(self, connection: Connection, study_uid: str, at: float, reopen: bool) -> None:
         here = studies.c.study_uid == study_uid
@@ -238,12 +269,18 @@ class Ledger:
         if reopen and move(connection, studies, here, "RECEIVING", last_at=at, released_at=None):
             self.note(connection, study_uid, "study reopened", "an instance came late")
 
-    def _note_association(self, connection: Connection, association: str, study_uid: str) -> None:
-        connection.execute(
-            self.insert_or_ignore(associations).values(
-                association=association, study_uid=study_uid, process=this_process()
-            )
-        )
+    def _note_associations(self, connection: Connection, batch: Sequence[Received]) -> None:
+        brought = {
+            (received.association, received.held.key.study_uid)
+            for received in batch
+            if received.association is not None
+        }
+        rows = [
+            {"association": association, "study_uid": study_uid, "process": this_process()}
+            for association, study_uid in sorted(brought)
+        ]
+        if rows:
+            connection.execute(self.insert_or_ignore(associations), rows)
 
     def close_association(self, association: str, released: bool, at: float) -> None:
         """Note that an association ended, by release or otherwise."""
@@ -1013,6 +1050,31 @@ def _engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _identity(received: Received) -> tuple[str, str]:
+    """What tells an instance from others, also from one of the same UID."""
+    return received.held.key.sop_uid, received.held.sha256
+
+
+def _by_study(batch: Sequence[Received]) -> Mapping[str, Sequence[Received]]:
+    found: dict[str, list[Received]] = {}
+    for received in batch:
+        found.setdefault(received.held.key.study_uid, []).append(received)
+    return found
+
+
+def _first_state(held: Held, taken: str | None, ours: bool) -> tuple[str, str | None]:
+    """What becomes of an instance that is new.
+
+    Args:
+        held: the instance.
+        taken: digest of the instance that has its UID already.
+        ours: whether it is a result of ours.
+    """
+    if held.arrival is Arrival.CONFLICT or taken not in (None, held.sha256):
+        return "quarantined", Arrival.CONFLICT.value
+    return ("not wanted", OWN_RESULT) if ours else ("waiting", None)
 
 
 def _give_back(
