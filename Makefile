@@ -35,22 +35,26 @@ check: install           ## what CI runs before the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# In a mount namespace of its own, where that is permitted, it has a small disk that fills up.
+MOUNTING = $(shell unshare --map-root-user --mount true 2>/dev/null \
+	&& echo unshare --map-root-user --mount)
+CHAOS = OMP_WAIT_POLICY=PASSIVE deploy/loopback-only.sh $(MOUNTING) \
+	$(BIN)/python -m tests.system.chaos
+SHORTLY := --kills 10 --studies 6 --patience 240
+
 test: check system-tools ## everything that must hold, on real servers, on loopback only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
 		tests/listener tests/worker tests/trainer listener worker trainer
 	@# A folder of our own: in its namespace everybody is root, and root's may be another's.
 	PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
 		$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/system
-
-# In a mount namespace of its own, where it may have a small disk that fills up.
-CHAOS := OMP_WAIT_POLICY=PASSIVE deploy/loopback-only.sh unshare --map-root-user --mount \
-	$(BIN)/python -m tests.system.chaos
+	@$(CHAOS) $(SHORTLY)
 
 chaos: install system-tools   ## kill everything 200 times (KILLS=, STUDIES=): what was lost?
 	@$(CHAOS) --kills $(or $(KILLS),200) --studies $(or $(STUDIES),40)
 
 chaos-short: install system-tools  ## the same in under three minutes
-	@$(CHAOS) --kills 10 --studies 6 --patience 90
+	@$(CHAOS) $(SHORTLY)
 
 demo: install            ## a synthetic study in, a report and an overlay out (STUDY=folder: yours)
 	@$(BIN)/python -m deploy.local demo $(if $(STUDY),--study '$(STUDY)')

@@ -1,6 +1,6 @@
 """Kill whatever runs, at any moment, many times; then see whether anything was lost or doubled.
 
-    deploy/loopback-only.sh unshare --map-root-user --mount python -m tests.system.chaos --kills 200
+    make chaos KILLS=200
 
 Real listener, worker, Redis and Orthanc. Senders bring studies on several associations, through a
 wire that is cut in the middle of PDUs, and insist until every instance is acknowledged; some slices
