@@ -7,7 +7,7 @@ goes over the asker's own association while that is open.
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -29,8 +29,9 @@ from listener.confirmation import (
     SUCCESS,
     reference,
 )
-from listener.errors import where
-from listener.ledger import Ledger
+from listener.errors import BadAttribute, where
+from listener.ledger import ROWS_AT_ONCE, Ledger
+from listener.series import BROKEN, require_uid
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tables import instances, move, promises
@@ -92,6 +93,12 @@ class Promises:
                 .values(**asked)
             )
 
+    def is_of_another(self, transaction_uid: str, calling: str) -> bool:
+        """Whether somebody else has made this request."""
+        query = select(promises.c.calling).where(promises.c.transaction_uid == transaction_uid)
+        with self._ledger.reading() as connection:
+            return connection.scalar(query) not in (None, calling)
+
     def due(self) -> list[Promise]:
         """Requests to answer now, oldest first."""
         query = (
@@ -128,26 +135,47 @@ class Promises:
             )
 
     def failures(self, named: References) -> dict[str, int]:
-        """Instance UIDs that we cannot commit to, each with its reason (PS3.3 C.14.1.1)."""
-        return {
-            sop_uid: failure
-            for sop_class, sop_uid in named
-            if (failure := self._failure(sop_class, sop_uid)) != SUCCESS
-        }
+        """Instance UIDs that we cannot commit to, each with its reason (PS3.3 C.14.1.1).
 
-    def _failure(self, sop_class: str, sop_uid: str) -> int:
-        query = select(instances.c.path, instances.c.sha256).where(
-            instances.c.sop_uid == sop_uid, instances.c.state != "quarantined"
-        )
-        with self._ledger.reading() as connection:
-            row = connection.execute(query).first()
+        Raises:
+            OSError: the disk does not answer at present.
+        """
+        rows = self._rows([sop_uid for _, sop_uid in named])
         # The row may be a moment later than the file.
-        path = Path(row.path) if row is not None else self._spool.find(sop_uid)
+        rowless = self._spool.find({sop_uid for _, sop_uid in named} - rows.keys())
+        found = {}
+        for sop_class, sop_uid in named:
+            path, sha256 = rows.get(sop_uid, (rowless.get(sop_uid), None))
+            failure = self._failure(sop_class, path, sha256)
+            if failure != SUCCESS:
+                found[sop_uid] = failure
+        return found
+
+    def _rows(self, sop_uids: Sequence[str]) -> dict[str, tuple[Path, str]]:
+        found = {}
+        with self._ledger.reading() as connection:
+            for start in range(0, len(sop_uids), ROWS_AT_ONCE):
+                query = select(instances.c.sop_uid, instances.c.path, instances.c.sha256).where(
+                    instances.c.sop_uid.in_(sop_uids[start : start + ROWS_AT_ONCE]),
+                    instances.c.state != "quarantined",
+                    instances.c.purged_at.is_(None),
+                )
+                for row in connection.execute(query):
+                    found[row.sop_uid] = Path(row.path), row.sha256
+        return found
+
+    def _failure(self, sop_class: str, path: Path | None, sha256: str | None) -> int:
         if path is None or not path.exists():
             return NO_SUCH_INSTANCE
-        found_class, sha256 = self._spool.identity(path)
-        if row is not None and sha256 != row.sha256:
-            log.error("%s in the spool is not what was received", sop_uid)
+        try:
+            found_class, found_sha256 = self._spool.identity(path)
+        except (BadAttribute, *BROKEN) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            log.error("%s in the spool cannot be read: %s", path.name, type(error).__name__)
+            return PROCESSING_FAILURE
+        if sha256 not in (None, found_sha256):
+            log.error("%s in the spool is not what was received", path.name)
             return PROCESSING_FAILURE
         return SUCCESS if found_class == sop_class else CLASS_INSTANCE_CONFLICT
 
@@ -183,7 +211,10 @@ class Herald(threading.Thread):
                 return
             try:
                 self._answer(promise)
-            except (OSError, RuntimeError, ValueError) as error:
+            except SQLAlchemyError:
+                raise  # without a ledger there is nothing to go on with
+            except Exception as error:  # noqa: BLE001 - one request must not hold up all others
+                log.error("a request for commitment was not answered: %s", where(error))
                 self._postpone(promise, f"answering stopped: {type(error).__name__}")
 
     def on_action(self, event: evt.Event) -> tuple[int, None]:
@@ -200,11 +231,16 @@ class Herald(threading.Thread):
                 for item in asked.ReferencedSOPSequence
             ]
             transaction_uid = str(asked.TransactionUID)
+            for uid in (transaction_uid, *(uid for each in named for uid in each)):
+                require_uid("a request for commitment", uid)
         except Exception as error:  # noqa: BLE001 - whatever the peer sent is refused, not fatal
             log.warning("refused a malformed request for commitment: %s", where(error))
             return INVALID_ARGUMENT, None
         requestor = event.assoc.requestor
         try:
+            if self.promises.is_of_another(transaction_uid, requestor.ae_title):
+                log.warning("refused a request for commitment that another has made")
+                return INVALID_ARGUMENT, None
             self._asked_over[transaction_uid] = event.assoc
             self.promises.ask(transaction_uid, requestor.ae_title, requestor.address or "", named)
         except SQLAlchemyError as error:
@@ -213,23 +249,15 @@ class Herald(threading.Thread):
         return SUCCESS, None
 
     def _answer(self, promise: Promise) -> None:
-        failed = self.promises.failures(promise.references)
-        report = Dataset()
-        report.TransactionUID = promise.transaction_uid
-        report.ReferencedSOPSequence = [
-            reference(*each) for each in promise.references if each[1] not in failed
-        ]
-        if failed:
-            report.FailedSOPSequence = [
-                _failed(*each, failed[each[1]]) for each in promise.references if each[1] in failed
-            ]
         association, ours = self._way_to(promise)
         if association is None:
+            self._asked_over.pop(promise.transaction_uid, None)
             self._postpone(promise, self._unreachable(promise))
             return
         try:
+            failed = self.promises.failures(promise.references)
             response, _ = association.send_n_event_report(
-                report,
+                _report(promise, failed),
                 SOME_FAILED if failed else ALL_COMMITTED,
                 STORAGE_COMMITMENT,
                 STORAGE_COMMITMENT_INSTANCE,
@@ -285,6 +313,20 @@ class Herald(threading.Thread):
         pause = self._backoff.pause(promise.attempts + 1)
         log.warning("commitment for %s waits: %s", promise.calling, message)
         self.promises.postpone(promise, message, self._ledger.now + pause)
+
+
+def _report(promise: Promise, failed: Mapping[str, int]) -> Dataset:
+    """What we commit to and what not (PS3.4 table J.3-2)."""
+    report = Dataset()
+    report.TransactionUID = promise.transaction_uid
+    report.ReferencedSOPSequence = [
+        reference(*each) for each in promise.references if each[1] not in failed
+    ]
+    if failed:
+        report.FailedSOPSequence = [
+            _failed(*each, failed[each[1]]) for each in promise.references if each[1] in failed
+        ]
+    return report
 
 
 def _failed(sop_class: str, sop_uid: str, reason: int) -> Dataset:

@@ -21,6 +21,9 @@ from listener.settings import ListenerSettings
 log = logging.getLogger(__name__)
 
 
+PURGED = "came after its study was purged: to have it judged again, send all of it again"
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long a study must be quiet before it counts as complete, in seconds."""
@@ -88,6 +91,8 @@ def _plan_study(
     ledger: Ledger, study_uid: str, revision: int, bundles: Mapping[str, BundleRow | None]
 ) -> list[str]:
     by_series = _by_series(ledger.instances_of(study_uid))
+    if ledger.is_partly_purged(study_uid):
+        return ledger.plan(study_uid, revision, [], dict.fromkeys(by_series, PURGED))
     facts, unreadable = _read_facts(by_series)
     selections = [select(analysis, facts) for analysis in bundles]
     wanted: list[tuple[Plan, BundleRow]] = []

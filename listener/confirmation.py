@@ -17,7 +17,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from sqlalchemy import and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from listener.backoff import Backoff
 from listener.entries import Sent
@@ -70,8 +70,9 @@ NOT_HELD: Final = "the destination does not have it after all; it is sent again"
 class Confirmations:
     """What is written down of results that were sent, until they are confirmed."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, backoff: Backoff) -> None:
         self._ledger = ledger
+        self._backoff = backoff
 
     def due(self, destination: str) -> list[Sent]:
         """What a destination acknowledged and has not confirmed, oldest job first."""
@@ -134,14 +135,8 @@ class Confirmations:
                 message=COMMITTED,
                 at=self._ledger.now,
             )
-            found += move(
-                connection,
-                deliveries,
-                and_(of_request, deliveries.c.sent_as.in_(absent)),
-                "PENDING",
-                message=NOT_HELD,
-                next_at=0.0,
-                at=self._ledger.now,
+            found += self._send_again(
+                connection, and_(of_request, deliveries.c.sent_as.in_(absent))
             )
             for uid in failed.keys() - set(absent):
                 this = and_(of_request, deliveries.c.sent_as == uid, deliveries.c.state == "SENT")
@@ -159,13 +154,32 @@ class Confirmations:
             for each in sent
             if each.sop_uid not in held and each.looks + 1 >= MISSES_BEFORE_RESENDING
         ]
-        at = self._ledger.now
         with self._ledger.writing() as connection:
-            for keys, state, message in ((there, "CONFIRMED", SHOWN), (gone, "PENDING", NOT_HELD)):
-                these = and_(
-                    deliveries.c.sop_uid.in_(keys), deliveries.c.destination == destination
-                )
-                move(connection, deliveries, these, state, message=message, at=at, next_at=0.0)
+            move(
+                connection,
+                deliveries,
+                and_(deliveries.c.sop_uid.in_(there), deliveries.c.destination == destination),
+                "CONFIRMED",
+                message=SHOWN,
+                at=self._ledger.now,
+            )
+            self._send_again(
+                connection,
+                and_(deliveries.c.sop_uid.in_(gone), deliveries.c.destination == destination),
+            )
+
+    def _send_again(self, connection: Connection, these: ColumnElement[bool]) -> int:
+        """Put results on their way again, with a pause that grows with every attempt."""
+        query = select(deliveries.c.sop_uid, deliveries.c.destination, deliveries.c.attempts)
+        rows = connection.execute(query.where(these, deliveries.c.state == "SENT")).all()
+        for row in rows:
+            this = and_(
+                deliveries.c.sop_uid == row.sop_uid, deliveries.c.destination == row.destination
+            )
+            next_at = self._ledger.now + self._backoff.pause(row.attempts)
+            at = self._ledger.now
+            move(connection, deliveries, this, "PENDING", message=NOT_HELD, next_at=next_at, at=at)
+        return len(rows)
 
     def _postpone(
         self, sent: Sequence[Sent], destination: str, next_at: float, message: str, **values: str
@@ -195,7 +209,7 @@ class Confirmer:
         self._answer_seconds = settings.commitment_seconds
         self._backoff = Backoff(settings.confirm_first_seconds, settings.retry_cap_seconds)
         self._ledger = ledger
-        self._book = Confirmations(ledger)
+        self._book = Confirmations(ledger, resending(settings))
         self._answered = threading.Event()
 
     def confirm_due(self) -> None:
@@ -318,6 +332,11 @@ class Confirmer:
 
     def _pause(self, sent: Sequence[Sent]) -> float:
         return self._backoff.pause(1 + min(each.looks for each in sent))
+
+
+def resending(settings: ListenerSettings) -> Backoff:
+    """Pauses before what a destination turned out not to have is sent again."""
+    return Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
 
 
 def on_event_report(event: evt.Event, book: Confirmations) -> tuple[int, None]:

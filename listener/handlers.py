@@ -21,7 +21,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from listener.errors import BadAttribute, SpoolFull
+from listener.errors import BadAttribute, SpoolFull, where
 from listener.recorder import Recorder
 from listener.series import BROKEN, InstanceKey
 from listener.settings import ListenerSettings
@@ -55,6 +55,14 @@ def on_requested(event: evt.Event, settings: ListenerSettings, spool: Spool) -> 
     Who wants to store is asked to come again where the disk would soon be full: refusing a study is
     better than breaking off in the middle of it.
     """
+    try:
+        _admit(event, settings, spool)
+    except Exception as error:  # noqa: BLE001 - pynetdicom would accept whom we could not judge
+        log.error("rejected an association: %s", where(error))
+        _reject(event, REJECTED_FOR_NOW)
+
+
+def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool) -> None:
     event.assoc.name = uuid.uuid4().hex
     address = event.assoc.requestor.address or ""
     proposal = cast(A_ASSOCIATE, event.assoc.requestor.primitive)

@@ -214,12 +214,13 @@ class Ledger:
         """Add those that are new; returns what state each would begin in, and which are new."""
         uids = {received.held.key.sop_uid for received in batch}
         known = connection.execute(
-            select(instances.c.sop_uid, instances.c.sha256, instances.c.state).where(
-                instances.c.sop_uid.in_(uids)
-            )
+            select(
+                instances.c.sop_uid, instances.c.sha256, instances.c.state, instances.c.purged_at
+            ).where(instances.c.sop_uid.in_(uids))
         ).all()
         taken = {row.sop_uid: row.sha256 for row in known if row.state != "quarantined"}
         here = {(row.sop_uid, row.sha256) for row in known}
+        purged = {(row.sop_uid, row.sha256) for row in known if row.purged_at is not None}
         ours = set(connection.scalars(select(results.c.sop_uid).where(results.c.sop_uid.in_(uids))))
         states: dict[tuple[str, str], str] = {}
         rows = []
@@ -252,11 +253,9 @@ class Ledger:
             )
         if rows:
             connection.execute(self.insert_or_ignore(instances), rows)
-        if again := sorted(here & states.keys()):
-            # They are here again if they were purged.
-            these = tuple_(instances.c.sop_uid, instances.c.sha256).in_(again)
-            purged = and_(these, instances.c.purged_at.is_not(None))
-            connection.execute(update(instances).where(purged).values(purged_at=None))
+        for received in batch:
+            if _identity(received) in purged:
+                _revive(connection, received)
         return states, states.keys() - here
 
     def _touch_study(self, connection: Connection, study_uid: str, at: float, reopen: bool) -> None:
@@ -367,12 +366,24 @@ class Ledger:
             .where(
                 instances.c.study_uid == study_uid,
                 instances.c.state != "quarantined",
+                instances.c.purged_at.is_(None),
                 func.coalesce(instances.c.reason, "") != OWN_RESULT,
             )
             .order_by(instances.c.series_uid, instances.c.sop_uid)
         )
         with self.reading() as connection:
             return [_instance(row) for row in connection.execute(query)]
+
+    def is_partly_purged(self, study_uid: str) -> bool:
+        """Whether instances that could be input were removed by policy."""
+        gone = exists().where(
+            instances.c.study_uid == study_uid,
+            instances.c.state != "quarantined",
+            instances.c.purged_at.is_not(None),
+            func.coalesce(instances.c.reason, "") != OWN_RESULT,
+        )
+        with self.reading() as connection:
+            return bool(connection.scalar(select(gone)))
 
     def active_bundle(self, analysis: str) -> BundleRow | None:
         """The bundle that new jobs of an analysis are for."""
@@ -855,11 +866,12 @@ class Ledger:
     def retry(self, study_uid: str) -> tuple[int, int]:
         """Try again what failed, was cancelled or parked for a study; returns (jobs, deliveries).
 
-        A job that a later one answers for stays as it is: its result would come too late.
+        A job that a later one answers for stays as it is: its result would come too late. So does
+        one whose input was purged: it must be sent again first.
         """
         of_study = select(results.c.sop_uid).join(jobs).where(jobs.c.study_uid == study_uid)
         with self.writing() as connection:
-            here = and_(jobs.c.study_uid == study_uid, ~_is_outdated())
+            here = and_(jobs.c.study_uid == study_uid, ~_is_outdated(), ~_lacks_input())
             refused = and_(here, jobs.c.state == "REFUSED", jobs.c.retriable)
             again = {"attempts": 0, "sent_at": None}
             stopped = and_(here, jobs.c.state.in_(("FAILED", "CANCELLED")))
@@ -1077,6 +1089,17 @@ def _first_state(held: Held, taken: str | None, ours: bool) -> tuple[str, str | 
     return ("not wanted", OWN_RESULT) if ours else ("waiting", None)
 
 
+def _revive(connection: Connection, received: Received) -> None:
+    """An instance that was purged is here again, perhaps elsewhere."""
+    held = received.held
+    this = and_(instances.c.sop_uid == held.key.sop_uid, instances.c.sha256 == held.sha256)
+    connection.execute(
+        update(instances)
+        .where(this)
+        .values(path=str(held.path), size=held.size, received_at=held.written_at, purged_at=None)
+    )
+
+
 def _give_back(
     connection: Connection, job_id: str, reason: str, sent_at: float | None = None
 ) -> None:
@@ -1138,6 +1161,16 @@ def _is_outdated() -> ColumnElement[bool]:
         newer.c.job_id != jobs.c.job_id,
         newer.c.state != "SUPERSEDED",
         or_(newer.c.revision > jobs.c.revision, replaces),
+    )
+
+
+def _lacks_input() -> ColumnElement[bool]:
+    """Files that a job is about were removed by policy."""
+    return exists().where(
+        job_inputs.c.job_id == jobs.c.job_id,
+        job_inputs.c.sop_uid == instances.c.sop_uid,
+        job_inputs.c.sha256 == instances.c.sha256,
+        instances.c.purged_at.is_not(None),
     )
 
 

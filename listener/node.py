@@ -10,7 +10,7 @@ from typing import Self
 
 from listener.commitment import Herald
 from listener.completion import Patience, complete_studies, plan_studies
-from listener.confirmation import Confirmations
+from listener.confirmation import Confirmations, resending
 from listener.delivery import couriers
 from listener.dispatch import Dispatcher, celery_app
 from listener.entries import Received
@@ -23,6 +23,10 @@ from listener.settings import ListenerSettings
 from listener.spool import Spool
 
 log = logging.getLogger(__name__)
+
+
+PURGE_SECONDS = 600.0
+"""Pause between looks at what may go: days are counted, not seconds."""
 
 
 class Node:
@@ -57,7 +61,11 @@ class Node:
         self._herald = Herald(self._settings, self.ledger, self.spool)
         self._herald.start()
         self._server = listen(
-            self._settings, self.spool, self._recorder, self._herald, Confirmations(self.ledger)
+            self._settings,
+            self.spool,
+            self._recorder,
+            self._herald,
+            Confirmations(self.ledger, resending(self._settings)),
         )
         return self
 
@@ -79,10 +87,14 @@ class Node:
         self.ledger.close()
 
     def _run(self) -> None:
+        purged_at = -PURGE_SECONDS
         while not self._over.wait(self._settings.poll_seconds):
             try:
                 steward(self.ledger, self._dispatcher, self._settings)
-                purge(self.spool, self.ledger, self._settings)
+                if time.monotonic() - purged_at >= PURGE_SECONDS:
+                    self.spool.sweep()
+                    purge(self.spool, self.ledger, self._settings)
+                    purged_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("this round was cut short, the next one follows: %s", where(error))
 

@@ -55,8 +55,9 @@ ESTABLISHED: Final = "Sta6"
 CONNECTION_CLOSED: Final = "Evt17"
 INVALID_PDU: Final = "Evt19"
 
-# Far more than we ask for, and less than would fill the memory.
-LARGEST_PDU_BYTES: Final = 64 << 20
+# Some times what we ask for, and less than would fill the memory.
+LARGEST_PDU_BYTES: Final = 1 << 20
+LARGEST_COMMAND_BYTES: Final = 64 << 10
 
 # PS3.7 9.3.1 and E.1
 GROUP_LENGTH: Final = 0x0000
@@ -191,9 +192,13 @@ class QuickReader:
     def read(self) -> None:
         """Read what the peer sends, for as long as it keeps sending instances."""
         until = monotonic() + TURN_SECONDS
-        while self._read_one() and monotonic() < until:
-            if not self._dul.to_provider_queue.empty() or not self._awaits_more():
-                return
+        try:
+            while self._read_one() and monotonic() < until:
+                if not self._dul.to_provider_queue.empty() or not self._awaits_more():
+                    return
+        except Exception as error:  # noqa: BLE001 - pynetdicom's thread would die of it in silence
+            log.error("an association was given up: %s", where(error))
+            self._give_up(CONNECTION_CLOSED)
 
     def _read_one(self) -> bool:
         """Read one PDU; whether all of it was ours."""
@@ -217,41 +222,38 @@ class QuickReader:
             fragments = _fragments(content)
         except (struct.error, ValueError):
             return self._forward_raw(whole)
-        ours = [self._take(each) for each in fragments]
-        return all(ours)
+        foreign = [each for fragment in fragments for each in self._take(fragment)]
+        return not foreign or self._forward_raw(_pdu(foreign))
 
     def _give_up(self, event: str) -> bool:
         self._end()
         self._dul.event_queue.put(event)
         return False
 
-    def _take(self, fragment: Fragment) -> bool:
-        """Deal with one fragment; whether it was ours."""
+    def _take(self, fragment: Fragment) -> Sequence[Fragment]:
+        """Deal with one fragment; returns what is for pynetdicom."""
         if fragment.is_command:
             self._command.append(fragment)
+            if sum(len(each.content) for each in self._command) > LARGEST_COMMAND_BYTES:
+                raise ValueError(LARGEST_COMMAND_BYTES)
             if not fragment.is_last:
-                return True
+                return ()
             command, self._command = self._command, []
-            return self._take_command(command)
+            return () if self._opens(command) else command
         if self._message is None:
-            self._forward([fragment])
-            return False
+            return (fragment,)
         self._message.take(fragment.content)
         if fragment.is_last:
             message, self._message = self._message, None
             self._finish(message)
-        return True
+        return ()
 
-    def _take_command(self, command: Sequence[Fragment]) -> bool:
-        """Open a message where a whole command asks for one; whether it does."""
-        try:
-            fields = _fields(b"".join(each.content for each in command))
-            is_store = _number(fields[COMMAND_FIELD]) == C_STORE_RQ
-        except (struct.error, KeyError):
-            return self._give_up(INVALID_PDU)
-        self._message = self._begin(command[0].context_id, fields) if is_store else None
-        if self._message is None:
-            self._forward(command)
+    def _opens(self, command: Sequence[Fragment]) -> bool:
+        """Whether a command opens a message of ours."""
+        self._end()
+        fields = _fields(b"".join(each.content for each in command))
+        if _number(fields[COMMAND_FIELD]) == C_STORE_RQ:
+            self._message = self._begin(command[0].context_id, fields)
         return self._message is not None
 
     def _begin(self, context_id: int, fields: dict[int, bytes]) -> Message | None:
@@ -295,9 +297,6 @@ class QuickReader:
             return bool(select.select([connection], [], [], LINGER_SECONDS)[0])
         except (OSError, ValueError):
             return False
-
-    def _forward(self, fragments: Sequence[Fragment]) -> None:
-        self._forward_raw(_pdu(fragments))
 
     def _forward_raw(self, pdu: bytes) -> bool:
         """Hand a PDU to pynetdicom as its own method would."""
@@ -391,12 +390,16 @@ def _plain_uids(dataset: bytes | memoryview, implicit: bool) -> dict[int, str]:
 def _receive(connection: socket.socket, length: int) -> memoryview:
     """Exactly so many bytes."""
     view = memoryview(bytearray(length))
+    patience = connection.gettimeout()
+    until = None if patience is None else monotonic() + patience
     got = 0
     while got < length:
         part = connection.recv_into(view[got:])
         if not part:
             raise ConnectionResetError
         got += part
+        if until is not None and got < length and monotonic() > until:
+            raise TimeoutError
     return view
 
 

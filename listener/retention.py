@@ -6,10 +6,10 @@ the ledger; what was purged is told apart there from what was lost.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
-from sqlalchemy import Connection, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, or_, select, update
 
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
@@ -26,14 +26,13 @@ def purge(spool: Spool, ledger: Ledger, settings: ListenerSettings) -> list[str]
     if settings.keep_days is None:
         return []
     trusted = [each.name for each in settings.destinations if each.confirm == "none"]
-    gone = _finished(ledger, ledger.now - settings.keep_days * DAY_SECONDS, trusted)
-    for study_uid in gone:
-        _purge_study(spool, ledger, study_uid)
-        log.info("study %s was purged: delivered, and %g days old", study_uid, settings.keep_days)
-    return gone
+    may_go = _may_go(ledger.now - settings.keep_days * DAY_SECONDS, trusted)
+    with ledger.reading() as connection:
+        found = connection.scalars(select(studies.c.study_uid).where(may_go)).all()
+    return [study_uid for study_uid in found if _purge_study(spool, ledger, study_uid, may_go)]
 
 
-def _finished(ledger: Ledger, before: float, trusted: Collection[str]) -> list[str]:
+def _may_go(before: float, trusted: Collection[str]) -> ColumnElement[bool]:
     of_study = jobs.c.study_uid == studies.c.study_uid
     unfinished = exists().where(of_study, jobs.c.state.in_(("QUEUED", "RUNNING", "FAILED")))
     settled = or_(
@@ -50,36 +49,41 @@ def _finished(ledger: Ledger, before: float, trusted: Collection[str]) -> list[s
     unaddressed = exists().where(
         of_study, results.c.job_id == jobs.c.job_id, results.c.alternative_of.is_(None), ~addressed
     )
-    present = exists().where(
-        instances.c.study_uid == studies.c.study_uid, instances.c.purged_at.is_(None)
-    )
-    query = select(studies.c.study_uid).where(
+    here = and_(instances.c.study_uid == studies.c.study_uid, instances.c.purged_at.is_(None))
+    return and_(
         studies.c.state == "COMPLETE",
         studies.c.planned_revision == studies.c.revision,
-        studies.c.last_at < before,
-        present,
+        exists().where(here).correlate(studies),
+        ~exists().where(here, instances.c.received_at >= before).correlate(studies),
         ~unfinished,
         ~undelivered,
         ~unaddressed,
     )
+
+
+def _purge_study(spool: Spool, ledger: Ledger, study_uid: str, may_go: ColumnElement[bool]) -> bool:
+    """Remove files, then say so: whoever dies in between leaves a study that is purged again.
+
+    What is removed is read together with the leave to remove it: an instance that came since the
+    study was found is in neither.
+    """
+    query = (
+        select(instances.c.sop_uid, instances.c.sha256, instances.c.path)
+        .join(studies, studies.c.study_uid == instances.c.study_uid)
+        .where(studies.c.study_uid == study_uid, may_go, instances.c.purged_at.is_(None))
+    )
     with ledger.reading() as connection:
-        return list(connection.scalars(query))
-
-
-def _purge_study(spool: Spool, ledger: Ledger, study_uid: str) -> None:
-    """Remove files, then say so: whoever dies in between leaves a study that is purged again."""
-    paths = sorted(ledger.known(study_uid))
-    spool.remove(paths)
+        rows = connection.execute(query).all()
+    if not rows:
+        return False
+    spool.remove([Path(row.path) for row in rows])
     spool.drop_study_results(study_uid)
     with ledger.writing() as connection:
-        _mark(connection, paths, ledger.now)
-        # Sent again meanwhile: it is here after all.
-        _mark(connection, [path for path in paths if path.exists()], None)
-        ledger.note(connection, study_uid, "purged", f"{len(paths)} instance(s)")
-
-
-def _mark(connection: Connection, paths: Sequence[Path], at: float | None) -> None:
-    for path in paths:
-        connection.execute(
-            update(instances).where(instances.c.path == str(path)).values(purged_at=at)
-        )
+        for row in rows:
+            this = and_(instances.c.sop_uid == row.sop_uid, instances.c.sha256 == row.sha256)
+            # Sent again meanwhile: it is here after all.
+            at = None if Path(row.path).exists() else ledger.now
+            connection.execute(update(instances).where(this).values(purged_at=at))
+        ledger.note(connection, study_uid, "purged", f"{len(rows)} instance(s)")
+    log.info("study %s was purged: delivered, and old enough", study_uid)
+    return True

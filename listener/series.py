@@ -85,9 +85,9 @@ class InstanceKey:
     sop_uid: str
 
     def __post_init__(self) -> None:
-        _require_uid("StudyInstanceUID", self.study_uid)
-        _require_uid("SeriesInstanceUID", self.series_uid)
-        _require_uid("SOPInstanceUID", self.sop_uid)
+        require_uid("StudyInstanceUID", self.study_uid)
+        require_uid("SeriesInstanceUID", self.series_uid)
+        require_uid("SOPInstanceUID", self.sop_uid)
 
 
 @dataclass(frozen=True)
@@ -402,7 +402,8 @@ def _in_classic_terms(
     return tuple(dict.fromkeys(spoken))
 
 
-def _require_uid(keyword: str, value: str) -> None:
+def require_uid(keyword: str, value: str) -> None:
+    """Raise BadAttribute unless a value is a UID, which is safe as a file name."""
     # The value itself is left out: what is no UID may be anything, a patient's name included.
     if len(value) > UID_LENGTH or not UID.fullmatch(value):
         raise BadAttribute(

@@ -19,7 +19,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -194,9 +194,11 @@ class Spool:
         size = found.st_size - _dataset_offset(path)
         return Held(key, path, _dataset_sha256(path), size, arrival, found.st_mtime)
 
-    def find(self, sop_uid: str) -> Path | None:
-        """Where an acknowledged instance lies, by a walk over the whole spool."""
-        return next((self.root / "studies").glob(f"*/*/{sop_uid}.dcm"), None)
+    def find(self, sop_uids: Collection[str]) -> dict[str, Path]:
+        """Where acknowledged instances lie, by one walk over the whole spool."""
+        if not sop_uids:
+            return {}
+        return {key.sop_uid: path for key, path in self.received() if key.sop_uid in sop_uids}
 
     def identity(self, path: Path) -> tuple[str, str]:
         """SOP class UID of an instance found on disk, and SHA-256 of its dataset."""
@@ -231,6 +233,8 @@ class Spool:
         for path in paths:
             path.unlink(missing_ok=True)
         for folder in sorted({level for path in paths for level in path.parents[:2]}, reverse=True):
+            with self._durable_lock:
+                self._durable.discard(folder)
             with contextlib.suppress(OSError):  # not empty: something came late
                 folder.rmdir()
 
@@ -261,9 +265,11 @@ class Spool:
     def sweep(self) -> int:
         """Remove what dead processes left in incoming/: none of it was acknowledged."""
         horizon = time.time() - ABANDONED_AFTER_SECONDS
-        abandoned = [
-            part for part in self._incoming.glob("*.part") if part.stat().st_mtime < horizon
-        ]
+        abandoned = []
+        for part in self._incoming.glob("*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if part.stat().st_mtime < horizon:
+                    abandoned.append(part)
         for part in abandoned:
             part.unlink(missing_ok=True)
         return len(abandoned)
@@ -308,9 +314,13 @@ class Spool:
         """
         while True:
             self._make_folder(folder)
-            with contextlib.suppress(FileNotFoundError):  # `remove` took the folder away just now
+            try:
                 incoming.rename(folder / f"{name}.{uuid.uuid4().hex[:8]}.part")
                 break
+            except FileNotFoundError:
+                if not incoming.path.exists():
+                    raise
+                # `remove` took the folder away just now.
         incoming.sync()
         _sync_folder(folder)
 

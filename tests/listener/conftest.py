@@ -20,6 +20,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 
+from listener.backoff import Backoff
 from listener.commitment import Herald
 from listener.confirmation import Confirmations
 from listener.entries import Answer, BundleRow, Plan, Received, Result
@@ -118,7 +119,7 @@ def start_listening(spool: Spool, ledger: Ledger, **changes: Any) -> Iterator["S
     recorder = Recorder(ledger)
     herald = Herald(settings, ledger, spool)
     herald.start()
-    server = listen(settings, spool, recorder, herald, Confirmations(ledger))
+    server = listen(settings, spool, recorder, herald, Confirmations(ledger, Backoff(0.01, 0.02)))
     try:
         yield Sender(settings)
     finally:

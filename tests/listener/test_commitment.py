@@ -127,8 +127,7 @@ def test_failures_are_named_one_by_one_with_their_reason(
         listening(spool, ledger, **open_to(free_port)) as send,
     ):
         send(good, damaged)
-        path = spool.find(str(damaged.SOPInstanceUID))
-        assert path is not None
+        (path,) = spool.find({str(damaged.SOPInstanceUID)}).values()
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
@@ -220,12 +219,15 @@ def test_an_asker_that_left_without_a_port_is_waited_for_and_the_remedy_is_told(
     assert "name its port in MONRO_PEERS" in row.message
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, about the UIDs
 @pytest.mark.parametrize(
     ("spoil", "action", "status"),
     [
         (lambda request: None, 2, 0x0123),
         (lambda request: request.pop("TransactionUID"), 1, 0x0115),
         (lambda request: request.pop("ReferencedSOPSequence"), 1, 0x0115),
+        (lambda request: _name(request, "*"), 1, 0x0115),
+        (lambda request: _name(request, "../1"), 1, 0x0115),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(
@@ -244,6 +246,34 @@ def test_a_request_that_makes_no_sense_is_refused(
         association.release()
 
     assert ledger.counts()["promises"] == {}
+
+
+def _name(request: Dataset, uid: str) -> None:
+    request.ReferencedSOPSequence[0].add_new("ReferencedSOPInstanceUID", "UI", uid)
+
+
+def test_a_transaction_of_one_asker_is_not_another_s(tmp_path: Path, ledger: Ledger) -> None:
+    promises = Promises(ledger, Spool(tmp_path / "spool"))
+    promises.ask("2.25.9", "SENDER", "127.0.0.1", [("1.2", "1.2.3")])
+
+    assert promises.is_of_another("2.25.9", "OTHER")
+    assert not promises.is_of_another("2.25.9", "SENDER")
+    assert not promises.is_of_another("2.25.8", "OTHER")
+
+
+def test_a_file_whose_header_rotted_is_a_failure_and_holds_nobody_up(
+    tmp_path: Path, ledger: Ledger, an_mr_slice: Callable[..., Dataset], listening: Any
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    rotten, sound = an_mr_slice(), an_mr_slice()
+    with listening(spool, ledger) as send:
+        send(rotten, sound)
+    (path,) = spool.find({str(rotten.SOPInstanceUID)}).values()
+    path.write_bytes(bytes(2000))
+
+    failures = Promises(ledger, spool).failures([named(rotten), named(sound)])
+
+    assert failures == {str(rotten.SOPInstanceUID): 0x0110}
 
 
 def test_an_instance_whose_row_is_not_written_yet_is_found_in_the_spool(

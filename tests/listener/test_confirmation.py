@@ -12,6 +12,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 
+from listener.backoff import Backoff
 from listener.confirmation import (
     NO_SUCH_INSTANCE,
     STORAGE_COMMITMENT,
@@ -298,7 +299,7 @@ def test_a_destination_that_offers_no_way_is_taken_at_its_word_and_that_is_told(
 
     assert states(ledger) == {"SENT": 2}
     assert messages(ledger) == {told}
-    assert Confirmations(ledger).due("pacs") == []
+    assert Confirmations(ledger, Backoff(0.01, 0.02)).due("pacs") == []
 
 
 def test_a_site_may_do_without_confirmation(
@@ -329,5 +330,7 @@ def test_an_answer_to_a_request_that_nobody_made_changes_nothing(
     with archive().open():
         deliver(settings, ledger)
 
-    assert Confirmations(ledger).answered("2.25.1", {outbox[0].sop_uid}, {}) == 0
+    assert (
+        Confirmations(ledger, Backoff(0.01, 0.02)).answered("2.25.1", {outbox[0].sop_uid}, {}) == 0
+    )
     assert states(ledger) == {"SENT": 2}

@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from listener import retention
 from listener.accounting import account
+from listener.completion import PURGED, plan_studies
 from listener.entries import Answer, BundleRow, Plan, Received, Result
 from listener.ledger import Ledger
 from listener.retention import DAY_SECONDS, purge
@@ -53,7 +56,7 @@ def delivered(spool: Spool, ledger: Ledger) -> str:
 
 def receive(spool: Spool, ledger: Ledger, number: int) -> None:
     held = spool.write(InstanceKey("1", "1.1", f"1.1.{number}"), HEAD, b"dataset %d" % number)
-    ledger.record([Received(held, None, LONG_AGO)])
+    ledger.record([Received(replace(held, written_at=LONG_AGO), None, LONG_AGO)])
 
 
 def deliver(ledger: Ledger, state: str) -> None:
@@ -163,3 +166,60 @@ def test_a_slice_that_comes_while_its_study_is_purged_is_not_lost(
     assert found.agrees
     assert (found.received, found.purged) == (2, 1)
     assert [study.study_uid for study in ledger.gathering()] == [delivered]
+
+
+def test_an_instance_that_comes_after_its_study_was_chosen_is_not_lost(
+    spool: Spool, ledger: Ledger, delivered: str
+) -> None:
+    may_go = retention._may_go(time.time(), [])
+    receive(spool, ledger, 7)
+
+    assert not retention._purge_study(spool, ledger, delivered, may_go)
+    assert len(files(spool)) == 4
+
+
+def test_what_was_quarantined_lately_keeps_its_study(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str
+) -> None:
+    held = spool.write(InstanceKey("1", "1.1", "1.1.0"), HEAD, b"other bytes")
+    ledger.record([Received(held, None, time.time())])
+
+    assert purge(spool, ledger, settings) == []
+
+
+def test_a_slice_that_comes_after_the_purge_is_told_why_it_is_not_judged(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    purge(spool, ledger, settings)
+    receive(spool, ledger, 7)
+    (study,) = ledger.gathering()
+    ledger.complete(study, "quiet")
+
+    assert plan_studies(ledger, ["fistula"]) == []
+    assert ledger.unplanned() == []
+    known = ledger.study(delivered)
+    assert known is not None
+    assert PURGED in {row["reason"] for row in known["instances"]}
+
+
+def test_a_job_whose_input_was_purged_is_not_run_again(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str
+) -> None:
+    set_job(ledger, "CANCELLED")
+    purge(spool, ledger, settings)
+
+    assert ledger.retry(delivered) == (0, 0)
+
+
+def test_other_bytes_that_come_after_the_purge_are_found_where_they_are(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str
+) -> None:
+    held = spool.write(InstanceKey("1", "1.1", "1.1.0"), HEAD, b"other bytes")
+    ledger.record([Received(replace(held, written_at=LONG_AGO), None, LONG_AGO)])
+    purge(spool, ledger, settings)
+    held = spool.write(InstanceKey("1", "1.1", "1.1.0"), HEAD, b"other bytes")
+    ledger.record([Received(held, None, time.time())])
+
+    (found,) = account(spool, ledger)
+    assert found.agrees

@@ -22,6 +22,7 @@ from pynetdicom.dsutils import encode
 from pynetdicom.service_class import NonPatientObjectStorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
+from listener.backoff import Backoff
 from listener.commitment import Herald
 from listener.confirmation import Confirmations
 from listener.errors import CannotListen
@@ -340,7 +341,7 @@ def test_a_port_that_is_taken_is_named(
                 spool,
                 recorder,
                 Herald(send.settings, ledger, spool),
-                Confirmations(ledger),
+                Confirmations(ledger, Backoff(0.01, 0.02)),
             )
         recorder.close()
 
