@@ -220,7 +220,8 @@ def monro(place: Path, port: int) -> Iterator[None]:
 def storescp(place: Path, port: int) -> Iterator[None]:
     """DCMTK's, a process per association; it does not wait for the disk."""
     place.mkdir()
-    with running(["/usr/bin/storescp", "--fork", "-pdu", "131072", "-od", str(place), str(port)]):
+    command = ["/usr/bin/storescp", "--fork", "-pdu", "131072", "-od", str(place), str(port)]
+    with running(command, TCP_NODELAY="1"):  # or its own answers wait for Nagle
         yield
 
 
