@@ -54,6 +54,7 @@ def main() -> None:
     if asked.serve:
         {"plain": serve_plain, "floor": serve_floor}[asked.serve](asked.folder, asked.port)
         return
+    os.environ["TCP_NODELAY"] = "1"  # for DCMTK, Orthanc's included: answers wait for Nagle too
     with tempfile.TemporaryDirectory(dir=os.environ.get("MONRO_BENCH_FOLDER")) as name:
         folder = Path(name)
         parts = write_slices(folder / "slices", asked.instances)
@@ -115,7 +116,9 @@ def send(parts: Sequence[Path], port: int, associations: int) -> float:
     """Send all slices over so many associations at a time; instances per second."""
     number = associations or 1
     options = QUICK if associations else ()
-    environment = {**os.environ, **({"TCP_NODELAY": "1"} if associations else {})}
+    environment = dict(os.environ)
+    if not associations:
+        environment.pop("TCP_NODELAY")
     started = time.monotonic()
     senders = [
         subprocess.Popen(
@@ -221,7 +224,7 @@ def storescp(place: Path, port: int) -> Iterator[None]:
     """DCMTK's, a process per association; it does not wait for the disk."""
     place.mkdir()
     command = ["/usr/bin/storescp", "--fork", "-pdu", "131072", "-od", str(place), str(port)]
-    with running(command, TCP_NODELAY="1"):  # or its own answers wait for Nagle
+    with running(command):
         yield
 
 
