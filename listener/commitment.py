@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Final, cast
 
 from pydicom import Dataset
-from pynetdicom import AE, build_role, evt
+from pynetdicom import build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_ACTION
 from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from listener.backoff import Backoff
+from listener.caller import caller
 from listener.confirmation import (
     NO_SUCH_INSTANCE,
     PROCESSING_FAILURE,
@@ -282,10 +283,7 @@ class Herald(threading.Thread):
         if port is None:
             theirs = self._asked_over.get(promise.transaction_uid)
             return (theirs if theirs is not None and theirs.is_established else None), False
-        entity = AE(ae_title=self._settings.ae_title)
-        timeout = self._settings.association_timeout_seconds
-        entity.acse_timeout = entity.dimse_timeout = timeout
-        entity.network_timeout = entity.connection_timeout = timeout
+        entity = caller(self._settings.ae_title, self._settings.association_timeout_seconds)
         entity.add_requested_context(STORAGE_COMMITMENT)
         association = entity.associate(
             promise.address,

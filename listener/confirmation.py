@@ -15,11 +15,12 @@ from typing import Final
 
 from pydicom import Dataset
 from pydicom.uid import UID
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from listener.backoff import Backoff
+from listener.caller import caller
 from listener.entries import Sent
 from listener.errors import where
 from listener.ledger import Ledger
@@ -307,9 +308,7 @@ class Confirmer:
         return True
 
     def _associate(self) -> Association:
-        entity = AE(ae_title=self._ae_title)
-        entity.acse_timeout = entity.dimse_timeout = self._timeout_seconds
-        entity.network_timeout = entity.connection_timeout = self._timeout_seconds
+        entity = caller(self._ae_title, self._timeout_seconds)
         if self._destination.confirm in ("auto", "commitment"):
             entity.add_requested_context(STORAGE_COMMITMENT)
         if self._destination.confirm in ("auto", "query"):

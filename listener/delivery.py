@@ -14,12 +14,12 @@ from itertools import groupby
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.status import code_to_category
 from sqlalchemy.exc import SQLAlchemyError
 
 from listener.backoff import Backoff
+from listener.caller import caller
 from listener.confirmation import Confirmer
 from listener.entries import Pending, Result
 from listener.errors import where
@@ -38,6 +38,9 @@ PERMANENT_STATUSES = (range(0xA900, 0xAA00), range(0xC000, 0xD000), range(0x0122
 
 DUPLICATE = 0x0111
 """PS3.7 C.5.2: the destination has an object of this UID. Ours derive from their content."""
+
+KNOCK_SECONDS = 5.0
+"""How long a destination may take to answer a C-ECHO before somebody who waits is told."""
 
 UNREACHABLE = "the destination does not answer"
 
@@ -156,9 +159,7 @@ class Courier(threading.Thread):
             )
 
     def _associate(self, of_job: Sequence[Pending]) -> Association:
-        entity = AE(ae_title=self._ae_title)
-        entity.acse_timeout = entity.dimse_timeout = self._timeout_seconds
-        entity.network_timeout = entity.connection_timeout = self._timeout_seconds
+        entity = caller(self._ae_title, self._timeout_seconds)
         for sop_class in sorted(
             {result.sop_class for pending in of_job for result in pending.encodings}
         ):
@@ -221,8 +222,7 @@ def _answer(status: int, result: Result) -> Answer:
 
 def destination_answers(destination: Destination, ae_title: str) -> bool:
     """Tell whether a destination answers a C-ECHO now."""
-    entity = AE(ae_title=ae_title)
-    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 5
+    entity = caller(ae_title, KNOCK_SECONDS)
     entity.add_requested_context(VERIFICATION)
     try:
         association = entity.associate(

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
+from operator import attrgetter
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -27,7 +28,6 @@ from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.transport import AssociationSocket
 
 from listener.errors import CannotStoreQuickly, SpoolFull, where
 from listener.handlers import KEY_TAGS, LARGEST_HEADER_BYTES, answer, read_key
@@ -38,9 +38,15 @@ from listener.spool import Held, Incoming, Spool
 log = logging.getLogger(__name__)
 
 NEEDED: Final = (
-    (DULServiceProvider, ("_read_pdu_data", "_decode_pdu", "_is_transport_event")),
-    (AssociationSocket, ("ready", "send", "recv")),
+    "_read_pdu_data",
+    "_decode_pdu",
+    "_recv_pdu",
+    "event_queue",
+    "to_provider_queue",
+    "state_machine.current_state",
+    "socket",
 )
+"""Of a `DULServiceProvider`."""
 
 # PS3.8 9.3.5 and E.2
 P_DATA_TF: Final = 0x04
@@ -326,12 +332,8 @@ def require_what_is_needed() -> None:
     Raises:
         CannotStoreQuickly: this version lacks one.
     """
-    missing = [
-        f"{owner.__name__}.{name}"
-        for owner, names in NEEDED
-        for name in names
-        if not hasattr(owner, name)
-    ]
+    provider = DULServiceProvider(cast(Association, None))  # a thread that is never started
+    missing = [f"DULServiceProvider.{name}" for name in NEEDED if not _has(provider, name)]
     if missing:
         raise CannotStoreQuickly(missing)
 
@@ -385,6 +387,15 @@ def _plain_uids(dataset: bytes | memoryview, implicit: bool) -> dict[int, str]:
         if tag in UID_TAGS:
             found[tag] = bytes(dataset[start : start + length]).rstrip(b"\0 ").decode("latin-1")
         at = start + length
+
+
+def _has(owner: object, path: str) -> bool:
+    """Whether an attribute, or one of its attributes, is there."""
+    try:
+        attrgetter(path)(owner)
+    except AttributeError:
+        return False
+    return True
 
 
 def _receive(connection: socket.socket, length: int) -> memoryview:

@@ -236,7 +236,22 @@ def test_a_pynetdicom_without_what_is_needed_is_refused_by_name(
     require_what_is_needed()
     monkeypatch.delattr(DULServiceProvider, "_decode_pdu")
 
-    with pytest.raises(CannotStoreQuickly, match=r"no DULServiceProvider\._decode_pdu.*QUICK"):
+    with pytest.raises(CannotStoreQuickly, match=r"no DULServiceProvider\._decode_pdu:.*QUICK"):
+        require_what_is_needed()
+
+
+def test_parts_that_only_an_instance_has_are_looked_for_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = DULServiceProvider.__init__
+
+    def other(provider: Any, association: Any) -> None:
+        usual(provider, association)
+        del provider._recv_pdu
+
+    monkeypatch.setattr(DULServiceProvider, "__init__", other)
+
+    with pytest.raises(CannotStoreQuickly, match=r"no DULServiceProvider\._recv_pdu:"):
         require_what_is_needed()
 
 

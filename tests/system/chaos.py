@@ -31,10 +31,10 @@ import redis
 from pydicom import dcmread
 from pynetdicom import AE
 
-from deploy.stack import Stack, free_ports
+from deploy.stack import Stack
 from listener.accounting import account
 from listener.spool import Spool
-from tests.system.conftest import Orthanc, edited_copy
+from tests.system.conftest import Hospital, Orthanc, edited_copy, open_hospital
 from trainer.phantom import OVERT, draw_case, render
 from trainer.phantom_study import write_study
 
@@ -42,11 +42,6 @@ DISK_BYTES = 512 << 20
 KEEP_FREE = 48 << 20
 
 SETTINGS = {
-    "MONRO_LEASE_SECONDS": "4",
-    "MONRO_RESEND_SECONDS": "2",
-    "MONRO_RETRY_FIRST_SECONDS": "0.5",
-    "MONRO_RETRY_CAP_SECONDS": "2",
-    "MONRO_CONFIRM_FIRST_SECONDS": "1",
     "MONRO_COMMITMENT_SECONDS": "3",
     "MONRO_STALLED_SECONDS": "10",
     "MONRO_QUIET_SECONDS": "4",
@@ -245,28 +240,15 @@ class Chaos:
 
 
 @contextmanager
-def hospital(folder: Path, disk: bool) -> Iterator[tuple[Stack, Orthanc]]:
+def hospital(folder: Path, disk: bool) -> Iterator[Hospital]:
     """Everything that runs; the spool on a small disk of its own where that is allowed."""
-    dicom_port, http_port = free_ports(2)
-    changes = {
-        **SETTINGS,
-        "MONRO_PEERS": json.dumps([{"ae_title": name} for name in ("SCANNER", "PACS")]),
-        "MONRO_DESTINATIONS": json.dumps(
-            [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": dicom_port}]
-        ),
-    }
+    peers = json.dumps([{"ae_title": name} for name in ("SCANNER", "PACS")])
     (folder / "spool").mkdir(parents=True)
-    with small_disk(folder / "spool", disk), Stack(folder, changes=changes) as stack:
-        orthanc = Orthanc(folder / "orthanc", dicom_port, http_port, stack.listener_port)
-        orthanc.start()
-        try:
-            stack.start_redis()
-            stack.start_listener()
-            stack.start_worker()
-            stack.wait_for_bundles()
-            yield stack, orthanc
-        finally:
-            orthanc.stop()
+    with (
+        small_disk(folder / "spool", disk),
+        open_hospital(folder, MONRO_PEERS=peers, **SETTINGS) as place,
+    ):
+        yield place
 
 
 @contextmanager
@@ -397,7 +379,8 @@ def run(kills: int, studies: int, seed: int, patience: float) -> int:
         if not disk:
             say("no disk of its own can be mounted here: the disk is never full in this run")
         brought = loads(folder / "studies", studies, dice)
-        with hospital(folder / "monro", disk) as (stack, orthanc):
+        with hospital(folder / "monro", disk) as place:
+            stack, orthanc = place.stack, place.orthanc
             wire = Wire(stack.listener_port, dice)
             chaos = Chaos(stack, orthanc, dice, disk)
             ports = (stack.listener_port, wire.port, wire.port)
