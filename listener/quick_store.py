@@ -15,10 +15,12 @@ import select
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from operator import attrgetter
+from threading import Event
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -26,10 +28,11 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.dul import DULServiceProvider
 
-from listener.errors import CannotStoreQuickly, SpoolFull, where
+from listener.errors import BadAttribute, CannotStoreQuickly, SpoolFull, where
 from listener.handlers import KEY_TAGS, LARGEST_HEADER_BYTES, answer, read_key
 from listener.recorder import Recorder
 from listener.series import InstanceKey
@@ -63,6 +66,7 @@ INVALID_PDU: Final = "Evt19"
 
 # Some times what we ask for, and less than would fill the memory.
 LARGEST_PDU_BYTES: Final = 1 << 20
+USUAL_PDU_BYTES: Final = 128 << 10
 LARGEST_COMMAND_BYTES: Final = 64 << 10
 
 # PS3.7 9.3.1 and E.1
@@ -97,6 +101,7 @@ UID_TAGS: Final = frozenset(KEY_TAGS)
 # How long the next PDU of a busy sender is waited for before pynetdicom's own loop has its turn.
 LINGER_SECONDS: Final = 0.02
 TURN_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 0.1
 
 # Of a dataset, kept in memory in search of its UIDs.
 KEPT_BYTES: Final = 1 << 20
@@ -109,6 +114,10 @@ class Fragment:
     context_id: int
     control: int
     content: memoryview
+
+    def kept(self) -> "Fragment":
+        """The same, where the next PDU does not overwrite it."""
+        return Fragment(self.context_id, self.control, memoryview(bytes(self.content)))
 
     @property
     def is_last(self) -> bool:
@@ -133,6 +142,7 @@ class Message:
         self.message_id = fields[MESSAGE_ID]
         self._spool = spool
         self._begun = BytesIO()
+        self._key: InstanceKey | None = None
         self._refused: SpoolFull | None = None
         self._incoming: Incoming | None = None
         try:
@@ -145,8 +155,8 @@ class Message:
         """Write the next piece of the dataset."""
         if self._incoming is None:
             return
-        if self._begun.tell() < (LARGEST_HEADER_BYTES if self.syntax.is_deflated else KEPT_BYTES):
-            self._begun.write(content)
+        if self._key is None:
+            self._look_for_key(content)
         try:
             self._spool.add(self._incoming, content)
         except SpoolFull as error:
@@ -158,16 +168,24 @@ class Message:
         if self._incoming is None:
             assert self._refused is not None
             raise self._refused
-        key = quick_key(self._begun.getbuffer(), self.syntax, self.sop_class, self.sop_uid)
-        if key is None:  # unusual, or wrong: the usual way says which
-            key = read_key(self._begun, self.syntax, self.sop_class, self.sop_uid)
-        return self._spool.keep(key, self._incoming)
+        if self._key is None:  # unusual, or wrong: the usual way says which
+            self._key = read_key(self._begun, self.syntax, self.sop_class, self.sop_uid)
+        return self._spool.keep(self._key, self._incoming)
 
     def drop(self) -> None:
         """Leave nothing behind of what was not acknowledged."""
         if self._incoming is not None:
             self._incoming.drop()
             self._incoming = None
+
+    def _look_for_key(self, content: memoryview) -> None:
+        """Find the UIDs in the first fragment, as is usual, or keep what they will be read from."""
+        if self._begun.tell() == 0:
+            with suppress(BadAttribute):
+                self._key = quick_key(content, self.syntax, self.sop_class, self.sop_uid)
+        kept = LARGEST_HEADER_BYTES if self.syntax.is_deflated else KEPT_BYTES
+        if self._key is None and self._begun.tell() < kept:
+            self._begun.write(content)
 
     def response(self, status: int) -> bytes:
         """The answer as one P-DATA-TF PDU (PS3.7 9.3.1.2)."""
@@ -186,7 +204,11 @@ class Message:
 
 
 class QuickReader:
-    """Reads the PDUs of one association in place of pynetdicom's `_read_pdu_data`."""
+    """Reads the PDUs of one association in place of pynetdicom's `_read_pdu_data`.
+
+    Attributes:
+        idle: set while no instances come, and there may be something for pynetdicom to do.
+    """
 
     def __init__(self, association: Association, spool: Spool, recorder: Recorder) -> None:
         self._association = association
@@ -194,10 +216,15 @@ class QuickReader:
         self._spool, self._recorder = spool, recorder
         self._command: list[Fragment] = []
         self._message: Message | None = None
+        self._contexts: dict[int, tuple[UID, UID]] = {}
+        self._buffer = bytearray(USUAL_PDU_BYTES)
+        self.idle = Event()
+        self.idle.set()
 
     def read(self) -> None:
         """Read what the peer sends, for as long as it keeps sending instances."""
         until = monotonic() + TURN_SECONDS
+        self.idle.clear()
         try:
             while self._read_one() and monotonic() < until:
                 if not self._dul.to_provider_queue.empty() or not self._awaits_more():
@@ -205,31 +232,49 @@ class QuickReader:
         except Exception as error:  # noqa: BLE001 - pynetdicom's thread would die of it in silence
             log.error("an association was given up: %s", where(error))
             self._give_up(CONNECTION_CLOSED)
+        finally:
+            self.idle.set()
 
     def _read_one(self) -> bool:
         """Read one PDU; whether all of it was ours."""
         connection = cast(socket.socket, self._dul.socket.socket)
         try:
-            header = _receive(connection, PDU_HEADER.size)
+            header = self._receive(connection, 0, PDU_HEADER.size)
             kind, _, length = PDU_HEADER.unpack(header)
             if kind not in PDU_TYPES or length > LARGEST_PDU_BYTES:
                 return self._give_up(INVALID_PDU)
-            content = _receive(connection, length)
+            content = self._receive(connection, PDU_HEADER.size, length)
         except OSError as error:
             if self._message is not None:
                 log.warning("a connection broke within an instance: %s", type(error).__name__)
             return self._give_up(CONNECTION_CLOSED)
-        whole = bytes(header) + bytes(content)
         if kind != P_DATA_TF:
             self._end()  # released or aborted
         if kind != P_DATA_TF or self._dul.state_machine.current_state != ESTABLISHED:
-            return self._forward_raw(whole)
+            return self._forward_raw(PDU_HEADER.pack(kind, 0, length) + content)
         try:
             fragments = _fragments(content)
         except (struct.error, ValueError):
-            return self._forward_raw(whole)
+            return self._forward_raw(PDU_HEADER.pack(kind, 0, length) + content)
         foreign = [each for fragment in fragments for each in self._take(fragment)]
         return not foreign or self._forward_raw(_pdu(foreign))
+
+    def _receive(self, connection: socket.socket, start: int, length: int) -> memoryview:
+        """Exactly so many bytes, in a buffer that the next PDU overwrites."""
+        if len(self._buffer) < start + length:
+            self._buffer = bytearray(start + length)
+        view = memoryview(self._buffer)[start : start + length]
+        patience = connection.gettimeout()
+        until = None if patience is None else monotonic() + patience
+        got = 0
+        while got < length:
+            part = connection.recv_into(view[got:])
+            if not part:
+                raise ConnectionResetError
+            got += part
+            if until is not None and got < length and monotonic() > until:
+                raise TimeoutError
+        return view
 
     def _give_up(self, event: str) -> bool:
         self._end()
@@ -239,7 +284,7 @@ class QuickReader:
     def _take(self, fragment: Fragment) -> Sequence[Fragment]:
         """Deal with one fragment; returns what is for pynetdicom."""
         if fragment.is_command:
-            self._command.append(fragment)
+            self._command.append(fragment.kept())
             if sum(len(each.content) for each in self._command) > LARGEST_COMMAND_BYTES:
                 raise ValueError(LARGEST_COMMAND_BYTES)
             if not fragment.is_last:
@@ -264,15 +309,21 @@ class QuickReader:
 
     def _begin(self, context_id: int, fields: dict[int, bytes]) -> Message | None:
         """The message of a C-STORE request; None where pynetdicom should say what is wrong."""
-        contexts = {each.context_id: each for each in self._association.accepted_contexts}
-        context = contexts.get(context_id)
+        if not self._contexts:  # they are negotiated once
+            self._contexts = {
+                cast(int, each.context_id): (
+                    cast(UID, each.abstract_syntax),
+                    each.transfer_syntax[0],
+                )
+                for each in self._association.accepted_contexts
+            }
+        context = self._contexts.get(context_id)
         if context is None or not fields.keys() >= REQUIRED_OF_STORE:
             return None
         if _number(fields[DATASET_TYPE]) == NO_DATASET:
             return None
-        agreed, syntax = cast(UID, context.abstract_syntax), context.transfer_syntax[0]
         try:
-            return Message(fields, context_id, agreed, syntax, self._spool)
+            return Message(fields, context_id, *context, self._spool)
         except ValueError:  # a UID that is none
             return None
 
@@ -323,7 +374,21 @@ def read_quickly(event: evt.Event, spool: Spool, recorder: Recorder) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A peer that stops in the middle of a PDU is waited for as long as a silent one.
     connection.settimeout(association.network_timeout)
-    cast(Any, association.dul)._read_pdu_data = QuickReader(association, spool, recorder).read
+    reader = QuickReader(association, spool, recorder)
+    cast(Any, association.dul)._read_pdu_data = reader.read
+    _look_less_often(association.dimse, reader.idle)
+
+
+def _look_less_often(provider: DIMSEServiceProvider, idle: Event) -> None:
+    """Let pynetdicom look for messages a few times a second, not a thousand, while we read."""
+    look = provider.get_msg
+
+    def get_msg(block: bool = False) -> tuple[int, Any] | tuple[None, None]:
+        if not block:
+            idle.wait(LOOK_SECONDS)
+        return look(block)
+
+    cast(Any, provider).get_msg = get_msg
 
 
 def require_what_is_needed() -> None:
@@ -396,22 +461,6 @@ def _has(owner: object, path: str) -> bool:
     except AttributeError:
         return False
     return True
-
-
-def _receive(connection: socket.socket, length: int) -> memoryview:
-    """Exactly so many bytes."""
-    view = memoryview(bytearray(length))
-    patience = connection.gettimeout()
-    until = None if patience is None else monotonic() + patience
-    got = 0
-    while got < length:
-        part = connection.recv_into(view[got:])
-        if not part:
-            raise ConnectionResetError
-        got += part
-        if until is not None and got < length and monotonic() > until:
-            raise TimeoutError
-    return view
 
 
 def _fragments(content: memoryview) -> list[Fragment]:

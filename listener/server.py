@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from pydicom import uid
@@ -14,6 +15,7 @@ from pynetdicom import (
     evt,
 )
 from pynetdicom.pdu_primitives import A_ASSOCIATE, SOPClassCommonExtendedNegotiation
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import ThreadedAssociationServer
 
 from listener.commitment import Herald
@@ -50,6 +52,11 @@ TRANSFER_SYNTAXES: Sequence[UID] = (
 )
 """In order of preference where a sender leaves us the choice. Nothing is ever transcoded."""
 
+STORAGE_CLASSES: frozenset[UID] = frozenset(
+    cast(UID, context.abstract_syntax) for context in AllStoragePresentationContexts
+)
+"""The current ones that pynetdicom knows; none of them is a non-patient object."""
+
 INDUSTRIAL_STORAGE: frozenset[UID] = frozenset(
     {
         uid.DICOS2DAITStorage,
@@ -67,12 +74,7 @@ INDUSTRIAL_STORAGE: frozenset[UID] = frozenset(
 
 
 def application_entity(settings: ListenerSettings) -> AE:
-    """C-ECHO, and C-STORE of every current storage class whose objects belong to a study.
-
-    Retired classes are not accepted, nor those without a study: non-patient objects
-    (PS3.4 GG), such as hanging protocols. `on_proposed` adds classes that pynetdicom does not
-    know. PS3.8 9.3.2.2 limits what a requestor proposes to 128 contexts, not what we accept.
-    """
+    """C-ECHO and storage commitment; `on_proposed` adds what a sender wants to store."""
     entity = AE(ae_title=settings.ae_title)
     entity.maximum_pdu_size = MAXIMUM_PDU_BYTES
     entity.maximum_associations = settings.max_associations
@@ -82,19 +84,21 @@ def application_entity(settings: ListenerSettings) -> AE:
     entity.add_supported_context(VERIFICATION)
     # Others ask us to commit; and as who committed, they call us back with the roles reversed.
     entity.add_supported_context(STORAGE_COMMITMENT, scu_role=True, scp_role=True)
-    for context in AllStoragePresentationContexts:
-        entity.add_supported_context(cast(UID, context.abstract_syntax), list(TRANSFER_SYNTAXES))
     return entity
 
 
 def on_proposed(event: evt.Event) -> dict[UID, SOPClassCommonExtendedNegotiation]:
-    """Accept for storage, in this association, classes that pynetdicom does not know.
+    """Accept for storage, in this association, what is proposed and belongs to a study.
 
-    Private ones are among them: MR scanners put such objects beside their images, and many a
-    sender gives a whole study up at the first one that it cannot send.
+    These are all current storage classes but the non-patient objects (PS3.4 GG), such as hanging
+    protocols; not the retired ones. Private ones are among them: MR scanners put such objects
+    beside their images, and many a sender gives a whole study up at the first one that it cannot
+    send. (pynetdicom copies what a server supports for each association, all contexts deeply; a
+    handful of those that are proposed is not copied.)
 
     Returns:
-        For each of them, that it belongs to the storage service (PS3.7 D.3.3.6).
+        For each class that pynetdicom does not know, that it belongs to the storage service (PS3.7
+        D.3.3.6).
     """
     proposal = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
     proposed = {
@@ -104,9 +108,15 @@ def on_proposed(event: evt.Event) -> dict[UID, SOPClassCommonExtendedNegotiation
     acceptor = event.assoc.acceptor
     acceptor.supported_contexts = [
         *acceptor.supported_contexts,
-        *(build_context(each, list(TRANSFER_SYNTAXES)) for each in sorted(unknown)),
+        *(_storing(each) for each in sorted(proposed & STORAGE_CLASSES | unknown)),
     ]
     return {each: _for_storage(each) for each in unknown}
+
+
+@lru_cache(maxsize=1024)
+def _storing(sop_class: UID) -> PresentationContext:
+    """What is accepted of a storage class; negotiation reads it and leaves it as it is."""
+    return build_context(sop_class, list(TRANSFER_SYNTAXES))
 
 
 def _for_storage(sop_class: UID) -> SOPClassCommonExtendedNegotiation:

@@ -16,13 +16,12 @@ import errno
 import hashlib
 import os
 import shutil
-import threading
 import time
-import uuid
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from secrets import token_hex
 
 from pydicom.filereader import read_file_meta_info
 
@@ -39,6 +38,9 @@ ABANDONED_AFTER_SECONDS = 3600.0
 """A file in incoming/ this old belongs to a process that died: no association lasts as long."""
 
 CHUNK_BYTES = 1 << 20
+
+FOLDERS_REMEMBERED = 4096
+"""As durable: many times what comes in at once."""
 
 
 class Arrival(Enum):
@@ -72,30 +74,28 @@ class Incoming:
         size: bytes of the encoded dataset so far.
     """
 
-    def __init__(self, path: Path, head: bytes) -> None:
+    def __init__(self, path: str, head: bytes) -> None:
         self.path, self.size = path, 0
         self._digest = hashlib.sha256()
-        self._file = path.open("xb", buffering=0)
-        try:
-            _write_all(self._file.fileno(), memoryview(head))
-        except OSError:
-            self.drop()
-            raise
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._head = head  # is written with the first piece
 
     def write(self, piece: bytes | memoryview) -> None:
         """Write the next piece of the dataset."""
         view = memoryview(piece).cast("B")
-        _write_all(self._file.fileno(), view)
+        head, self._head = self._head, b""
+        _write_all(self._descriptor, memoryview(head), view)
         self._digest.update(view)
         self.size += view.nbytes
 
-    def rename(self, path: Path) -> None:
+    def rename(self, path: str) -> None:
         """Give it another name."""
-        self.path = self.path.rename(path)
+        os.rename(self.path, path)
+        self.path = path
 
     def sync(self) -> None:
         """Wait until what was written is on stable storage."""
-        os.fsync(self._file.fileno())
+        os.fsync(self._descriptor)
 
     @property
     def sha256(self) -> str:
@@ -104,8 +104,15 @@ class Incoming:
 
     def drop(self) -> None:
         """Close, and remove the name that it was written under."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        self.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+    def close(self) -> None:
+        """Write no more; may be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class Spool:
@@ -119,8 +126,9 @@ class Spool:
     def __init__(self, root: Path, keep_free: int = 0) -> None:
         self.root = root.absolute()
         self.keep_free = keep_free
-        self._durable: set[Path] = set()
-        self._durable_lock = threading.Lock()
+        self._durable: dict[str, int] = {}
+        """Folders whose names survive a power cut, each with its inode: others may remove it, and
+        make one of the same name."""
         self._incoming = self.root / "incoming"
         self._make_folder(self._incoming)
 
@@ -135,7 +143,7 @@ class Spool:
         """
         self._require_space(0)
         with self._explained(len(head)):
-            return Incoming(self._incoming / f"{uuid.uuid4().hex}.part", head)
+            return Incoming(f"{self._incoming}/{token_hex(16)}.part", head)
 
     def add(self, incoming: "Incoming", piece: bytes | memoryview) -> None:
         """Write the next piece of an instance.
@@ -154,15 +162,16 @@ class Spool:
             incoming: all of it.
 
         Raises:
-            SpoolFull: less than `keep_free` is left. Nothing is kept.
+            SpoolFull: the disk is full. Nothing is kept.
         """
         try:
-            self._require_space(0)
             sha256 = incoming.sha256
+            folder = f"{self.root}/studies/{key.study_uid}/{key.series_uid}"
             with self._explained(incoming.size):
-                self._claim(incoming, self._study_path(key).parent, f"{key.sop_uid}.{sha256}")
+                self._claim(incoming, folder, f"{key.sop_uid}.{sha256}")
             path, arrival = self._settle(key, incoming.path, sha256)
-            return Held(key, path, sha256, incoming.size, arrival, path.stat().st_mtime)
+            written_at = os.stat(path).st_mtime
+            return Held(key, Path(path), sha256, incoming.size, arrival, written_at)
         finally:
             incoming.drop()
 
@@ -233,8 +242,6 @@ class Spool:
         for path in paths:
             path.unlink(missing_ok=True)
         for folder in sorted({level for path in paths for level in path.parents[:2]}, reverse=True):
-            with self._durable_lock:
-                self._durable.discard(folder)
             with contextlib.suppress(OSError):  # not empty: something came late
                 folder.rmdir()
 
@@ -257,9 +264,9 @@ class Spool:
             sop_uid, sha256, _attempt = claim.stem.rsplit(".", 2)
             key = InstanceKey(claim.parts[-3], claim.parts[-2], sop_uid)
             if _holds(claim, sha256):
-                self._settle(key, claim, sha256)
+                self._settle(key, str(claim), sha256)
                 found += 1
-            claim.unlink()
+            claim.unlink(missing_ok=True)
         return found
 
     def sweep(self) -> int:
@@ -285,7 +292,7 @@ class Spool:
             raise SpoolFull(str(self.root), free, size, self.keep_free)
 
     def _write_aside(self, data: bytes) -> Path:
-        part = self._incoming / f"{uuid.uuid4().hex}.part"
+        part = self._incoming / f"{token_hex(16)}.part"
         try:
             with self._explained(len(data)), part.open("xb", buffering=0) as file:
                 _write_all(file.fileno(), memoryview(data))
@@ -305,7 +312,7 @@ class Spool:
                 raise SpoolFull(str(self.root), self.free_bytes(), size, self.keep_free) from error
             raise
 
-    def _claim(self, incoming: "Incoming", folder: Path, name: str) -> None:
+    def _claim(self, incoming: "Incoming", folder: str, name: str) -> None:
         """Make an instance durable under a name that says what it must hold.
 
         File and name become durable together, which costs the disk one commit. Should the power
@@ -313,53 +320,56 @@ class Spool:
         `recover` drops what was never acknowledged.
         """
         while True:
-            self._make_folder(folder)
             try:
-                incoming.rename(folder / f"{name}.{uuid.uuid4().hex[:8]}.part")
+                incoming.rename(f"{folder}/{name}.{token_hex(4)}.part")
                 break
-            except FileNotFoundError:
-                if not incoming.path.exists():
+            except FileNotFoundError:  # the first of its series, or `remove` took the folder away
+                if not os.path.exists(incoming.path):
                     raise
-                # `remove` took the folder away just now.
-        incoming.sync()
-        _sync_folder(folder)
+                self._make_folder(Path(folder))
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if self._durable.get(folder) != os.fstat(descriptor).st_ino:
+                self._make_folder(Path(folder))
+            incoming.sync()
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
-    def _settle(self, key: InstanceKey, claim: Path, sha256: str) -> tuple[Path, Arrival]:
+    def _settle(self, key: InstanceKey, claim: str, sha256: str) -> tuple[str, Arrival]:
         """Give a durable instance the name that it is known by.
 
         A hard link, unlike a rename, never replaces what is there: two associations that bring the
         same instance at the same time cannot overwrite each other. If the power fails, `recover`
         does this again.
         """
-        path = self._study_path(key)
+        path = f"{self.root}/studies/{key.study_uid}/{key.series_uid}/{key.sop_uid}.dcm"
         try:
-            path.hardlink_to(claim)
+            os.link(claim, path)
         except FileExistsError:
-            if _dataset_sha256(path) == sha256:
+            if _dataset_sha256(Path(path)) == sha256:
                 return path, Arrival.SAME
         else:
             return path, Arrival.NEW
-        path = self._quarantine_path(key, sha256)
-        self._make_folder(path.parent)
+        apart = self._quarantine_path(key, sha256)
+        self._make_folder(apart.parent)
         with contextlib.suppress(FileExistsError):
-            path.hardlink_to(claim)
-        return path, Arrival.CONFLICT
+            os.link(claim, apart)
+        return str(apart), Arrival.CONFLICT
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder whose own name survives a power cut, up to the root."""
-        with self._durable_lock:
-            if folder in self._durable and folder.is_dir():
-                return
         folder.mkdir(parents=True, exist_ok=True)
+        inode = folder.stat().st_ino
+        if self._durable.get(str(folder)) == inode:
+            return
         for level in (folder, *folder.parents):
             _sync_folder(level)
             if level == self.root.parent:
                 break
-        with self._durable_lock:
-            self._durable.add(folder)
-
-    def _study_path(self, key: InstanceKey) -> Path:
-        return self.root / "studies" / key.study_uid / key.series_uid / f"{key.sop_uid}.dcm"
+        if len(self._durable) >= FOLDERS_REMEMBERED:
+            self._durable.clear()
+        self._durable[str(folder)] = inode
 
     def _quarantine_path(self, key: InstanceKey, sha256: str) -> Path:
         folder = self.root / "quarantine" / key.study_uid / key.series_uid
@@ -369,9 +379,13 @@ class Spool:
         return path.is_relative_to(self.root / "quarantine")
 
 
-def _write_all(descriptor: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+def _write_all(descriptor: int, *parts: memoryview) -> None:
+    written = os.writev(descriptor, parts)
+    for part in parts:
+        rest = part[written:]
+        written = max(0, written - len(part))
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
 
 
 def _sync_folder(folder: Path) -> None:

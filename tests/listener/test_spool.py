@@ -60,7 +60,7 @@ def cut_before_settling(spool: Spool, monkeypatch: pytest.MonkeyPatch, data: byt
 
     with monkeypatch.context() as patch:
         patch.setattr(spool, "_settle", cut)
-        patch.setattr(spool_module.Incoming, "drop", lambda incoming: incoming._file.close())
+        patch.setattr(spool_module.Incoming, "drop", spool_module.Incoming.close)
         with pytest.raises(PowerCut):
             spool.write(KEY, HEAD, data)
     (claim,) = (spool.root / "studies").rglob("*.part")
@@ -147,7 +147,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_no_trace(
     def no_room(_descriptor: int, _data: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(spool_module.os, "write", no_room)
+    monkeypatch.setattr(spool_module.os, "writev", no_room)
     with pytest.raises(SpoolFull):
         spool.write(KEY, HEAD, b"dataset")
 
