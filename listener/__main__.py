@@ -1,18 +1,15 @@
 """The listener's command line."""
 
 import json
-import logging
 import re
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any
 
-import pydicom.config
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +20,7 @@ from listener.delivery import destination_answers
 from listener.dispatch import Dispatcher, broker_answers, celery_app
 from listener.errors import MonroError
 from listener.ledger import Ledger
+from listener.logs import set_up_logging
 from listener.node import Node, rebuild, steward
 from listener.selection import ANALYSES, rules_table
 from listener.settings import read_settings
@@ -54,7 +52,7 @@ def serve() -> None:
     """Receive, dispatch and deliver until SIGTERM or Ctrl-C."""
     with explained():
         settings = read_settings()
-        _set_up_logging()
+        set_up_logging()
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -238,17 +236,6 @@ def explained() -> Iterator[None]:
 
 def _ledger() -> Ledger:
     return Ledger(read_settings().ledger_url)
-
-
-def _set_up_logging() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # Both print attribute values when they meet malformed ones, and those may be a name.
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    warnings.simplefilter("ignore")
 
 
 def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:

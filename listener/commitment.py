@@ -182,11 +182,22 @@ class Promises:
 
 
 class Herald(threading.Thread):
-    """Answers requests for commitment for as long as it takes."""
+    """Answers requests for commitment for as long as it takes.
 
-    def __init__(self, settings: ListenerSettings, ledger: Ledger, spool: Spool) -> None:
+    Args:
+        settings: where those listen who ask.
+        ledger: of the requests.
+        spool: of the instances.
+        calls: whether it calls those back whose port is known. Of several processes one does; the
+            others answer on the associations that they serve.
+    """
+
+    def __init__(
+        self, settings: ListenerSettings, ledger: Ledger, spool: Spool, calls: bool = True
+    ) -> None:
         super().__init__(name="herald", daemon=True)
         self.promises = Promises(ledger, spool)
+        self._calls = calls
         self._settings = settings
         self._ledger = ledger
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
@@ -210,6 +221,8 @@ class Herald(threading.Thread):
         for promise in self.promises.due():
             if self._over.is_set():
                 return
+            if not self._is_ours(promise):
+                continue
             try:
                 self._answer(promise)
             except SQLAlchemyError:
@@ -248,6 +261,11 @@ class Herald(threading.Thread):
             log.error("refused a request for commitment for now: %s", where(error))
             return RESOURCE_LIMITATION, None
         return SUCCESS, None
+
+    def _is_ours(self, promise: Promise) -> bool:
+        if self._port_of(promise.calling) is not None:
+            return self._calls
+        return promise.transaction_uid in self._asked_over
 
     def _answer(self, promise: Promise) -> None:
         association, ours = self._way_to(promise)

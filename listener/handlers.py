@@ -21,6 +21,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
+from listener.entrance import Entrance
 from listener.errors import BadAttribute, SpoolFull, where
 from listener.recorder import Recorder
 from listener.series import BROKEN, InstanceKey
@@ -49,20 +50,22 @@ LARGEST_HEADER_BYTES: Final = 64 << 20
 """A deflated dataset is inflated no further than this in search of its UIDs."""
 
 
-def on_requested(event: evt.Event, settings: ListenerSettings, spool: Spool) -> None:
+def on_requested(
+    event: evt.Event, settings: ListenerSettings, spool: Spool, entrance: Entrance
+) -> None:
     """Name an association; reject it from anybody who is not on the list.
 
-    Who wants to store is asked to come again where the disk would soon be full: refusing a study is
-    better than breaking off in the middle of it.
+    Who comes when too many are served, or wants to store where the disk would soon be full, is
+    asked to come again: refusing a study is better than breaking off in the middle of it.
     """
     try:
-        _admit(event, settings, spool)
+        _admit(event, settings, spool, entrance)
     except Exception as error:  # noqa: BLE001 - pynetdicom would accept whom we could not judge
         log.error("rejected an association: %s", where(error))
         _reject(event, REJECTED_FOR_NOW)
 
 
-def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool) -> None:
+def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance: Entrance) -> None:
     event.assoc.name = uuid.uuid4().hex
     address = event.assoc.requestor.address or ""
     proposal = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
@@ -87,6 +90,15 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool) -> None:
             address,
         )
         _reject(event, REJECTED_CALLING_AE)
+    elif _served_here(event) + entrance.served_elsewhere > settings.max_associations:
+        log.warning(
+            "rejected an association from %s at %s for now: %d are served; raise "
+            "MONRO_MAX_ASSOCIATIONS if this is usual",
+            calling,
+            address,
+            settings.max_associations,
+        )
+        _reject(event, REJECTED_FOR_NOW)
     elif _wants_to_store(proposal) and not spool.has_room_for(settings.room_for_study):
         log.error(
             "rejected an association from %s at %s for now: the spool's disk has %d bytes free; "
@@ -96,6 +108,10 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool) -> None:
             spool.free_bytes(),
         )
         _reject(event, REJECTED_FOR_NOW)
+
+
+def _served_here(event: evt.Event) -> int:
+    return sum(each.is_acceptor for each in event.assoc.ae.active_associations)
 
 
 def _wants_to_store(proposal: A_ASSOCIATE) -> bool:

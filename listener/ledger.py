@@ -96,9 +96,14 @@ HOPELESS_ATTEMPTS = 10
 """A job given back this often has failed for good: only an operator's retry revives it."""
 
 
+def process_name(pid: int) -> str:
+    """Name of a process of this host among all hosts that share a ledger."""
+    return f"{socket.gethostname()}:{pid}"
+
+
 def this_process() -> str:
     """Name of this process among all hosts that share a ledger."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return process_name(os.getpid())
 
 
 class Lease:
@@ -275,7 +280,11 @@ class Ledger:
             if received.association is not None
         }
         rows = [
-            {"association": association, "study_uid": study_uid, "process": this_process()}
+            {
+                "association": association,
+                "study_uid": study_uid,
+                "process": this_process(),
+            }
             for association, study_uid in sorted(brought)
         ]
         if rows:

@@ -10,15 +10,13 @@ from typing import Self
 
 from listener.commitment import Herald
 from listener.completion import Patience, complete_studies, plan_studies
-from listener.confirmation import Confirmations, resending
 from listener.delivery import couriers
 from listener.dispatch import Dispatcher, celery_app
 from listener.entries import Received
 from listener.errors import where
 from listener.ledger import Ledger
-from listener.recorder import Recorder
+from listener.receivers import Receivers
 from listener.retention import purge
-from listener.server import listen
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 
@@ -53,20 +51,13 @@ class Node:
         self.ledger.forget_associations_of(_is_gone)
         self.ledger.set_destinations([each.name for each in self._settings.destinations])
         rebuild(self.spool, self.ledger)
-        self._recorder = Recorder(self.ledger)
         self._couriers = couriers(self._settings, self.ledger)
         for courier in self._couriers:
             courier.start()
-        self._steward.start()
         self._herald = Herald(self._settings, self.ledger, self.spool)
         self._herald.start()
-        self._server = listen(
-            self._settings,
-            self.spool,
-            self._recorder,
-            self._herald,
-            Confirmations(self.ledger, resending(self._settings)),
-        )
+        self._receivers = Receivers(self._settings)
+        self._steward.start()
         return self
 
     def __exit__(
@@ -76,20 +67,26 @@ class Node:
         _trace: TracebackType | None,
     ) -> None:
         """Stop answering, write what is left, stop the loops."""
-        self._server.shutdown()
         self._over.set()
-        self._recorder.close()
+        self._steward.join()
+        self._receivers.stop()
         self._herald.stop()
         for courier in self._couriers:
             courier.stop()
-        for thread in (self._steward, self._herald, *self._couriers):
+        for thread in (self._herald, *self._couriers):
             thread.join()
         self.ledger.close()
 
     def _run(self) -> None:
         purged_at = -PURGE_SECONDS
+        gone: set[str] = set()
         while not self._over.wait(self._settings.poll_seconds):
             try:
+                gone |= self._receivers.replace_dead()
+                if gone:
+                    self.ledger.forget_associations_of(gone.__contains__)
+                    rebuild(self.spool, self.ledger)
+                    gone.clear()
                 steward(self.ledger, self._dispatcher, self._settings)
                 if time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()

@@ -11,21 +11,21 @@ pynetdicom that lacks one of them is refused at the start (or MONRO_QUICK_STORE=
 """
 
 import logging
+import re
 import select
 import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from operator import attrgetter
 from threading import Event
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID
+from pydicom.uid import RE_VALID_UID, UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
@@ -35,7 +35,7 @@ from pynetdicom.dul import DULServiceProvider
 from listener.errors import BadAttribute, CannotStoreQuickly, SpoolFull, where
 from listener.handlers import KEY_TAGS, LARGEST_HEADER_BYTES, answer, read_key
 from listener.recorder import Recorder
-from listener.series import InstanceKey
+from listener.series import UID_LENGTH, InstanceKey
 from listener.spool import Held, Incoming, Spool
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,8 @@ UNFORESEEN: Final = 0xC211
 TAG: Final = struct.Struct("<HH")
 LONG: Final = struct.Struct("<L")
 SHORT: Final = struct.Struct("<H")
+ELEMENT_HEADER: Final = struct.Struct("<HHL")
+VALID_UID: Final = re.compile(RE_VALID_UID)
 LONG_VRS: Final = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
@@ -107,8 +109,7 @@ LOOK_SECONDS: Final = 0.1
 KEPT_BYTES: Final = 1 << 20
 
 
-@dataclass(frozen=True)
-class Fragment:
+class Fragment(NamedTuple):
     """A presentation data value: part of a command or of a dataset."""
 
     context_id: int
@@ -137,7 +138,7 @@ class Message:
         self, fields: dict[int, bytes], context_id: int, agreed: UID, syntax: UID, spool: Spool
     ) -> None:
         self.context_id, self.agreed, self.syntax = context_id, agreed, syntax
-        self.sop_class = _text(fields[AFFECTED_CLASS])
+        self.sop_class = _class_text(fields[AFFECTED_CLASS])
         self.sop_uid = _text(fields[AFFECTED_INSTANCE])
         self.message_id = fields[MESSAGE_ID]
         self._spool = spool
@@ -192,14 +193,14 @@ class Message:
         body = b"".join(
             (
                 _element(AFFECTED_CLASS, _padded(self.sop_class)),
-                _element(COMMAND_FIELD, struct.pack("<H", C_STORE_RSP)),
+                _element(COMMAND_FIELD, SHORT.pack(C_STORE_RSP)),
                 _element(ANSWERED_ID, self.message_id),
-                _element(DATASET_TYPE, struct.pack("<H", NO_DATASET)),
-                _element(STATUS, struct.pack("<H", status)),
+                _element(DATASET_TYPE, SHORT.pack(NO_DATASET)),
+                _element(STATUS, SHORT.pack(status)),
                 _element(AFFECTED_INSTANCE, _padded(self.sop_uid)),
             )
         )
-        command = _element(GROUP_LENGTH, struct.pack("<L", len(body))) + body
+        command = _element(GROUP_LENGTH, LONG.pack(len(body))) + body
         return _pdu([Fragment(self.context_id, IS_COMMAND | IS_LAST, memoryview(command))])
 
 
@@ -226,8 +227,12 @@ class QuickReader:
         until = monotonic() + TURN_SECONDS
         self.idle.clear()
         try:
-            while self._read_one() and monotonic() < until:
-                if not self._dul.to_provider_queue.empty() or not self._awaits_more():
+            while self._read_one():
+                if self._message is None and (
+                    monotonic() > until
+                    or not self._dul.to_provider_queue.empty()
+                    or not self._awaits_more()
+                ):
                     return
         except Exception as error:  # noqa: BLE001 - pynetdicom's thread would die of it in silence
             log.error("an association was given up: %s", where(error))
@@ -489,7 +494,7 @@ def _fields(command: bytes) -> dict[int, bytes]:
     """Values of a command set by element number (PS3.7 6.3: group 0000, Implicit VR LE)."""
     fields, at = {}, 0
     while at < len(command):
-        group, element, length = struct.unpack_from("<HHL", command, at)
+        group, element, length = ELEMENT_HEADER.unpack_from(command, at)
         if group != 0:
             raise KeyError(group)
         fields[element] = command[at + 8 : at + 8 + length]
@@ -498,18 +503,21 @@ def _fields(command: bytes) -> dict[int, bytes]:
 
 
 def _element(number: int, value: bytes) -> bytes:
-    return struct.pack("<HHL", 0, number, len(value)) + value
+    return ELEMENT_HEADER.pack(0, number, len(value)) + value
 
 
 def _number(value: bytes) -> int:
-    return int(struct.unpack("<H", value)[0])
+    return int(SHORT.unpack(value)[0])
 
 
 def _text(value: bytes) -> str:
     text = value.rstrip(b"\0 ").decode("ascii")
-    if not UID(text).is_valid:
+    if len(text) > UID_LENGTH or not VALID_UID.match(text):
         raise ValueError(text)
     return text
+
+
+_class_text = lru_cache(maxsize=64)(_text)
 
 
 def _padded(text: str) -> bytes:
@@ -535,6 +543,6 @@ def _file_meta(sop_class: str, sop_uid: str, syntax: UID) -> bytes:
     """File meta information as pynetdicom would write it."""
     before, after = _meta_around(sop_class, syntax)
     value = _padded(sop_uid)
-    instance = b"\x02\x00\x03\x00UI" + struct.pack("<H", len(value)) + value
+    instance = b"\x02\x00\x03\x00UI" + SHORT.pack(len(value)) + value
     length = len(before) + len(instance) + len(after)
-    return b"\x02\x00\x00\x00UL\x04\x00" + struct.pack("<L", length) + before + instance + after
+    return b"\x02\x00\x00\x00UL\x04\x00" + LONG.pack(length) + before + instance + after

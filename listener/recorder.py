@@ -19,7 +19,7 @@ from listener.spool import Held
 
 log = logging.getLogger(__name__)
 
-BATCH_SECONDS = 0.05
+BATCH_SECONDS = 0.2
 """How long the first of some rows waits for others to be written in the same transaction."""
 
 LEDGER_RETRY_SECONDS = 2.0

@@ -1,6 +1,6 @@
 """The application entity: what it accepts, from whom, and for how long it waits."""
 
-import logging
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, cast
@@ -20,14 +20,12 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from listener.commitment import Herald
 from listener.confirmation import STORAGE_COMMITMENT, Confirmations, on_event_report
-from listener.errors import CannotListen
+from listener.entrance import Entrance
 from listener.handlers import on_closed, on_echo, on_requested, on_store
-from listener.quick_store import read_quickly, require_what_is_needed
+from listener.quick_store import read_quickly
 from listener.recorder import Recorder
 from listener.settings import ListenerSettings
 from listener.spool import Spool
-
-log = logging.getLogger(__name__)
 
 VERIFICATION = UID("1.2.840.10008.1.1")
 
@@ -131,15 +129,11 @@ def listen(
     recorder: Recorder,
     herald: Herald,
     confirmations: Confirmations,
+    entrance: Entrance,
 ) -> ThreadedAssociationServer:
-    """Start answering; returns the running server, whose `shutdown` ends it.
-
-    Raises:
-        CannotListen: the address or port is taken or not ours.
-        CannotStoreQuickly: pynetdicom is not one that we know.
-    """
+    """Start answering; returns the running server, whose `shutdown` ends it."""
     handlers: list[Any] = [
-        (evt.EVT_REQUESTED, on_requested, [settings, spool]),
+        (evt.EVT_REQUESTED, on_requested, [settings, spool, entrance]),
         (evt.EVT_SOP_COMMON, on_proposed),
         (evt.EVT_C_ECHO, on_echo),
         (evt.EVT_C_STORE, on_store, [spool, recorder]),
@@ -150,13 +144,7 @@ def listen(
         (evt.EVT_CONN_CLOSE, on_closed, [recorder]),
     ]
     if settings.quick_store:
-        require_what_is_needed()
         handlers.append((evt.EVT_CONN_OPEN, read_quickly, [spool, recorder]))
-    try:
-        server = application_entity(settings).start_server(
-            (settings.bind, settings.port), block=False, evt_handlers=handlers
-        )
-    except OSError as error:
-        raise CannotListen(settings.bind, settings.port, error.strerror or str(error)) from error
-    log.info("%s listens on %s:%d", settings.ae_title, settings.bind, settings.port)
-    return cast(ThreadedAssociationServer, server)
+    server = entrance.serve(application_entity(settings), handlers)
+    threading.Thread(target=server.serve_forever, name="entrance", daemon=True).start()
+    return server

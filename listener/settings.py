@@ -144,6 +144,11 @@ class ListenerSettings(Commons):
         description="write instances as their fragments come, past pynetdicom's own way, which "
         "is several times slower",
     )
+    receivers: Annotated[int, Field(ge=1, le=32)] = Field(
+        default=2,
+        description="processes that associations are served in; more than the machine has cores "
+        "are of no use",
+    )
     max_associations: Annotated[int, Field(ge=1)] = Field(
         default=50, description="associations served at a time; more are rejected for now"
     )

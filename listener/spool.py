@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from secrets import token_hex
+from typing import NoReturn
 
 from pydicom.filereader import read_file_meta_info
 
@@ -142,8 +143,10 @@ class Spool:
             SpoolFull: less than `keep_free` is left.
         """
         self._require_space(0)
-        with self._explained(len(head)):
+        try:
             return Incoming(f"{self._incoming}/{token_hex(16)}.part", head)
+        except OSError as error:
+            self._complain(error, len(head))
 
     def add(self, incoming: "Incoming", piece: bytes | memoryview) -> None:
         """Write the next piece of an instance.
@@ -151,8 +154,10 @@ class Spool:
         Raises:
             SpoolFull: the disk is full.
         """
-        with self._explained(memoryview(piece).nbytes):
+        try:
             incoming.write(piece)
+        except OSError as error:
+            self._complain(error, memoryview(piece).nbytes)
 
     def keep(self, key: InstanceKey, incoming: "Incoming") -> Held:
         """Put an instance on stable storage; when this returns it survives a power cut.
@@ -167,11 +172,12 @@ class Spool:
         try:
             sha256 = incoming.sha256
             folder = f"{self.root}/studies/{key.study_uid}/{key.series_uid}"
-            with self._explained(incoming.size):
-                self._claim(incoming, folder, f"{key.sop_uid}.{sha256}")
+            self._claim(incoming, folder, f"{key.sop_uid}.{sha256}")
             path, arrival = self._settle(key, incoming.path, sha256)
             written_at = os.stat(path).st_mtime
             return Held(key, Path(path), sha256, incoming.size, arrival, written_at)
+        except OSError as error:
+            self._complain(error, incoming.size)
         finally:
             incoming.drop()
 
@@ -294,23 +300,19 @@ class Spool:
     def _write_aside(self, data: bytes) -> Path:
         part = self._incoming / f"{token_hex(16)}.part"
         try:
-            with self._explained(len(data)), part.open("xb", buffering=0) as file:
+            with part.open("xb", buffering=0) as file:
                 _write_all(file.fileno(), memoryview(data))
                 os.fsync(file.fileno())
-        except BaseException:
+        except OSError as error:
             part.unlink(missing_ok=True)
-            raise
+            self._complain(error, len(data))
         return part
 
-    @contextlib.contextmanager
-    def _explained(self, size: int) -> Iterator[None]:
+    def _complain(self, error: OSError, size: int) -> NoReturn:
         """Say of a disk that turns out to be full that it is."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise SpoolFull(str(self.root), self.free_bytes(), size, self.keep_free) from error
-            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpoolFull(str(self.root), self.free_bytes(), size, self.keep_free) from error
+        raise error
 
     def _claim(self, incoming: "Incoming", folder: str, name: str) -> None:
         """Make an instance durable under a name that says what it must hold.

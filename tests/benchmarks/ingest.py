@@ -29,7 +29,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pynetdicom import AE, evt
 
-from deploy.stack import answers, free_ports
+from deploy.stack import free_ports
 from tests.system.conftest import DCMTK_STORESCU, Orthanc
 
 ASSOCIATIONS: Final = (1, 4, 16)
@@ -176,10 +176,16 @@ def say(text: str) -> None:
 
 
 def until_it_answers(port: int) -> None:
+    """Wait until as many associations were accepted as will be at a time: by all processes."""
     deadline = time.monotonic() + 30
-    while not answers(port):
+    entity = AE(ae_title="SENDER")
+    entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
+    accepted = 0
+    while accepted < max(ASSOCIATIONS):
+        association = entity.associate("127.0.0.1", port, ae_title="BENCH")
+        accepted += association.is_established
+        association.release()
         assert time.monotonic() < deadline, "the receiver does not answer"
-        time.sleep(0.05)
 
 
 # Receivers

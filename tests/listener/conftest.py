@@ -23,6 +23,7 @@ from pynetdicom import AE
 from listener.backoff import Backoff
 from listener.commitment import Herald
 from listener.confirmation import Confirmations
+from listener.entrance import Entrance, open_port
 from listener.entries import Answer, BundleRow, Plan, Received, Result
 from listener.ledger import Ledger
 from listener.recorder import Recorder
@@ -119,7 +120,9 @@ def start_listening(spool: Spool, ledger: Ledger, **changes: Any) -> Iterator["S
     recorder = Recorder(ledger)
     herald = Herald(settings, ledger, spool)
     herald.start()
-    server = listen(settings, spool, recorder, herald, Confirmations(ledger, Backoff(0.01, 0.02)))
+    entrance = Entrance(open_port(settings), [0], 0)
+    confirmations = Confirmations(ledger, Backoff(0.01, 0.02))
+    server = listen(settings, spool, recorder, herald, confirmations, entrance)
     try:
         yield Sender(settings)
     finally:

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 
-from listener.commitment import Herald, Promises
+from listener.commitment import Promises
 from listener.confirmation import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, reference
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
@@ -205,18 +205,19 @@ def test_a_request_that_is_repeated_is_answered_again(
 
 
 def test_an_asker_that_left_without_a_port_is_waited_for_and_the_remedy_is_told(
-    tmp_path: Path, ledger: Ledger, settings_for: Any
+    tmp_path: Path, ledger: Ledger, listening: Any
 ) -> None:
-    settings = settings_for(**open_to())
-    herald = Herald(settings, ledger, Spool(tmp_path / "spool"))
-    herald.promises.ask("2.25.9", "SENDER", "127.0.0.1", [("1.2", "1.2.3")])
+    def told() -> Any:
+        with ledger.reading() as connection:
+            return connection.exec_driver_sql("SELECT state, message FROM promises").one()
 
-    herald.answer_due()
+    with listening(Spool(tmp_path / "spool"), ledger, **open_to()) as send:
+        association = associated(send.settings)
+        assert ask(association, request_for(("1.2", "1.2.3"))) == 0
+        association.abort()
+        until(lambda: "name its port in MONRO_PEERS" in (told().message or ""))
 
-    with ledger.reading() as connection:
-        row = connection.exec_driver_sql("SELECT state, message FROM promises").one()
-    assert row.state == "ASKED"
-    assert "name its port in MONRO_PEERS" in row.message
+    assert told().state == "ASKED"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, about the UIDs

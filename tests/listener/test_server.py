@@ -22,18 +22,14 @@ from pynetdicom.dsutils import encode
 from pynetdicom.service_class import NonPatientObjectStorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
-from listener.backoff import Backoff
-from listener.commitment import Herald
-from listener.confirmation import Confirmations
+from listener.entrance import open_port
 from listener.errors import CannotListen
 from listener.ledger import Ledger
-from listener.recorder import Recorder
 from listener.server import (
     ENCAPSULATED_UNCOMPRESSED,
     INDUSTRIAL_STORAGE,
     STORAGE_CLASSES,
     TRANSFER_SYNTAXES,
-    listen,
 )
 from listener.spool import Spool
 
@@ -324,21 +320,12 @@ def test_nothing_that_names_the_patient_is_logged(
     assert "PLANTED" not in caplog.text
 
 
-def test_a_port_that_is_taken_is_named(
-    tmp_path: Path, ledger: Ledger, listening: Any, settings_for: Any
-) -> None:
-    spool = Spool(tmp_path / "spool")
-    with listening(spool, ledger) as send:
-        recorder = Recorder(ledger)
-        with pytest.raises(CannotListen, match=str(send.settings.port)):
-            listen(
-                send.settings,
-                spool,
-                recorder,
-                Herald(send.settings, ledger, spool),
-                Confirmations(ledger, Backoff(0.01, 0.02)),
-            )
-        recorder.close()
+def test_a_port_that_is_taken_is_named(tmp_path: Path, ledger: Ledger, listening: Any) -> None:
+    with (
+        listening(Spool(tmp_path / "spool"), ledger) as send,
+        pytest.raises(CannotListen, match=str(send.settings.port)),
+    ):
+        open_port(send.settings)
 
 
 def test_a_disk_that_will_soon_be_full_takes_no_new_study_and_resumes_by_itself(

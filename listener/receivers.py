@@ -1,0 +1,145 @@
+"""The processes that associations are served in, and who keeps them running.
+
+One Python process has one interpreter lock, so a busy node receives in several. Each has its own
+recorder, and what it wrote to the spool is acknowledged; rows that die with it come back from there
+(node.py). A receiver that has lost its listener ends at once.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import MutableSequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from multiprocessing.sharedctypes import RawArray
+
+from listener.commitment import Herald
+from listener.confirmation import Confirmations, resending
+from listener.entrance import Entrance, open_port
+from listener.ledger import Ledger, process_name
+from listener.logs import set_up_logging
+from listener.quick_store import require_what_is_needed
+from listener.recorder import Recorder
+from listener.server import listen
+from listener.settings import ListenerSettings
+from listener.spool import Spool
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 30.0
+"""For a receiver to write its last rows; then it is killed, and they come back from the spool."""
+
+
+class Receiver:
+    """A process that serves associations; it ends when its lifeline says so, or breaks."""
+
+    def __init__(
+        self,
+        context: ForkServerContext,
+        settings: ListenerSettings,
+        port: socket.socket,
+        served: MutableSequence[int],
+        number: int,
+    ) -> None:
+        self.lifeline, theirs = context.Pipe()
+        self._process = context.Process(
+            target=receive,
+            args=(settings, port, served, number, theirs),
+            name=f"receiver-{number}",
+            daemon=True,
+        )
+        self._process.start()
+        theirs.close()
+
+    @property
+    def name(self) -> str:
+        """How the ledger calls it."""
+        return process_name(self._process.pid or 0)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended: it never says anything."""
+        return self.lifeline.poll()
+
+    def kill(self) -> None:
+        """Do not wait for it any more."""
+        self._process.kill()
+
+
+class Receivers:
+    """Keeps as many receivers running as the settings say.
+
+    Raises:
+        CannotListen: the address or port is taken or not ours.
+        CannotStoreQuickly: pynetdicom is not one that we know.
+    """
+
+    def __init__(self, settings: ListenerSettings) -> None:
+        if settings.quick_store:
+            require_what_is_needed()
+        self._settings = settings
+        self._port = open_port(settings)
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__])
+        self._served = RawArray("i", settings.receivers)
+        self._running = [self._start(number) for number in range(settings.receivers)]
+        log.info("%s listens on %s:%d", settings.ae_title, settings.bind, settings.port)
+
+    def replace_dead(self) -> set[str]:
+        """Start anew what has died; returns how the ledger calls the dead."""
+        gone = set()
+        for number, receiver in enumerate(self._running):
+            if receiver.is_gone:
+                gone.add(receiver.name)
+                self._served[number] = 0
+                self._running[number] = self._start(number)
+                log.error("receiver %d died and was started again", number)
+        return gone
+
+    def stop(self) -> None:
+        """Let every receiver write its last rows, and wait until they are gone."""
+        self._port.close()
+        for receiver in self._running:
+            with suppress(OSError):  # gone already
+                receiver.lifeline.send(None)
+        for receiver in self._running:
+            if not receiver.lifeline.poll(STOP_SECONDS):
+                log.error("a receiver did not stop and was killed")
+                receiver.kill()
+
+    def _start(self, number: int) -> Receiver:
+        return Receiver(self._context, self._settings, self._port, self._served, number)
+
+
+def receive(
+    settings: ListenerSettings,
+    port: socket.socket,
+    served: MutableSequence[int],
+    number: int,
+    lifeline: Connection,
+) -> None:
+    """Serve associations until told to stop."""
+    for meant_for_the_listener in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(meant_for_the_listener, signal.SIG_IGN)
+    set_up_logging()
+    spool, ledger = Spool(settings.spool, settings.keep_free), Ledger(settings.ledger_url)
+    recorder = Recorder(ledger)
+    herald = Herald(settings, ledger, spool, calls=False)
+    herald.start()
+    confirmations = Confirmations(ledger, resending(settings))
+    server = listen(
+        settings, spool, recorder, herald, confirmations, Entrance(port, served, number)
+    )
+    try:
+        lifeline.recv()
+    except EOFError:  # the listener is gone; another one may be starting
+        os._exit(1)
+    server.shutdown()
+    herald.stop()
+    recorder.close()
+    herald.join()
+    ledger.close()
+    os._exit(0)  # threads of pynetdicom may wait for peers
