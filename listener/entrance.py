@@ -94,7 +94,7 @@ class EntranceServer(ThreadedAssociationServer):
     def service_actions(self) -> None:
         """Between connections: say how many associations there are."""
         super().service_actions()
-        self._entrance.tell(len(self.active_associations))
+        self._entrance.tell(len(self.ae.active_associations))
 
     def shutdown(self) -> None:
         """Accept no more; the port stays open for other processes."""
@@ -102,5 +102,5 @@ class EntranceServer(ThreadedAssociationServer):
         self._entrance.port.close()
 
     def _on_closed(self, event: evt.Event) -> None:
-        others = [each for each in self.active_associations if each is not event.assoc]
+        others = [each for each in self.ae.active_associations if each is not event.assoc]
         self._entrance.tell(len(others))

@@ -70,6 +70,7 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
     address = event.assoc.requestor.address or ""
     proposal = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
     calling, called = proposal.calling_ae_title.strip(), proposal.called_ae_title.strip()
+    limit = settings.max_associations
     if called != settings.ae_title:
         log.warning(
             "rejected an association from %s at %s: it called %r, but this is %s; correct the "
@@ -90,13 +91,13 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             address,
         )
         _reject(event, REJECTED_CALLING_AE)
-    elif _served_here(event) + entrance.served_elsewhere > settings.max_associations:
+    elif len(event.assoc.ae.active_associations) + entrance.served_elsewhere > limit:
         log.warning(
             "rejected an association from %s at %s for now: %d are served; raise "
             "MONRO_MAX_ASSOCIATIONS if this is usual",
             calling,
             address,
-            settings.max_associations,
+            limit,
         )
         _reject(event, REJECTED_FOR_NOW)
     elif _wants_to_store(proposal) and not spool.has_room_for(settings.room_for_study):
@@ -108,10 +109,6 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             spool.free_bytes(),
         )
         _reject(event, REJECTED_FOR_NOW)
-
-
-def _served_here(event: evt.Event) -> int:
-    return sum(each.is_acceptor for each in event.assoc.ae.active_associations)
 
 
 def _wants_to_store(proposal: A_ASSOCIATE) -> bool:

@@ -56,7 +56,7 @@ class Node:
             courier.start()
         self._herald = Herald(self._settings, self.ledger, self.spool)
         self._herald.start()
-        self._receivers = Receivers(self._settings)
+        self.receivers = Receivers(self._settings)
         self._steward.start()
         return self
 
@@ -69,7 +69,7 @@ class Node:
         """Stop answering, write what is left, stop the loops."""
         self._over.set()
         self._steward.join()
-        self._receivers.stop()
+        self.receivers.stop()
         self._herald.stop()
         for courier in self._couriers:
             courier.stop()
@@ -82,7 +82,7 @@ class Node:
         gone: set[str] = set()
         while not self._over.wait(self._settings.poll_seconds):
             try:
-                gone |= self._receivers.replace_dead()
+                gone |= self.receivers.replace_dead()
                 if gone:
                     self.ledger.forget_associations_of(gone.__contains__)
                     rebuild(self.spool, self.ledger)

@@ -55,9 +55,9 @@ class Receiver:
         theirs.close()
 
     @property
-    def name(self) -> str:
-        """How the ledger calls it."""
-        return process_name(self._process.pid or 0)
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid or 0
 
     @property
     def is_gone(self) -> bool:
@@ -88,12 +88,22 @@ class Receivers:
         self._running = [self._start(number) for number in range(settings.receivers)]
         log.info("%s listens on %s:%d", settings.ae_title, settings.bind, settings.port)
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes."""
+        return [receiver.pid for receiver in self._running]
+
+    @property
+    def served(self) -> list[int]:
+        """How many associations each of them serves."""
+        return list(self._served)
+
     def replace_dead(self) -> set[str]:
         """Start anew what has died; returns how the ledger calls the dead."""
         gone = set()
         for number, receiver in enumerate(self._running):
             if receiver.is_gone:
-                gone.add(receiver.name)
+                gone.add(process_name(receiver.pid))
                 self._served[number] = 0
                 self._running[number] = self._start(number)
                 log.error("receiver %d died and was started again", number)

@@ -4,11 +4,12 @@ A ledger that is away delays the rows, never the associations: the instances are
 spool already, and a row that dies with the process is rebuilt from there.
 """
 
+import contextlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +21,7 @@ from listener.spool import Held
 log = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.2
-"""How long the first of some rows waits for others to be written in the same transaction."""
+"""How long what came first waits for others, to be written in the same transaction."""
 
 LEDGER_RETRY_SECONDS = 2.0
 
@@ -40,6 +41,7 @@ class Recorder:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._queue: queue.SimpleQueue[Received | Closed | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -53,32 +55,36 @@ class Recorder:
 
     def close(self) -> None:
         """Write what is left, then stop."""
+        self._closing.set()
         self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        batch: list[Received] = []
-        due = 0.0
         while True:
-            try:
-                left = max(0.0, due - time.monotonic())
-                item = self._queue.get(timeout=left if batch else None)
-            except queue.Empty:
-                self._flush(batch)
-                continue
+            items = [self._queue.get()]
+            # Others are let gather, without a wake-up for each.
+            self._closing.wait(BATCH_SECONDS)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    items.append(self._queue.get_nowait())
+            if not self._write(items):
+                return
+
+    def _write(self, items: Sequence[Received | Closed | None]) -> bool:
+        """Write in the order in which things happened; False: there is nothing more to come."""
+        batch: list[Received] = []
+        for item in items:
             if isinstance(item, Received):
-                if not batch:
-                    due = time.monotonic() + BATCH_SECONDS
                 batch.append(item)
-                if time.monotonic() >= due:
-                    self._flush(batch)
                 continue
             self._flush(batch)
             if item is None:
-                return
+                return False
             self._insist(
                 partial(self._ledger.close_association, item.association, item.released, item.at)
             )
+        self._flush(batch)
+        return True
 
     def _flush(self, batch: list[Received]) -> None:
         if batch:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
+from copy import copy
 from typing import Any, cast
 
 from pydicom import uid
@@ -49,6 +49,8 @@ TRANSFER_SYNTAXES: Sequence[UID] = (
     ENCAPSULATED_UNCOMPRESSED,
 )
 """In order of preference where a sender leaves us the choice. Nothing is ever transcoded."""
+
+ANY_SYNTAX = build_context(VERIFICATION, list(TRANSFER_SYNTAXES))
 
 STORAGE_CLASSES: frozenset[UID] = frozenset(
     cast(UID, context.abstract_syntax) for context in AllStoragePresentationContexts
@@ -111,10 +113,11 @@ def on_proposed(event: evt.Event) -> dict[UID, SOPClassCommonExtendedNegotiation
     return {each: _for_storage(each) for each in unknown}
 
 
-@lru_cache(maxsize=1024)
 def _storing(sop_class: UID) -> PresentationContext:
-    """What is accepted of a storage class; negotiation reads it and leaves it as it is."""
-    return build_context(sop_class, list(TRANSFER_SYNTAXES))
+    """What is accepted of a storage class."""
+    context = copy(ANY_SYNTAX)  # shares its transfer syntaxes, which negotiation only reads
+    context.abstract_syntax = sop_class
+    return context
 
 
 def _for_storage(sop_class: UID) -> SOPClassCommonExtendedNegotiation:

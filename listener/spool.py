@@ -104,10 +104,12 @@ class Incoming:
         return self._digest.hexdigest()
 
     def drop(self) -> None:
-        """Close, and remove the name that it was written under."""
+        """Close, and remove the name that it was written under; may be called again."""
         self.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+        if self.path:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+            self.path = ""
 
     def close(self) -> None:
         """Write no more; may be called again."""

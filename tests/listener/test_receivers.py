@@ -1,0 +1,135 @@
+"""Several processes receive at one port, and none of them is missed when it dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE
+
+from listener.entrance import open_port
+from listener.errors import CannotListen
+from listener.ledger import Ledger
+from listener.node import Node
+from listener.receivers import Receivers
+from listener.settings import ListenerSettings
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+@contextmanager
+def receiving(settings: ListenerSettings) -> Iterator[Receivers]:
+    receivers = Receivers(settings)
+    try:
+        yield receivers
+    finally:
+        receivers.stop()
+
+
+def associate(settings: ListenerSettings, *datasets: Dataset) -> Any:
+    entity = AE(ae_title="SENDER")
+    entity.add_requested_context("1.2.840.10008.1.1")
+    for dataset in datasets:
+        entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    return entity.associate("127.0.0.1", settings.port, ae_title=settings.ae_title)
+
+
+def test_associations_are_shared_out_and_all_rows_are_written_before_the_end(
+    settings_for: Any, an_mr_slice: Callable[..., Dataset]
+) -> None:
+    settings = settings_for(receivers=2)
+    slices = [an_mr_slice(study="1.2.3") for _ in range(6)]
+    with receiving(settings) as receivers:
+        associations = [associate(settings, each) for each in slices]
+        assert all(each.is_established for each in associations)
+        until(lambda: sum(receivers.served) == len(associations))
+        assert min(receivers.served) >= 2
+        for association, dataset in zip(associations, slices, strict=True):
+            assert association.send_c_store(dataset).Status == 0
+            association.release()
+
+    ledger = Ledger(settings.ledger_url)
+    recorded = {row.sop_uid for row in ledger.instances_of("1.2.3")}
+    ledger.close()
+    assert recorded == {each.SOPInstanceUID for each in slices}
+
+
+def test_no_more_associations_are_served_than_the_settings_allow_all_processes(
+    settings_for: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(receivers=2, max_associations=2)
+    with receiving(settings) as receivers:
+        first, second = associate(settings), associate(settings)
+        until(lambda: sum(receivers.served) == 2)
+        third = associate(settings)
+        assert (first.is_established, second.is_established) == (True, True)
+        assert third.is_rejected
+        first.release()
+        until(lambda: sum(receivers.served) == 1)
+        fourth = associate(settings)
+        assert fourth.is_established
+        for each in (second, fourth):
+            each.release()
+
+
+def test_a_receiver_that_died_is_replaced_and_its_rows_come_from_the_spool(
+    settings_for: Any, an_mr_slice: Callable[..., Dataset]
+) -> None:
+    settings = settings_for(receivers=1, poll_seconds=0.1)
+    before, after = an_mr_slice(study="1.2.3"), an_mr_slice(study="1.2.3")
+    with Node(settings) as node:
+        association = associate(settings, before)
+        assert association.send_c_store(before).Status == 0
+        (dead,) = node.receivers.pids
+        os.kill(dead, signal.SIGKILL)  # its recorder has not written the row yet
+        until(lambda: node.receivers.pids != [dead])
+        until(lambda: len(node.ledger.instances_of("1.2.3")) == 1)
+        again = associate(settings, after)
+        assert again.send_c_store(after).Status == 0
+        again.release()
+        until(lambda: len(node.ledger.instances_of("1.2.3")) == 2)
+        (study,) = node.ledger.gathering()
+
+    assert study.open_associations == 0
+
+
+def test_receivers_end_when_their_listener_is_killed(settings_for: Any) -> None:
+    settings = settings_for(receivers=2)
+    destination = settings.destinations[0].model_dump_json()
+    listener = subprocess.Popen(
+        [sys.executable, "-m", "listener", "serve"],
+        env={
+            **os.environ,
+            "MONRO_SPOOL": str(settings.spool),
+            "MONRO_BROKER": settings.broker,
+            "MONRO_SITE": settings.site,
+            "MONRO_PORT": str(settings.port),
+            "MONRO_OPEN_NODE": "true",
+            "MONRO_RECEIVERS": "2",
+            "MONRO_DESTINATIONS": f"[{destination}]",
+        },
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: associate(settings).is_established)
+    listener.kill()
+    listener.wait()
+
+    def is_free() -> bool:
+        try:
+            open_port(settings).close()
+        except CannotListen:
+            return False
+        return True
+
+    until(is_free)
