@@ -10,7 +10,7 @@ COMPACT := --config deploy/recipes/compact.toml
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help install system-tools check test demo up train-demo bench-train \
-	bench-occlusion bench-study bench-ingest bench-ledger chaos chaos-short clean
+	bench-occlusion bench-study bench-ingest bench-soak bench-ledger chaos chaos-short clean
 .DEFAULT_GOAL := help
 
 help:                    ## what can be made
@@ -98,6 +98,9 @@ bench-study: install     ## where the time of one study goes
 
 bench-ingest: install system-tools  ## how fast instances are taken in, beside others
 	@deploy/loopback-only.sh $(BIN)/python -m tests.benchmarks.ingest
+
+bench-soak: install system-tools  ## whether the listener holds its memory over 100,000 instances
+	@deploy/loopback-only.sh $(BIN)/python -m tests.benchmarks.soak
 
 bench-ledger: install    ## what a row costs in a ledger of a thousand, and of a million
 	@$(BIN)/python tests/benchmarks/ledger.py

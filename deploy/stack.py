@@ -165,6 +165,10 @@ class Stack:
             child.kill()
             child.wait()
 
+    def pid(self, name: str) -> int:
+        """Process ID of a server."""
+        return self._children[name].pid
+
     def stopped(self) -> list[str]:
         """Servers that ended by themselves."""
         return [name for name, child in self._children.items() if child.poll() is not None]

@@ -5,6 +5,7 @@ recorder, and what it wrote to the spool is acknowledged; rows that die with it 
 (node.py). A receiver that has lost its listener ends at once.
 """
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -134,6 +135,7 @@ def receive(
     """Serve associations until told to stop."""
     for meant_for_the_listener in (signal.SIGINT, signal.SIGTERM):
         signal.signal(meant_for_the_listener, signal.SIG_IGN)
+    gc.freeze()  # what all receivers share is not walked through, so it stays shared
     set_up_logging()
     spool, ledger = Spool(settings.spool, settings.keep_free), Ledger(settings.ledger_url)
     recorder = Recorder(ledger)

@@ -67,8 +67,8 @@ def main() -> None:
     tell(measured, "storescp", 0)
 
 
-def write_slices(folder: Path, instances: int) -> list[Path]:
-    """MR slices of 131 kB, in as many folders as there may be senders at most."""
+def write_slices(folder: Path, instances: int, size: int = SIZE) -> list[Path]:
+    """MR slices (of 131 kB by default), in as many folders as there may be senders at most."""
     rng = np.random.default_rng(0)
     parts = [folder / f"{number:02}" for number in range(max(ASSOCIATIONS))]
     study = generate_uid()
@@ -81,11 +81,12 @@ def write_slices(folder: Path, instances: int) -> list[Path]:
             image.StudyInstanceUID, image.SeriesInstanceUID = study, series
             image.PatientName, image.PatientID, image.Modality = "Bench^Mark", "B-1", "MR"
             image.SeriesDescription, image.InstanceNumber = "bench", number + 1
-            image.Rows = image.Columns = SIZE
+            image.StudyID, image.SeriesNumber = "1", 1
+            image.Rows = image.Columns = size
             image.BitsAllocated = image.BitsStored = 16
             image.HighBit, image.PixelRepresentation, image.SamplesPerPixel = 15, 0, 1
             image.PhotometricInterpretation = "MONOCHROME2"
-            image.PixelData = rng.integers(0, 4096, (SIZE, SIZE), np.uint16).tobytes()
+            image.PixelData = rng.integers(0, 4096, (size, size), np.uint16).tobytes()
             image["PixelData"].VR = "OW"
             image.file_meta = FileMetaDataset()
             image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -192,8 +193,8 @@ def until_it_answers(port: int) -> None:
 
 
 @contextmanager
-def running(command: Sequence[str], **settings: str) -> Iterator[None]:
-    """A server for as long as it is needed."""
+def running(command: Sequence[str], **settings: str) -> Iterator[int]:
+    """A server for as long as it is needed; its process ID."""
     process = subprocess.Popen(
         command,
         env={**os.environ, **settings},
@@ -201,14 +202,14 @@ def running(command: Sequence[str], **settings: str) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
 
 
 @contextmanager
-def monro(place: Path, port: int) -> Iterator[None]:
+def listener(place: Path, port: int, **changes: str) -> Iterator[int]:
     """The listener as it is installed; without a broker, which receiving does not need."""
     place.mkdir()
     destination = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 1}
@@ -223,8 +224,8 @@ def monro(place: Path, port: int) -> Iterator[None]:
         "MONRO_ROOM_FOR_STUDY": "0",
         "MONRO_DESTINATIONS": json.dumps([destination]),
     }
-    with running([sys.executable, "-m", "listener", "serve"], **settings):
-        yield
+    with running([sys.executable, "-m", "listener", "serve"], **settings | changes) as pid:
+        yield pid
 
 
 @contextmanager
@@ -282,7 +283,7 @@ def serve_floor(folder: Path, port: int) -> None:
 
 
 RECEIVERS: Final[dict[str, Any]] = {
-    "monro": monro,
+    "monro": listener,
     "storescp": storescp,
     "orthanc": orthanc,
     "plain": lambda place, port: ours("plain", place, port),

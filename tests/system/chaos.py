@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 from pydicom import dcmread
 from pynetdicom import AE
@@ -179,7 +180,8 @@ class Chaos:
         self._stack, self._orthanc, self._dice = stack, orthanc, dice
         self.happened: Counter[str] = Counter()
         self._events: dict[Callable[[], None], int] = {
-            self._kill_listener: 8,
+            self._kill_listener: 6,
+            self._kill_receiver: 5,
             self._kill_worker: 3,
             self._kill_redis: 3,
             self._kill_archive: 3,
@@ -203,6 +205,13 @@ class Chaos:
         self._stack.stop("listener", signal.SIGKILL)
         time.sleep(self._dice.uniform(0, 1))
         self._stack.start_listener()
+
+    def _kill_receiver(self) -> None:
+        listener = psutil.Process(self._stack.pid("listener"))
+        family = listener.children(recursive=True)
+        receivers = [each for each in family if each.ppid() != listener.pid]
+        if receivers:  # they are being started otherwise
+            self._dice.choice(receivers).kill()
 
     def _kill_worker(self) -> None:
         self._stack.stop("worker", signal.SIGKILL)
