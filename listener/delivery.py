@@ -7,7 +7,6 @@ the ledger's: the report follows only once every overlay it refers to was acknow
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -133,7 +132,7 @@ class Courier(threading.Thread):
             rest[0].study_uid,
             pause,
         )
-        self._ledger.postpone(rest, self._destination.name, reason, time.time() + pause)
+        self._ledger.postpone(rest, self._destination.name, reason, self._ledger.now + pause)
 
     def _note(self, pending: Pending, answer: Answer) -> None:
         pause = self._backoff.pause(pending.attempts + 1)
@@ -145,7 +144,7 @@ class Courier(threading.Thread):
             answer.message,
             status=answer.status,
             sent_as=answer.sent_as,
-            next_at=time.time() + pauses.get(answer.state, 0.0),
+            next_at=self._ledger.now + pauses.get(answer.state, 0.0),
         )
         if answer.state != "SENT":
             log.warning(

@@ -98,7 +98,7 @@ class Node:
 
 def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) -> None:
     """One round of what must happen by itself: complete, plan, reclaim, dispatch."""
-    now = time.time()
+    now = ledger.now
     complete_studies(ledger, Patience.from_settings(settings), now)
     for job_id in ledger.reclaim():
         log.warning("job %s: its worker stopped answering; it was taken back", job_id)

