@@ -98,20 +98,19 @@ def measure(folder: Path, parts: Sequence[Path], rounds: int) -> dict[tuple[str,
     """Instances per second of each receiver, at each number of associations; 0: the defaults."""
     sent = {digest(path) for part in parts for path in part.glob("*.dcm")}
     found: dict[tuple[str, int], list[float]] = {}
-    for turn in range(rounds):
+    turns = [(turn, associations) for turn in range(rounds) for associations in ASSOCIATIONS]
+    # With the defaults once, at the end: a minute each, and all alike.
+    for turn, associations in [*turns, (rounds, 0)]:
         for name, receiver in RECEIVERS.items():
-            for associations in (*ASSOCIATIONS, 0):
-                if associations == 0 and turn > 0:
-                    continue  # a minute each, and all alike
-                place = folder / f"{turn}-{name}-{associations}"
-                (port,) = free_ports(1)
-                os.sync()
-                with receiver(place, port):
-                    until_it_answers(port)
-                    rate = send(parts, port, associations)
-                    check(place, sent, name)
-                found.setdefault((name, associations), []).append(rate)
-                say(f"{name}, {associations or 'defaults'}: {rate:.0f} instances/s")
+            place = folder / f"{turn}-{name}-{associations}"
+            (port,) = free_ports(1)
+            os.sync()
+            with receiver(place, port):
+                until_it_answers(port)
+                rate = send(parts, port, associations)
+                check(place, sent, name)
+            found.setdefault((name, associations), []).append(rate)
+            say(f"{name}, {associations or 'defaults'}: {rate:.0f} instances/s")
     return {key: statistics.median(rates) for key, rates in found.items()}
 
 
