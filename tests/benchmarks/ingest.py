@@ -64,7 +64,8 @@ def main() -> None:
     for associations in ASSOCIATIONS:
         for peer in ("storescp", "orthanc", "plain", "floor"):
             tell(measured, peer, associations)
-    tell(measured, "storescp", 0)
+    for peer in ("storescp", "orthanc"):
+        tell(measured, peer, 0)
 
 
 def write_slices(folder: Path, instances: int, size: int = SIZE) -> list[Path]:
