@@ -23,10 +23,13 @@ def open_port(settings: ListenerSettings) -> socket.socket:
     Raises:
         CannotListen: the address or port is taken or not ours.
     """
-    family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
+    is_v6 = ":" in settings.bind
     try:
         port = socket.create_server(
-            (settings.bind, settings.port), family=family, backlog=WAITING_CONNECTIONS
+            (settings.bind, settings.port),
+            family=socket.AF_INET6 if is_v6 else socket.AF_INET,
+            backlog=WAITING_CONNECTIONS,
+            dualstack_ipv6=is_v6 and socket.has_dualstack_ipv6(),
         )
     except OSError as error:
         raise CannotListen(settings.bind, settings.port, error.strerror or str(error)) from error

@@ -5,6 +5,7 @@ recorder, and what it wrote to the spool is acknowledged; rows that die with it 
 (node.py). A receiver that has lost its listener ends at once.
 """
 
+import atexit
 import gc
 import logging
 import multiprocessing
@@ -87,6 +88,7 @@ class Receivers:
         self._context.set_forkserver_preload([__name__])
         self._served = RawArray("i", settings.receivers)
         self._running = [self._start(number) for number in range(settings.receivers)]
+        atexit.register(self.stop)  # or multiprocessing would wait for them for ever
         log.info("%s listens on %s:%d", settings.ae_title, settings.bind, settings.port)
 
     @property
@@ -112,6 +114,7 @@ class Receivers:
 
     def stop(self) -> None:
         """Let every receiver write its last rows, and wait until they are gone."""
+        atexit.unregister(self.stop)
         self._port.close()
         for receiver in self._running:
             with suppress(OSError):  # gone already
