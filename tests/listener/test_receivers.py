@@ -99,9 +99,7 @@ def test_a_receiver_that_died_is_replaced_and_its_rows_come_from_the_spool(
         assert again.send_c_store(after).Status == 0
         again.release()
         until(lambda: len(node.ledger.instances_of("1.2.3")) == 2)
-        (study,) = node.ledger.gathering()
-
-    assert study.open_associations == 0
+        until(lambda: [each.open_associations for each in node.ledger.gathering()] == [0])
 
 
 def test_receivers_end_when_their_listener_is_killed(settings_for: Any) -> None:
