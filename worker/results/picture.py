@@ -10,6 +10,7 @@ regions that speak against it. The stronger the effect, the more opaque the colo
 
 import io
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,14 +143,16 @@ def blend(grey: Bytes, rgba: Bytes) -> Bytes:
     """Anatomy with the map over it: (rows, columns, 3)."""
     alpha = rgba[..., 3:].astype(np.uint16)
     under = grey[..., None].astype(np.uint16) * (255 - alpha)
-    blended: Bytes = ((under + rgba[..., :3] * alpha + 127) // 255).astype(np.uint8)
+    shade = under + rgba[..., :3] * alpha + 128
+    # Divided by 255 and rounded, in integers: exact up to 255 * 255.
+    blended: Bytes = ((shade + (shade >> 8)) >> 8).astype(np.uint8)
     return blended
 
 
 def png(image: Bytes) -> bytes:
     """Grey, RGB or RGBA as a PNG file without any metadata."""
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    Image.fromarray(image).save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()
 
 

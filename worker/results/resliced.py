@@ -62,8 +62,9 @@ class Resliced:
                 + across[axis] * np.arange(source.columns)
                 + down[axis] * np.arange(source.rows)[:, None]
             )
-            voxel = index * stride + (patch - 1) / 2
-            covered &= (voxel >= -0.5) & (voxel <= size - 0.5)
+            first_centre = (patch - 1) / 2  # in voxels
+            covered &= index >= (-0.5 - first_centre) / stride
+            covered &= index <= (size - 0.5 - first_centre) / stride
         return covered
 
 
