@@ -49,6 +49,9 @@ RESOURCE_LIMITATION: Final = 0x0213
 ALL_COMMITTED: Final = 1
 SOME_FAILED: Final = 2
 
+ORPHANED_SECONDS: Final = 5.0
+"""A process that serves the asker would have answered by then."""
+
 References = Sequence[tuple[str, str]]
 """SOP class and instance UIDs."""
 
@@ -62,6 +65,7 @@ class Promise:
     address: str
     references: References
     attempts: int
+    due_since: float
 
 
 class Promises:
@@ -115,6 +119,7 @@ class Promises:
                     row.address,
                     [(sop_class, sop_uid) for sop_class, sop_uid in row.references],
                     row.attempts,
+                    row.next_at,
                 )
                 for row in connection.execute(query)
             ]
@@ -265,7 +270,12 @@ class Herald(threading.Thread):
     def _is_ours(self, promise: Promise) -> bool:
         if self._port_of(promise.calling) is not None:
             return self._calls
-        return promise.transaction_uid in self._asked_over
+        asked_over = self._asked_over.get(promise.transaction_uid)
+        if asked_over is not None and asked_over.is_established:
+            return True
+        self._asked_over.pop(promise.transaction_uid, None)
+        # Nobody serves the asker any more; that has to be told.
+        return self._calls and promise.due_since < self._ledger.now - ORPHANED_SECONDS
 
     def _answer(self, promise: Promise) -> None:
         association, ours = self._way_to(promise)

@@ -8,6 +8,7 @@ from socketserver import BaseServer
 from typing import Any, Final, cast
 
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
 
 from listener.errors import CannotListen
@@ -15,6 +16,9 @@ from listener.settings import ListenerSettings
 
 WAITING_CONNECTIONS: Final = 128
 GIVE_WAY_SECONDS: Final = 0.005
+
+V4_MAPPED: Final = "::ffff:"
+"""Before the address of an IPv4 peer where both versions are listened to (RFC 4291)."""
 
 
 def open_port(settings: ListenerSettings) -> socket.socket:
@@ -72,6 +76,15 @@ class Entrance:
         return cast(EntranceServer, server)
 
 
+def served_by(entity: AE) -> set[Association]:
+    """Associations of this process that are served or negotiated; threads may live on a little."""
+    return {
+        each
+        for each in entity.active_associations
+        if not (each.is_released or each.is_aborted or each.is_rejected)
+    }
+
+
 class EntranceServer(ThreadedAssociationServer):
     """Accepts associations at an `Entrance`."""
 
@@ -92,12 +105,13 @@ class EntranceServer(ThreadedAssociationServer):
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection, unless another process did."""
         self._entrance.give_way()
-        return super().get_request()
+        connection, (host, *rest) = super().get_request()
+        return connection, (host.removeprefix(V4_MAPPED) if "." in host else host, rest[0])
 
     def service_actions(self) -> None:
         """Between connections: say how many associations there are."""
         super().service_actions()
-        self._entrance.tell(len(self.ae.active_associations))
+        self._entrance.tell(len(served_by(self.ae)))
 
     def shutdown(self) -> None:
         """Accept no more; the port stays open for other processes."""
@@ -105,5 +119,4 @@ class EntranceServer(ThreadedAssociationServer):
         self._entrance.port.close()
 
     def _on_closed(self, event: evt.Event) -> None:
-        others = [each for each in self.ae.active_associations if each is not event.assoc]
-        self._entrance.tell(len(others))
+        self._entrance.tell(len(served_by(self.ae) - {event.assoc}))

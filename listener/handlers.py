@@ -21,7 +21,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from listener.entrance import Entrance
+from listener.entrance import Entrance, served_by
 from listener.errors import BadAttribute, SpoolFull, where
 from listener.recorder import Recorder
 from listener.series import BROKEN, InstanceKey
@@ -70,7 +70,8 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
     address = event.assoc.requestor.address or ""
     proposal = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
     calling, called = proposal.calling_ae_title.strip(), proposal.called_ae_title.strip()
-    limit = settings.max_associations
+    limit, served = settings.max_associations, len(served_by(event.assoc.ae))
+    entrance.tell(served)  # before the others are asked: two that come at once see each other
     if called != settings.ae_title:
         log.warning(
             "rejected an association from %s at %s: it called %r, but this is %s; correct the "
@@ -91,7 +92,7 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             address,
         )
         _reject(event, REJECTED_CALLING_AE)
-    elif len(event.assoc.ae.active_associations) + entrance.served_elsewhere > limit:
+    elif served + entrance.served_elsewhere > limit:
         log.warning(
             "rejected an association from %s at %s for now: %d are served; raise "
             "MONRO_MAX_ASSOCIATIONS if this is usual",

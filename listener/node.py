@@ -12,6 +12,7 @@ from listener.commitment import Herald
 from listener.completion import Patience, complete_studies, plan_studies
 from listener.delivery import couriers
 from listener.dispatch import Dispatcher, celery_app
+from listener.entrance import open_port
 from listener.entries import Received
 from listener.errors import where
 from listener.ledger import Ledger
@@ -45,7 +46,12 @@ class Node:
         self._steward = threading.Thread(target=self._run, name="steward", daemon=True)
 
     def __enter__(self) -> Self:
-        """Bring ledger and spool together, then start answering."""
+        """Bring ledger and spool together, then start answering.
+
+        Raises:
+            CannotListen: the address or port is taken or not ours; by another listener, perhaps.
+        """
+        port = open_port(self._settings)
         self.spool.sweep()
         self.spool.recover()
         self.ledger.forget_associations_of(_is_gone)
@@ -56,7 +62,7 @@ class Node:
             courier.start()
         self._herald = Herald(self._settings, self.ledger, self.spool)
         self._herald.start()
-        self.receivers = Receivers(self._settings)
+        self.receivers = Receivers(self._settings, port)
         self._steward.start()
         return self
 
@@ -79,14 +85,12 @@ class Node:
 
     def _run(self) -> None:
         purged_at = -PURGE_SECONDS
-        gone: set[str] = set()
         while not self._over.wait(self._settings.poll_seconds):
             try:
-                gone |= self.receivers.replace_dead()
-                if gone:
-                    self.ledger.forget_associations_of(gone.__contains__)
-                    rebuild(self.spool, self.ledger)
-                    gone.clear()
+                self._make_up_for_dead_receivers()
+            except Exception as error:  # noqa: BLE001 - what else is to be done must not wait for it
+                log.error("a receiver's rows come with the next round: %s", where(error))
+            try:
                 steward(self.ledger, self._dispatcher, self._settings)
                 if time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
@@ -94,6 +98,14 @@ class Node:
                     purged_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("this round was cut short, the next one follows: %s", where(error))
+
+    def _make_up_for_dead_receivers(self) -> None:
+        self.receivers.replace_dead()
+        gone = set(self.receivers.gone)
+        if gone:
+            self.ledger.forget_associations_of(gone.__contains__)
+            rebuild(self.spool, self.ledger)
+            self.receivers.gone -= gone
 
 
 def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) -> None:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from operator import attrgetter
-from threading import Event
+from threading import Event, current_thread
 from time import monotonic
 from typing import Any, Final, NamedTuple, cast
 
@@ -227,11 +227,9 @@ class QuickReader:
         until = monotonic() + TURN_SECONDS
         self.idle.clear()
         try:
-            while self._read_one():
+            while self._read_one() and monotonic() < until:
                 if self._message is None and (
-                    monotonic() > until
-                    or not self._dul.to_provider_queue.empty()
-                    or not self._awaits_more()
+                    not self._dul.to_provider_queue.empty() or not self._awaits_more()
                 ):
                     return
         except Exception as error:  # noqa: BLE001 - pynetdicom's thread would die of it in silence
@@ -239,6 +237,11 @@ class QuickReader:
             self._give_up(CONNECTION_CLOSED)
         finally:
             self.idle.set()
+
+    def close(self) -> None:
+        """Nothing more comes; to be called where `read` is."""
+        if current_thread() is self._dul:
+            self._end()
 
     def _read_one(self) -> bool:
         """Read one PDU; whether all of it was ours."""
@@ -383,6 +386,7 @@ def read_quickly(event: evt.Event, spool: Spool, recorder: Recorder) -> None:
     connection.settimeout(association.network_timeout)
     reader = QuickReader(association, spool, recorder)
     cast(Any, association.dul)._read_pdu_data = reader.read
+    association.bind(evt.EVT_CONN_CLOSE, lambda _event: reader.close())
     _look_less_often(association.dimse, reader.idle)
 
 

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import MutableSequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ from multiprocessing.sharedctypes import RawArray
 
 from listener.commitment import Herald
 from listener.confirmation import Confirmations, resending
-from listener.entrance import Entrance, open_port
+from listener.entrance import Entrance
 from listener.ledger import Ledger, process_name
 from listener.logs import set_up_logging
 from listener.quick_store import require_what_is_needed
@@ -74,16 +75,22 @@ class Receiver:
 class Receivers:
     """Keeps as many receivers running as the settings say.
 
+    Args:
+        settings: of the listener.
+        port: that `open_port` opened.
+
+    Attributes:
+        gone: how the ledger calls those that died; whoever made up for them takes them out.
+
     Raises:
-        CannotListen: the address or port is taken or not ours.
         CannotStoreQuickly: pynetdicom is not one that we know.
     """
 
-    def __init__(self, settings: ListenerSettings) -> None:
+    def __init__(self, settings: ListenerSettings, port: socket.socket) -> None:
         if settings.quick_store:
             require_what_is_needed()
-        self._settings = settings
-        self._port = open_port(settings)
+        self.gone: set[str] = set()
+        self._settings, self._port = settings, port
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
         self._served = RawArray("i", settings.receivers)
@@ -101,16 +108,14 @@ class Receivers:
         """How many associations each of them serves."""
         return list(self._served)
 
-    def replace_dead(self) -> set[str]:
-        """Start anew what has died; returns how the ledger calls the dead."""
-        gone = set()
+    def replace_dead(self) -> None:
+        """Start anew what has died."""
         for number, receiver in enumerate(self._running):
             if receiver.is_gone:
-                gone.add(process_name(receiver.pid))
+                self.gone.add(process_name(receiver.pid))
                 self._served[number] = 0
                 self._running[number] = self._start(number)
                 log.error("receiver %d died and was started again", number)
-        return gone
 
     def stop(self) -> None:
         """Let every receiver write its last rows, and wait until they are gone."""
@@ -119,8 +124,9 @@ class Receivers:
         for receiver in self._running:
             with suppress(OSError):  # gone already
                 receiver.lifeline.send(None)
+        deadline = time.monotonic() + STOP_SECONDS
         for receiver in self._running:
-            if not receiver.lifeline.poll(STOP_SECONDS):
+            if not receiver.lifeline.poll(max(0.0, deadline - time.monotonic())):
                 log.error("a receiver did not stop and was killed")
                 receiver.kill()
 

@@ -113,9 +113,9 @@ class Incoming:
 
     def close(self) -> None:
         """Write no more; may be called again."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class Spool:
@@ -169,9 +169,10 @@ class Spool:
             incoming: all of it.
 
         Raises:
-            SpoolFull: the disk is full. Nothing is kept.
+            SpoolFull: less than `keep_free` is left. Nothing is kept.
         """
         try:
+            self._require_space(0)
             sha256 = incoming.sha256
             folder = f"{self.root}/studies/{key.study_uid}/{key.series_uid}"
             self._claim(incoming, folder, f"{key.sop_uid}.{sha256}")
@@ -271,10 +272,11 @@ class Spool:
         for claim in (self.root / "studies").glob("*/*/*.part"):
             sop_uid, sha256, _attempt = claim.stem.rsplit(".", 2)
             key = InstanceKey(claim.parts[-3], claim.parts[-2], sop_uid)
-            if _holds(claim, sha256):
-                self._settle(key, str(claim), sha256)
-                found += 1
-            claim.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # its writer lives and has settled it
+                if _holds(claim, sha256):
+                    self._settle(key, str(claim), sha256)
+                    found += 1
+                claim.unlink()
         return found
 
     def sweep(self) -> int:
@@ -330,6 +332,7 @@ class Spool:
             except FileNotFoundError:  # the first of its series, or `remove` took the folder away
                 if not os.path.exists(incoming.path):
                     raise
+                self._durable.pop(folder, None)
                 self._make_folder(Path(folder))
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

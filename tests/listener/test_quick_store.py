@@ -204,6 +204,62 @@ def test_a_connection_that_breaks_within_an_instance_leaves_nothing(
     assert len(content(spool)) == 1
 
 
+class Slow:
+    """A socket that takes its time after each large PDU, and stops for good after so many."""
+
+    def __init__(self, connection: Any, pause: float, pdus: int = 1 << 30) -> None:
+        self._connection, self._pause, self._left = connection, pause, pdus
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def send(self, data: bytes) -> int:
+        if len(data) > 1000:
+            time.sleep(self._pause)
+            self._left -= 1
+        return int(self._connection.send(data)) if self._left > 0 else len(data)
+
+
+def test_an_instance_that_takes_longer_than_a_silent_peer_may_is_kept(
+    tmp_path: Path,
+    ledger: Ledger,
+    listening: Any,
+    an_mr_slice: Callable[..., Dataset],
+    quick: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "MAXIMUM_PDU_BYTES", 4096)
+    spool = Spool(tmp_path / "spool")
+    dataset = large(an_mr_slice())
+    with listening(spool, ledger, quick_store=quick, association_timeout_seconds=1) as send:
+        association = send.associate(dataset)
+        association.dul.socket.socket = Slow(association.dul.socket.socket, 0.1)
+        assert association.send_c_store(dataset).Status == 0x0000
+        assert association.is_established
+        association.release()
+
+    assert len(content(spool)) == 1
+
+
+def test_a_sender_that_falls_silent_within_an_instance_leaves_nothing(
+    tmp_path: Path,
+    ledger: Ledger,
+    listening: Any,
+    an_mr_slice: Callable[..., Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "MAXIMUM_PDU_BYTES", 4096)
+    spool = Spool(tmp_path / "spool")
+    dataset = large(an_mr_slice())
+    with listening(spool, ledger, association_timeout_seconds=1) as send:
+        association = send.associate(dataset)
+        association.dimse_timeout = 3
+        association.dul.socket.socket = Slow(association.dul.socket.socket, 0, pdus=10)
+        association.send_c_store(dataset)
+        until(lambda: content(spool) == {})
+        assert send(dataset) == 0x0000
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():

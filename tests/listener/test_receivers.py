@@ -30,7 +30,7 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
 
 @contextmanager
 def receiving(settings: ListenerSettings) -> Iterator[Receivers]:
-    receivers = Receivers(settings)
+    receivers = Receivers(settings, open_port(settings))
     try:
         yield receivers
     finally:

@@ -1,6 +1,7 @@
 """The application entity at a real edge: associations over loopback."""
 
 import logging
+import socket
 import time
 from io import BytesIO
 from pathlib import Path
@@ -281,6 +282,18 @@ def test_only_those_on_the_list_may_associate(
         assert association.is_rejected is not accepted
         if accepted:
             association.release()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no socket for both IP versions")
+def test_a_peer_of_ip_version_4_is_known_where_both_versions_are_listened_to(
+    tmp_path: Path, ledger: Ledger, listening: Any
+) -> None:
+    peer = {"ae_title": "SENDER", "address": "127.0.0.1"}
+    spool = Spool(tmp_path / "spool")
+    with listening(spool, ledger, bind="::", open_node=False, peers=[peer]) as send:
+        association = send.associate()
+        assert association.is_established
+        association.release()
 
 
 def test_a_released_association_is_told_from_a_broken_one(
