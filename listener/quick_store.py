@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from operator import attrgetter
-from threading import Event, current_thread
+from threading import Event
 from time import monotonic
 from typing import Any, Final, NamedTuple, cast
 
@@ -238,11 +238,6 @@ class QuickReader:
         finally:
             self.idle.set()
 
-    def close(self) -> None:
-        """Nothing more comes; to be called where `read` is."""
-        if current_thread() is self._dul:
-            self._end()
-
     def _read_one(self) -> bool:
         """Read one PDU; whether all of it was ours."""
         connection = cast(socket.socket, self._dul.socket.socket)
@@ -386,7 +381,6 @@ def read_quickly(event: evt.Event, spool: Spool, recorder: Recorder) -> None:
     connection.settimeout(association.network_timeout)
     reader = QuickReader(association, spool, recorder)
     cast(Any, association.dul)._read_pdu_data = reader.read
-    association.bind(evt.EVT_CONN_CLOSE, lambda _event: reader.close())
     _look_less_often(association.dimse, reader.idle)
 
 

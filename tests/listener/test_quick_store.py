@@ -205,7 +205,7 @@ def test_a_connection_that_breaks_within_an_instance_leaves_nothing(
 
 
 class Slow:
-    """A socket that takes its time after each large PDU, and stops for good after so many."""
+    """A socket that takes its time after each large PDU, and is silent for good after so many."""
 
     def __init__(self, connection: Any, pause: float, pdus: int = 1 << 30) -> None:
         self._connection, self._pause, self._left = connection, pause, pdus
@@ -218,6 +218,14 @@ class Slow:
             time.sleep(self._pause)
             self._left -= 1
         return int(self._connection.send(data)) if self._left > 0 else len(data)
+
+    def shutdown(self, how: int) -> None:
+        if self._left > 0:
+            self._connection.shutdown(how)
+
+    def close(self) -> None:
+        if self._left > 0:
+            self._connection.close()
 
 
 def test_an_instance_that_takes_longer_than_a_silent_peer_may_is_kept(
@@ -235,7 +243,7 @@ def test_an_instance_that_takes_longer_than_a_silent_peer_may_is_kept(
         association = send.associate(dataset)
         association.dul.socket.socket = Slow(association.dul.socket.socket, 0.1)
         assert association.send_c_store(dataset).Status == 0x0000
-        assert association.is_established
+        assert association.send_c_echo().Status == 0x0000
         association.release()
 
     assert len(content(spool)) == 1
@@ -254,10 +262,12 @@ def test_a_sender_that_falls_silent_within_an_instance_leaves_nothing(
     with listening(spool, ledger, association_timeout_seconds=1) as send:
         association = send.associate(dataset)
         association.dimse_timeout = 3
-        association.dul.socket.socket = Slow(association.dul.socket.socket, 0, pdus=10)
+        connection = Slow(association.dul.socket.socket, 0, pdus=10)
+        association.dul.socket.socket = connection
         association.send_c_store(dataset)
         until(lambda: content(spool) == {})
         assert send(dataset) == 0x0000
+    connection._connection.close()
 
 
 def until(condition: Callable[[], bool]) -> None:
