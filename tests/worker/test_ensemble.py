@@ -96,8 +96,8 @@ ONE, NONE, BOTH = frozenset({SUGGESTED}), frozenset(), frozenset({SUGGESTED, NOT
         (0.69, 50, ONE, Band.UNDETERMINED),
         (0.30, 50, ONE, Band.UNDETERMINED),
         (0.29, 50, ONE, Band.NOT_SUGGESTED),  # p < low
-        (0.95, 99.0, ONE, Band.SUGGESTED),  # at the limit, not beyond it
-        (0.95, 99.1, ONE, Band.UNDETERMINED),
+        (0.95, 97.0, ONE, Band.SUGGESTED),  # at the limit, not beyond it
+        (0.95, 97.1, ONE, Band.UNDETERMINED),
         (0.95, 50, NONE, Band.UNDETERMINED),
         (0.05, 50, BOTH, Band.UNDETERMINED),
     ],
