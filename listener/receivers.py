@@ -16,7 +16,7 @@ import time
 from collections.abc import MutableSequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import SpawnContext
 from multiprocessing.sharedctypes import RawArray
 
 from listener.commitment import Herald
@@ -41,7 +41,7 @@ class Receiver:
 
     def __init__(
         self,
-        context: ForkServerContext,
+        context: SpawnContext,
         settings: ListenerSettings,
         port: socket.socket,
         served: MutableSequence[int],
@@ -91,8 +91,7 @@ class Receivers:
             require_what_is_needed()
         self.gone: set[str] = set()
         self._settings, self._port = settings, port
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([__name__])
+        self._context = multiprocessing.get_context("spawn")
         self._served = RawArray("i", settings.receivers)
         self._running = [self._start(number) for number in range(settings.receivers)]
         atexit.register(self.stop)  # or multiprocessing would wait for them for ever
@@ -144,7 +143,7 @@ def receive(
     """Serve associations until told to stop."""
     for meant_for_the_listener in (signal.SIGINT, signal.SIGTERM):
         signal.signal(meant_for_the_listener, signal.SIG_IGN)
-    gc.freeze()  # what all receivers share is not walked through, so it stays shared
+    gc.freeze()  # what was imported stays: it is not walked through for garbage
     set_up_logging()
     spool, ledger = Spool(settings.spool, settings.keep_free), Ledger(settings.ledger_url)
     recorder = Recorder(ledger)

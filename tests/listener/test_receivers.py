@@ -45,12 +45,25 @@ def associate(settings: ListenerSettings, *datasets: Dataset) -> Any:
     return entity.associate("127.0.0.1", settings.port, ae_title=settings.ae_title)
 
 
+def until_all_serve(settings: ListenerSettings, receivers: Receivers) -> None:
+    """Wait until each process has accepted an association."""
+    opened = []
+    while min(receivers.served) == 0:
+        opened.append(associate(settings))
+        assert len(opened) < 50, "one of the receivers accepts nothing"
+        time.sleep(0.1)
+    for association in opened:
+        association.release()
+    until(lambda: sum(receivers.served) == 0)
+
+
 def test_associations_are_shared_out_and_all_rows_are_written_before_the_end(
     settings_for: Any, an_mr_slice: Callable[..., Dataset]
 ) -> None:
     settings = settings_for(receivers=2)
     slices = [an_mr_slice(study="1.2.3") for _ in range(6)]
     with receiving(settings) as receivers:
+        until_all_serve(settings, receivers)
         associations = [associate(settings, each) for each in slices]
         assert all(each.is_established for each in associations)
         until(lambda: sum(receivers.served) == len(associations))

@@ -208,8 +208,8 @@ class Chaos:
 
     def _kill_receiver(self) -> None:
         listener = psutil.Process(self._stack.pid("listener"))
-        family = listener.children(recursive=True)
-        receivers = [each for each in family if each.ppid() != listener.pid]
+        children = listener.children()
+        receivers = [each for each in children if "spawn_main" in " ".join(each.cmdline())]
         if receivers:  # they are being started otherwise
             self._dice.choice(receivers).kill()
 
