@@ -280,11 +280,7 @@ class Ledger:
             if received.association is not None
         }
         rows = [
-            {
-                "association": association,
-                "study_uid": study_uid,
-                "process": this_process(),
-            }
+            {"association": association, "study_uid": study_uid, "process": this_process()}
             for association, study_uid in sorted(brought)
         ]
         if rows:

@@ -124,9 +124,9 @@ class Receivers:
             with suppress(OSError):  # gone already
                 receiver.lifeline.send(None)
         deadline = time.monotonic() + STOP_SECONDS
-        for receiver in self._running:
+        for number, receiver in enumerate(self._running):
             if not receiver.lifeline.poll(max(0.0, deadline - time.monotonic())):
-                log.error("a receiver did not stop and was killed")
+                log.error("receiver %d did not stop in %g s, it was killed", number, STOP_SECONDS)
                 receiver.kill()
 
     def _start(self, number: int) -> Receiver:

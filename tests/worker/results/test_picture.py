@@ -95,3 +95,13 @@ def test_layers_survive_as_png():
     image = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
 
     assert (np.asarray(Image.open(io.BytesIO(png(image)))) == image).all()
+
+
+def test_anatomy_and_map_are_mixed_to_the_nearest_grey() -> None:
+    grey, alpha = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
+    white = np.full((256, 256, 3), 255, np.uint8)
+
+    mixed = blend(grey, np.dstack([white, alpha]))
+
+    share = alpha / 255.0
+    assert np.array_equal(mixed[..., 0], np.rint(grey * (1 - share) + 255 * share))
