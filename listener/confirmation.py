@@ -24,8 +24,9 @@ from listener.caller import caller
 from listener.entries import Sent
 from listener.errors import where
 from listener.ledger import Ledger
+from listener.remote import Destination
 from listener.series import BROKEN
-from listener.settings import Destination, ListenerSettings
+from listener.settings import ListenerSettings
 from listener.tables import deliveries, jobs, move, results
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,9 @@ from listener.confirmation import Confirmer
 from listener.entries import Pending, Result
 from listener.errors import where
 from listener.ledger import Ledger
+from listener.remote import Destination
 from listener.series import BROKEN
-from listener.settings import Destination, ListenerSettings
+from listener.settings import ListenerSettings
 
 log = logging.getLogger(__name__)
 

@@ -4,17 +4,27 @@ Nothing is guessed. A name that starts with MONRO_ and is not ours stops the sta
 because a misspelt setting is a setting that silently does not apply.
 """
 
-import ipaddress
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ByteSize, Field, ValidationError, model_validator
+from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from listener.errors import BadSettings
 from listener.ledger import HOPELESS_ATTEMPTS
+from listener.remote import (
+    AETitle,
+    Destination,
+    Peer,
+    Port,
+    Source,
+    Tls,
+    WebDestination,
+    WebSender,
+    WebSource,
+)
 from listener.selection import ANALYSES
 
 PREFIX = "MONRO_"
@@ -25,61 +35,7 @@ REFUSING_ATTEMPTS = 3
 """Left to send a refusal before the ledger gives a job up, silently: even that may be cut short."""
 
 
-def _ae_title(value: str) -> str:
-    """PS3.5 6.2, VR AE: 1-16 printable characters, no backslash."""
-    title = value.strip()
-    if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable():
-        raise ValueError(f"AE title {value!r} must be 1 to 16 printable ASCII characters")
-    if "\\" in title:
-        raise ValueError(f"AE title {value!r} must not hold a backslash")
-    return title
-
-
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
-
-
-class Peer(BaseModel, frozen=True, extra="forbid"):
-    """Who may send to us: a calling AE title, from an address or network if given.
-
-    `port` is where it listens itself, for answers to its requests for storage commitment.
-    """
-
-    ae_title: AETitle
-    address: str | None = None
-    port: Port | None = None
-
-    @model_validator(mode="after")
-    def _address_is_a_network(self) -> Self:
-        if self.address is not None:
-            ipaddress.ip_network(self.address, strict=False)
-        return self
-
-    def admits(self, ae_title: str, address: str) -> bool:
-        """Tell whether a requestor with this AE title and address is this peer."""
-        if ae_title.strip() != self.ae_title:
-            return False
-        if self.address is None:
-            return True
-        try:
-            return ipaddress.ip_address(address) in ipaddress.ip_network(self.address, strict=False)
-        except ValueError:
-            return False
-
-
-class Destination(BaseModel, frozen=True, extra="forbid"):
-    """Where results go: the AE of a PACS.
-
-    `confirm` is how it says that it kept them: by storage commitment, by showing them to C-FIND
-    (query), by the strongest of these that it offers (auto), or not at all (none).
-    """
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
-    ae_title: AETitle
-    host: str
-    port: Port
-    confirm: Literal["auto", "commitment", "query", "none"] = "auto"
 
 
 class Commons(BaseSettings):
@@ -116,17 +72,40 @@ class ListenerSettings(Commons):
 
     ae_title: AETitle = Field(default="MONRO", description="our AE title, called and calling")
     bind: str = Field(default="127.0.0.1", description="address to listen on")
-    port: Port = Field(default=11112, description="DICOM port to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=11112, description="DICOM port to listen on without TLS; 0: none"
+    )
+    tls: Tls | None = Field(
+        default=None,
+        description='our certificate, and who vouches for those of others: {"certificate": '
+        '"monro.pem", "key": "monro.key", "authorities": "hospital-ca.pem"}',
+    )
+    tls_port: Port | None = Field(
+        default=None, description="DICOM port to listen on with TLS and client certificates"
+    )
+    web_port: Port | None = Field(
+        default=None, description="port of STOW-RS; HTTPS where MONRO_TLS is set"
+    )
     peers: tuple[Peer, ...] = Field(
         default=(), description='who may send: [{"ae_title": "PACS", "address": "10.0.0.5"}]'
+    )
+    web_senders: tuple[WebSender, ...] = Field(
+        default=(),
+        description='who may send over DICOMweb: [{"name": "orthanc", "token_file": '
+        '"/run/secrets/orthanc"}]',
     )
     open_node: bool = Field(
         default=False, description="accept every calling AE title and address: a decision"
     )
-    destinations: tuple[Destination, ...] = Field(
+    destinations: tuple[Destination | WebDestination, ...] = Field(
         default=(),
         description='where results go: [{"name": "pacs", "ae_title": "PACS", "host": "pacs", '
-        '"port": 104}]',
+        '"port": 104}] or [{"name": "pacs", "url": "https://pacs/dicom-web"}]',
+    )
+    sources: tuple[Source | WebSource, ...] = Field(
+        default=(),
+        description="who is asked what a study should hold, and for what is missing; written as "
+        "destinations are",
     )
     room_for_study: ByteSize = Field(
         default=ByteSize(2**30),
@@ -162,7 +141,12 @@ class ListenerSettings(Commons):
         default=10, description="the same, once the sender released its association"
     )
     stalled_seconds: Seconds = Field(
-        default=600, description="the same, while an association of the study stays open"
+        default=600,
+        description="the same, while an association of the study stays open, or a source has more "
+        "of it",
+    )
+    counted_seconds: Seconds = Field(
+        default=5, description="the same, once everything is here that a source has of it"
     )
     poll_seconds: Annotated[float, Field(gt=0)] = Field(
         default=1, description="pause between looks at what is due"
@@ -192,15 +176,31 @@ class ListenerSettings(Commons):
             )
         if self.peers and self.open_node:
             raise ValueError("MONRO_PEERS and MONRO_OPEN_NODE=true contradict: keep one of them")
+        if not self.port and self.tls_port is None:
+            raise ValueError("MONRO_PORT=0 leaves no port to listen on: set MONRO_TLS_PORT")
+        if self.tls is None and (self.tls_port is not None or self._speaks_tls()):
+            raise ValueError("TLS is asked for, but MONRO_TLS names no certificate")
+        if self.web_senders and self.web_port is None:
+            raise ValueError("MONRO_WEB_SENDERS needs MONRO_WEB_PORT")
+        if self.web_port is not None and not self.web_senders and not self.open_node:
+            raise ValueError("nobody may send over DICOMweb: list MONRO_WEB_SENDERS")
         if not self.destinations:
             raise ValueError("results have nowhere to go: list MONRO_DESTINATIONS")
-        names = [destination.name for destination in self.destinations]
-        if len(set(names)) != len(names):
-            raise ValueError(f"MONRO_DESTINATIONS has a name twice: {names}")
+        for setting in ("destinations", "sources", "web_senders"):
+            names = [each.name for each in getattr(self, setting)]
+            if len(set(names)) != len(names):
+                raise ValueError(f"MONRO_{setting.upper()} has a name twice: {names}")
         unknown = sorted(set(self.analyses) - set(ANALYSES))
         if unknown:
             raise ValueError(f"MONRO_ANALYSES knows {list(ANALYSES)}, not {unknown}")
         return self
+
+    def _speaks_tls(self) -> bool:
+        """Whether somebody is called, or told from others, by a certificate."""
+        called = (*self.peers, *self.destinations, *self.sources)
+        return any(getattr(each, "tls", False) for each in called) or any(
+            each.certificate for each in (*self.peers, *self.web_senders)
+        )
 
 
 def refuse_unknown_names(

@@ -6,7 +6,8 @@ import pytest
 
 from listener.errors import BadSettings
 from listener.ledger import HOPELESS_ATTEMPTS
-from listener.settings import Peer, read_settings
+from listener.remote import Peer
+from listener.settings import read_settings
 
 SOUND = {
     "MONRO_SPOOL": "/var/lib/monro",

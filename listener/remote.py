@@ -1,0 +1,159 @@
+"""Who monro talks with, as the settings name them: who may send, where results go, whom to ask."""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+
+def _ae_title(value: str) -> str:
+    """PS3.5 6.2, VR AE: 1-16 printable characters, no backslash."""
+    title = value.strip()
+    if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable():
+        raise ValueError(f"AE title {value!r} must be 1 to 16 printable ASCII characters")
+    if "\\" in title:
+        raise ValueError(f"AE title {value!r} must not hold a backslash")
+    return title
+
+
+def _fingerprint(value: str) -> str:
+    """SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` prints it or plain."""
+    digest = value.replace(":", "").lower()
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError(
+            f"{value!r} is no SHA-256 fingerprint: print it by "
+            "`openssl x509 -in certificate.pem -noout -fingerprint -sha256`"
+        )
+    return digest
+
+
+def _network(value: str) -> str:
+    ipaddress.ip_network(value, strict=False)
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
+Network = Annotated[str, AfterValidator(_network)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Tls(BaseModel, frozen=True, extra="forbid"):
+    """How we speak TLS, as server and as client: PEM files, read again when they change.
+
+    `profile` is one of the secure transport connection profiles of PS3.15 B: BCP 195 (B.9), the one
+    that offers nothing older than TLS 1.2 (B.10), or the one with a short list of ciphers (B.11).
+    """
+
+    certificate: Path
+    key: Path
+    authorities: Path
+    profile: Literal["bcp195", "bcp195-nondowngrading", "bcp195-extended"] = "bcp195"
+
+
+class Caller(BaseModel, frozen=True, extra="forbid"):
+    """From where, or with which certificate, somebody may come."""
+
+    address: Network | None = None
+    certificate: Fingerprint | None = None
+
+    def comes_from(self, address: str, certificate: str | None) -> bool:
+        """Tell whether a connection may be this caller's.
+
+        Args:
+            address: of the other side.
+            certificate: SHA-256 of the one that it showed and proved to own, if any.
+        """
+        if self.certificate is not None and certificate != self.certificate:
+            return False
+        if self.address is None:
+            return True
+        try:
+            return ipaddress.ip_address(address) in ipaddress.ip_network(self.address, strict=False)
+        except ValueError:
+            return False
+
+
+class Peer(Caller, frozen=True):
+    """Who may send to us: a calling AE title, from an address or with a certificate if given.
+
+    `port` is where it listens itself, for answers to its requests for storage commitment, with TLS
+    or without.
+    """
+
+    ae_title: AETitle
+    port: Port | None = None
+    tls: bool = False
+    max_associations: Annotated[int, Field(ge=1)] | None = None
+
+    def admits(self, ae_title: str, address: str, certificate: str | None = None) -> bool:
+        """Tell whether a requestor with this AE title, address and certificate is this peer."""
+        return ae_title.strip() == self.ae_title and self.comes_from(address, certificate)
+
+
+class WebSender(Caller, frozen=True):
+    """Who may send to us over DICOMweb; `token_file` holds the bearer token that it has to show."""
+
+    name: Name
+    token_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _proves_who_it_is(self) -> Self:
+        if self.token_file is None and self.certificate is None:
+            raise ValueError(f"sender {self.name} needs a token_file or a certificate")
+        return self
+
+
+class Entity(BaseModel, frozen=True, extra="forbid"):
+    """An application entity that we call."""
+
+    ae_title: AETitle
+    host: str
+    port: Port
+    tls: bool = False
+
+
+class WebService(BaseModel, frozen=True, extra="forbid"):
+    """Root of a server's DICOMweb services; `token_file` holds the bearer token that it wants."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")]
+    token_file: Path | None = None
+
+
+class Destination(Entity, frozen=True):
+    """Where results go: the AE of a PACS.
+
+    `confirm` is how it says that it kept them: by storage commitment, by showing them to C-FIND
+    (query), by the strongest of these that it offers (auto), or not at all (none).
+    """
+
+    name: Name
+    confirm: Literal["auto", "commitment", "query", "none"] = "auto"
+
+
+class WebDestination(WebService, frozen=True):
+    """Where results go: the STOW-RS of a PACS, which shows by QIDO-RS what it kept."""
+
+    name: Name
+    confirm: Literal["auto", "query", "none"] = "auto"
+
+
+class Source(Entity, frozen=True):
+    """Who knows what a study should hold, asked by C-FIND.
+
+    `retrieve` is how missing instances are fetched from there: by C-GET, by C-MOVE to us, by the
+    first of these that it offers (auto), or not at all (none).
+    """
+
+    name: Name
+    retrieve: Literal["auto", "get", "move", "none"] = "auto"
+
+
+class WebSource(WebService, frozen=True):
+    """Who knows what a study should hold, asked by QIDO-RS; missing instances by WADO-RS."""
+
+    name: Name
+    retrieve: Literal["auto", "none"] = "auto"
