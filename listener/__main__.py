@@ -74,7 +74,7 @@ def check_config() -> None:
     console.print(table)
     console.print(f"broker: {_verdict(broker_answers(settings.broker))}")
     for destination in settings.destinations:
-        verdict = _verdict(destination_answers(destination, settings.ae_title))
+        verdict = _verdict(destination_answers(destination, settings))
         console.print(f"destination {destination.name}: {verdict}")
 
 

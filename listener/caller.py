@@ -1,6 +1,14 @@
-"""Our application entity as one that calls others: how long it waits for them."""
+"""Our application entity as one that calls others: how long it waits, and how it speaks."""
+
+import ssl
+from typing import Any
 
 from pynetdicom import AE
+from pynetdicom.association import Association
+
+from listener.errors import BadSettings
+from listener.remote import Entity, Tls
+from listener.tls import client_context
 
 
 def caller(ae_title: str, timeout_seconds: float) -> AE:
@@ -9,3 +17,28 @@ def caller(ae_title: str, timeout_seconds: float) -> AE:
     entity.acse_timeout = entity.dimse_timeout = timeout_seconds
     entity.network_timeout = entity.connection_timeout = timeout_seconds
     return entity
+
+
+def call(ours: AE, theirs: Entity, tls: Tls | None, **options: Any) -> Association:
+    """Ask another application entity for an association.
+
+    Args:
+        ours: with its presentation contexts.
+        theirs: to call.
+        tls: how we speak TLS where they do.
+        options: for `AE.associate`.
+
+    Raises:
+        OSError: there is no such host, or our certificate is of no use at present.
+    """
+    if theirs.tls:
+        options["tls_args"] = (_context(tls), theirs.host)
+    return ours.associate(theirs.host, theirs.port, ae_title=theirs.ae_title, **options)
+
+
+def _context(tls: Tls | None) -> ssl.SSLContext:
+    assert tls is not None  # the settings see to it
+    try:
+        return client_context(tls)
+    except BadSettings as error:
+        raise OSError(str(error)) from error

@@ -20,7 +20,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from listener.backoff import Backoff
-from listener.caller import caller
+from listener.caller import call, caller
 from listener.confirmation import (
     NO_SUCH_INSTANCE,
     PROCESSING_FAILURE,
@@ -32,6 +32,7 @@ from listener.confirmation import (
 )
 from listener.errors import BadAttribute, where
 from listener.ledger import ROWS_AT_ONCE, Ledger
+from listener.remote import Entity, WebDestination
 from listener.series import BROKEN, require_uid
 from listener.settings import ListenerSettings
 from listener.spool import Spool
@@ -268,7 +269,7 @@ class Herald(threading.Thread):
         return SUCCESS, None
 
     def _is_ours(self, promise: Promise) -> bool:
-        if self._port_of(promise.calling) is not None:
+        if self._asker(promise) is not None:
             return self._calls
         asked_over = self._asked_over.get(promise.transaction_uid)
         if asked_over is not None and asked_over.is_established:
@@ -307,28 +308,29 @@ class Herald(threading.Thread):
 
     def _way_to(self, promise: Promise) -> tuple[Association | None, bool]:
         """An association to answer on, and whether it is ours to release."""
-        port = self._port_of(promise.calling)
-        if port is None:
+        asker = self._asker(promise)
+        if asker is None:
             theirs = self._asked_over.get(promise.transaction_uid)
             return (theirs if theirs is not None and theirs.is_established else None), False
         entity = caller(self._settings.ae_title, self._settings.association_timeout_seconds)
         entity.add_requested_context(STORAGE_COMMITMENT)
-        association = entity.associate(
-            promise.address,
-            port,
-            ae_title=promise.calling,
-            ext_neg=[build_role(STORAGE_COMMITMENT, scp_role=True)],
-        )
+        role = build_role(STORAGE_COMMITMENT, scp_role=True)
+        association = call(entity, asker, self._settings.tls, ext_neg=[role])
         return (association if association.is_established else None), True
 
-    def _port_of(self, calling: str) -> int | None:
+    def _asker(self, promise: Promise) -> Entity | None:
         """Where an asker listens: as a peer says, or as a destination of the same title does."""
-        ports = {each.ae_title: each.port for each in self._settings.destinations}
-        told = {each.ae_title: each.port for each in self._settings.peers if each.port is not None}
-        return (ports | told).get(calling)
+        told = (*self._settings.peers, *self._settings.destinations)
+        for each in told:
+            if isinstance(each, WebDestination) or each.ae_title != promise.calling:
+                continue
+            if each.port is not None:
+                host, port, tls = promise.address, each.port, each.tls
+                return Entity(ae_title=promise.calling, host=host, port=port, tls=tls)
+        return None
 
     def _unreachable(self, promise: Promise) -> str:
-        if self._port_of(promise.calling) is not None:
+        if self._asker(promise) is not None:
             return "the asker does not answer"
         return (
             f"{promise.calling} is not connected any more; name its port in MONRO_PEERS to answer "

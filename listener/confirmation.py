@@ -20,7 +20,7 @@ from pynetdicom.association import Association
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from listener.backoff import Backoff
-from listener.caller import caller
+from listener.caller import call, caller
 from listener.entries import Sent
 from listener.errors import where
 from listener.ledger import Ledger
@@ -206,7 +206,7 @@ class Confirmer:
         self, destination: Destination, settings: ListenerSettings, ledger: Ledger
     ) -> None:
         self._destination = destination
-        self._ae_title = settings.ae_title
+        self._ae_title, self._tls = settings.ae_title, settings.tls
         self._timeout_seconds = settings.association_timeout_seconds
         self._answer_seconds = settings.commitment_seconds
         self._backoff = Backoff(settings.confirm_first_seconds, settings.retry_cap_seconds)
@@ -314,12 +314,8 @@ class Confirmer:
             entity.add_requested_context(STORAGE_COMMITMENT)
         if self._destination.confirm in ("auto", "query"):
             entity.add_requested_context(STUDY_ROOT_FIND)
-        return entity.associate(
-            self._destination.host,
-            self._destination.port,
-            ae_title=self._destination.ae_title,
-            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._on_event_report)],
-        )
+        handlers = [(evt.EVT_N_EVENT_REPORT, self._on_event_report)]
+        return call(entity, self._destination, self._tls, evt_handlers=handlers)
 
     def _on_event_report(self, event: evt.Event) -> tuple[int, None]:
         answer = on_event_report(event, self._book)

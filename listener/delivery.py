@@ -18,7 +18,7 @@ from pynetdicom.status import code_to_category
 from sqlalchemy.exc import SQLAlchemyError
 
 from listener.backoff import Backoff
-from listener.caller import caller
+from listener.caller import call, caller
 from listener.confirmation import Confirmer
 from listener.entries import Pending, Result
 from listener.errors import where
@@ -66,7 +66,7 @@ class Courier(threading.Thread):
     ) -> None:
         super().__init__(name=f"courier-{destination.name}", daemon=True)
         self._destination = destination
-        self._ae_title = settings.ae_title
+        self._ae_title, self._tls = settings.ae_title, settings.tls
         self._timeout_seconds = settings.association_timeout_seconds
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
         self._confirmer = Confirmer(destination, settings, ledger)
@@ -164,9 +164,7 @@ class Courier(threading.Thread):
             {result.sop_class for pending in of_job for result in pending.encodings}
         ):
             entity.add_requested_context(sop_class, TRANSFER_SYNTAXES)
-        return entity.associate(
-            self._destination.host, self._destination.port, ae_title=self._destination.ae_title
-        )
+        return call(entity, self._destination, self._tls)
 
     def _send(self, association: Association, pending: Pending) -> Answer:
         accepted = {context.abstract_syntax for context in association.accepted_contexts}
@@ -220,14 +218,12 @@ def _answer(status: int, result: Result) -> Answer:
     return Answer("PENDING", f"not stored: {said}", status)
 
 
-def destination_answers(destination: Destination, ae_title: str) -> bool:
+def destination_answers(destination: Destination, settings: ListenerSettings) -> bool:
     """Tell whether a destination answers a C-ECHO now."""
-    entity = caller(ae_title, KNOCK_SECONDS)
+    entity = caller(settings.ae_title, KNOCK_SECONDS)
     entity.add_requested_context(VERIFICATION)
     try:
-        association = entity.associate(
-            destination.host, destination.port, ae_title=destination.ae_title
-        )
+        association = call(entity, destination, settings.tls)
     except OSError:
         return False
     if not association.is_established:

@@ -1,11 +1,14 @@
-"""The port that several processes accept associations at, and how many each of them serves."""
+"""The ports that several processes accept associations at, and how many each of them serves."""
 
+import logging
 import socket
+import ssl
 import time
-from collections.abc import MutableSequence
 from functools import partial
+from multiprocessing.sharedctypes import RawArray
 from socketserver import BaseServer
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
@@ -13,6 +16,9 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from listener.errors import CannotListen
 from listener.settings import ListenerSettings
+from listener.tls import ServerTls
+
+log = logging.getLogger(__name__)
 
 WAITING_CONNECTIONS: Final = 128
 GIVE_WAY_SECONDS: Final = 0.005
@@ -21,57 +27,127 @@ V4_MAPPED: Final = "::ffff:"
 """Before the address of an IPv4 peer where both versions are listened to (RFC 4291)."""
 
 
-def open_port(settings: ListenerSettings) -> socket.socket:
-    """A socket that listens where the settings say.
+class OpenPort(NamedTuple):
+    """A socket that listens, and whether TLS is spoken there."""
+
+    socket: socket.socket
+    speaks_tls: bool
+
+
+def open_ports(settings: ListenerSettings) -> list[OpenPort]:
+    """The ports that the settings name, open.
 
     Raises:
-        CannotListen: the address or port is taken or not ours.
+        CannotListen: an address or port is taken or not ours.
     """
-    is_v6 = ":" in settings.bind
+    wanted = [(settings.port, False), (settings.tls_port, True)]
+    opened: list[OpenPort] = []
     try:
-        port = socket.create_server(
-            (settings.bind, settings.port),
+        for port, speaks_tls in wanted:
+            if port:
+                opened.append(OpenPort(_open(settings.bind, port), speaks_tls))
+    except CannotListen:
+        for each in opened:
+            each.socket.close()
+        raise
+    return opened
+
+
+def _open(address: str, port: int) -> socket.socket:
+    is_v6 = ":" in address
+    try:
+        opened = socket.create_server(
+            (address, port),
             family=socket.AF_INET6 if is_v6 else socket.AF_INET,
             backlog=WAITING_CONNECTIONS,
             dualstack_ipv6=is_v6 and socket.has_dualstack_ipv6(),
         )
     except OSError as error:
-        raise CannotListen(settings.bind, settings.port, error.strerror or str(error)) from error
-    port.setblocking(False)  # another process may have accepted what woke this one
-    return port
+        raise CannotListen(address, port, error.strerror or str(error)) from error
+    opened.setblocking(False)  # another process may have accepted what woke this one
+    return opened
+
+
+class Attendance:
+    """How many associations each process serves, in all and of each peer; all of them see it.
+
+    Args:
+        processes: how many there are.
+        peers: how many the settings name.
+    """
+
+    def __init__(self, processes: int, peers: int = 0) -> None:
+        self._width = 1 + peers
+        self._counts = RawArray("i", processes * self._width)
+
+    @property
+    def served(self) -> list[int]:
+        """Associations of each process."""
+        return list(self._counts[:: self._width])
+
+    def of_peer(self, peer: int) -> list[int]:
+        """Associations of each process that a peer has."""
+        return list(self._counts[1 + peer :: self._width])
+
+    def tell(self, process: int, peers: list[int]) -> None:
+        """Note for each association of a process whose it is; -1: nobody's in the settings."""
+        counts = [len(peers), *(0 for _ in range(self._width - 1))]
+        for peer in peers:
+            if peer >= 0:
+                counts[1 + peer] += 1
+        start = process * self._width
+        self._counts[start : start + self._width] = counts
 
 
 class Entrance:
-    """A port as one of the processes sees it that accept associations there.
+    """The ports as one of the processes sees them that accept associations there.
 
     Args:
-        port: that listens.
-        served: how many associations each process serves; shared by all of them.
+        ports: that listen.
+        attendance: of all processes.
         number: of this process.
+        settings: of TLS.
     """
 
-    def __init__(self, port: socket.socket, served: MutableSequence[int], number: int) -> None:
-        self.port = port
-        self._served, self._number = served, number
+    def __init__(
+        self, ports: list[OpenPort], attendance: Attendance, number: int, settings: ListenerSettings
+    ) -> None:
+        self.ports = ports
+        self.tls = None if settings.tls is None else ServerTls(settings.tls)
+        self._attendance, self._number = attendance, number
+        self._peers: WeakKeyDictionary[Association, int] = WeakKeyDictionary()
 
     @property
     def served_elsewhere(self) -> int:
         """Associations that the other processes serve at present."""
-        return sum(self._served) - self._served[self._number]
+        served = self._attendance.served
+        return sum(served) - served[self._number]
 
-    def tell(self, served: int) -> None:
-        """Let the others know how many this process serves."""
-        self._served[self._number] = served
+    def served_of(self, peer: int) -> int:
+        """Associations that a peer has at present, in all processes."""
+        return sum(self._attendance.of_peer(peer))
+
+    def admit(self, association: Association, peer: int) -> None:
+        """Note whose an association is."""
+        self._peers[association] = peer
+
+    def tell(self, served: set[Association]) -> None:
+        """Let the others know what this process serves."""
+        self._attendance.tell(self._number, [self._peers.get(each, -1) for each in served])
 
     def give_way(self) -> None:
         """Let those who serve fewer accept first."""
-        if self._served[self._number] > min(self._served):
+        served = self._attendance.served
+        if served[self._number] > min(served):
             time.sleep(GIVE_WAY_SECONDS)
 
-    def serve(self, entity: AE, handlers: list[Any]) -> "EntranceServer":
-        """A server of an application entity at this port, that is still to be run."""
-        made = cast("type[EntranceServer]", partial(EntranceServer, self))
-        address = self.port.getsockname()
+    def serve(self, entity: AE, handlers: list[Any]) -> list["EntranceServer"]:
+        """A server of an application entity at each port, that is still to be run."""
+        return [self._serve(entity, handlers, port) for port in self.ports]
+
+    def _serve(self, entity: AE, handlers: list[Any], port: OpenPort) -> "EntranceServer":
+        made = cast("type[EntranceServer]", partial(EntranceServer, self, port))
+        address = port.socket.getsockname()
         server = entity.make_server(address, evt_handlers=handlers, server_class=made)
         return cast(EntranceServer, server)
 
@@ -86,17 +162,17 @@ def served_by(entity: AE) -> set[Association]:
 
 
 class EntranceServer(ThreadedAssociationServer):
-    """Accepts associations at an `Entrance`."""
+    """Accepts associations at one port of an `Entrance`."""
 
-    def __init__(self, entrance: Entrance, *arguments: Any, **named: Any) -> None:
-        self._entrance = entrance
+    def __init__(self, entrance: Entrance, port: OpenPort, *arguments: Any, **named: Any) -> None:
+        self._entrance, self._port = entrance, port
         super().__init__(*arguments, **named)
         self.bind(evt.EVT_CONN_CLOSE, self._on_closed)
 
     def server_bind(self) -> None:
         """Take the port as it is: it listens already."""
         cast(socket.socket, self.socket).close()
-        self.socket = self._entrance.port
+        self.socket = self._port.socket
         self.server_address = self.socket.getsockname()
 
     def server_activate(self) -> None:
@@ -108,15 +184,41 @@ class EntranceServer(ThreadedAssociationServer):
         connection, (host, *rest) = super().get_request()
         return connection, (host.removeprefix(V4_MAPPED) if "." in host else host, rest[0])
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, in a thread of its own; with TLS, once it is spoken."""
+        if self._port.speaks_tls:
+            try:
+                request = self._shake_hands(request)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+                log.warning(
+                    "refused a TLS connection from %s: %s; see MONRO_TLS, and the certificate of "
+                    "who calls",
+                    client_address[0],
+                    why or type(error).__name__,
+                )
+                self.shutdown_request(request)
+                return
+        super().finish_request(request, client_address)
+
     def service_actions(self) -> None:
         """Between connections: say how many associations there are."""
         super().service_actions()
-        self._entrance.tell(len(served_by(self.ae)))
+        self._entrance.tell(served_by(self.ae))
 
     def shutdown(self) -> None:
         """Accept no more; the port stays open for other processes."""
         BaseServer.shutdown(self)
-        self._entrance.port.close()
+        self._port.socket.close()
+
+    def _shake_hands(self, connection: socket.socket) -> ssl.SSLSocket:
+        tls = self._entrance.tls
+        assert tls is not None  # the settings see to it
+        patience = connection.gettimeout()
+        connection.settimeout(self.ae.acse_timeout)
+        spoken = tls.context.wrap_socket(connection, server_side=True)
+        spoken.settimeout(patience)
+        return spoken
 
     def _on_closed(self, event: evt.Event) -> None:
-        self._entrance.tell(len(served_by(self.ae) - {event.assoc}))
+        self._entrance.tell(served_by(self.ae) - {event.assoc})

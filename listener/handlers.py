@@ -20,13 +20,16 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.transport import AssociationSocket
 
 from listener.entrance import Entrance, served_by
 from listener.errors import BadAttribute, SpoolFull, where
 from listener.recorder import Recorder
+from listener.remote import Peer
 from listener.series import BROKEN, InstanceKey
 from listener.settings import ListenerSettings
 from listener.spool import Arrival, Held, Spool
+from listener.tls import fingerprint_of
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +73,11 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
     address = event.assoc.requestor.address or ""
     proposal = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
     calling, called = proposal.calling_ae_title.strip(), proposal.called_ae_title.strip()
-    limit, served = settings.max_associations, len(served_by(event.assoc.ae))
+    certificate = fingerprint_of(cast(AssociationSocket, event.assoc.dul.socket).socket)
+    peer = _peer(settings, calling, address, certificate)
+    if peer is not None:
+        entrance.admit(event.assoc, peer)
+    limit, served = settings.max_associations, served_by(event.assoc.ae)
     entrance.tell(served)  # before the others are asked: two that come at once see each other
     if called != settings.ae_title:
         log.warning(
@@ -82,17 +89,25 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             settings.ae_title,
         )
         _reject(event, REJECTED_CALLED_AE)
-    elif not settings.open_node and not any(
-        peer.admits(calling, address) for peer in settings.peers
-    ):
+    elif not settings.open_node and peer is None:
         log.warning(
-            "rejected an association from %s at %s: not among MONRO_PEERS; add it there if it "
-            "may send",
+            "rejected an association from %s at %s with %s: not among MONRO_PEERS; add it there "
+            "if it may send",
             calling,
             address,
+            "no certificate" if certificate is None else f"certificate {certificate}",
         )
         _reject(event, REJECTED_CALLING_AE)
-    elif served + entrance.served_elsewhere > limit:
+    elif peer is not None and _has_enough(settings.peers[peer], entrance.served_of(peer)):
+        log.warning(
+            "rejected an association from %s at %s for now: it has %d already; raise its "
+            "max_associations in MONRO_PEERS if this is usual",
+            calling,
+            address,
+            settings.peers[peer].max_associations,
+        )
+        _reject(event, REJECTED_FOR_NOW)
+    elif len(served) + entrance.served_elsewhere > limit:
         log.warning(
             "rejected an association from %s at %s for now: %d are served; raise "
             "MONRO_MAX_ASSOCIATIONS if this is usual",
@@ -110,6 +125,21 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             spool.free_bytes(),
         )
         _reject(event, REJECTED_FOR_NOW)
+
+
+def _peer(
+    settings: ListenerSettings, calling: str, address: str, certificate: str | None
+) -> int | None:
+    """Which of the peers this is."""
+    for number, peer in enumerate(settings.peers):
+        if peer.admits(calling, address, certificate):
+            return number
+    return None
+
+
+def _has_enough(peer: Peer, associations: int) -> bool:
+    """Whether so many associations, the one that is asked for among them, are too many."""
+    return peer.max_associations is not None and associations > peer.max_associations
 
 
 def _wants_to_store(proposal: A_ASSOCIATE) -> bool:

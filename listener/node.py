@@ -12,7 +12,7 @@ from listener.commitment import Herald
 from listener.completion import Patience, complete_studies, plan_studies
 from listener.delivery import couriers
 from listener.dispatch import Dispatcher, celery_app
-from listener.entrance import open_port
+from listener.entrance import open_ports
 from listener.entries import Received
 from listener.errors import where
 from listener.ledger import Ledger
@@ -20,6 +20,7 @@ from listener.receivers import Receivers
 from listener.retention import purge
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.tls import server_context
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,11 @@ class Node:
 
         Raises:
             CannotListen: the address or port is taken or not ours; by another listener, perhaps.
+            BadSettings: certificates are of no use.
         """
-        port = open_port(self._settings)
+        if self._settings.tls is not None:
+            server_context(self._settings.tls)
+        ports = open_ports(self._settings)
         self.spool.sweep()
         self.spool.recover()
         self.ledger.forget_associations_of(_is_gone)
@@ -62,7 +66,7 @@ class Node:
             courier.start()
         self._herald = Herald(self._settings, self.ledger, self.spool)
         self._herald.start()
-        self.receivers = Receivers(self._settings, port)
+        self.receivers = Receivers(self._settings, ports)
         self._steward.start()
         return self
 

@@ -14,6 +14,7 @@ import logging
 import re
 import select
 import socket
+import ssl
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -355,6 +356,8 @@ class QuickReader:
         connection = self._dul.socket.socket
         if connection is None:
             return False
+        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+            return True
         try:
             return bool(select.select([connection], [], [], LINGER_SECONDS)[0])
         except (OSError, ValueError):

@@ -11,17 +11,15 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import time
-from collections.abc import MutableSequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
-from multiprocessing.sharedctypes import RawArray
 
 from listener.commitment import Herald
 from listener.confirmation import Confirmations, resending
-from listener.entrance import Entrance
+from listener.entrance import Attendance, Entrance, OpenPort
 from listener.ledger import Ledger, process_name
 from listener.logs import set_up_logging
 from listener.quick_store import require_what_is_needed
@@ -43,14 +41,14 @@ class Receiver:
         self,
         context: SpawnContext,
         settings: ListenerSettings,
-        port: socket.socket,
-        served: MutableSequence[int],
+        ports: Sequence[OpenPort],
+        attendance: Attendance,
         number: int,
     ) -> None:
         self.lifeline, theirs = context.Pipe()
         self._process = context.Process(
             target=receive,
-            args=(settings, port, served, number, theirs),
+            args=(settings, ports, attendance, number, theirs),
             name=f"receiver-{number}",
             daemon=True,
         )
@@ -77,7 +75,7 @@ class Receivers:
 
     Args:
         settings: of the listener.
-        port: that `open_port` opened.
+        ports: that `open_ports` opened.
 
     Attributes:
         gone: how the ledger calls those that died; whoever made up for them takes them out.
@@ -86,16 +84,19 @@ class Receivers:
         CannotStoreQuickly: pynetdicom is not one that we know.
     """
 
-    def __init__(self, settings: ListenerSettings, port: socket.socket) -> None:
+    def __init__(self, settings: ListenerSettings, ports: Sequence[OpenPort]) -> None:
         if settings.quick_store:
             require_what_is_needed()
         self.gone: set[str] = set()
-        self._settings, self._port = settings, port
+        self._settings, self._ports = settings, ports
         self._context = multiprocessing.get_context("spawn")
-        self._served = RawArray("i", settings.receivers)
+        self._attendance = Attendance(settings.receivers, len(settings.peers))
         self._running = [self._start(number) for number in range(settings.receivers)]
         atexit.register(self.stop)  # or multiprocessing would wait for them for ever
-        log.info("%s listens on %s:%d", settings.ae_title, settings.bind, settings.port)
+        for port in ports:
+            manner = "with TLS" if port.speaks_tls else "without TLS"
+            address, number, *_ = port.socket.getsockname()
+            log.info("%s listens on %s:%d %s", settings.ae_title, address, number, manner)
 
     @property
     def pids(self) -> list[int]:
@@ -105,21 +106,22 @@ class Receivers:
     @property
     def served(self) -> list[int]:
         """How many associations each of them serves."""
-        return list(self._served)
+        return self._attendance.served
 
     def replace_dead(self) -> None:
         """Start anew what has died."""
         for number, receiver in enumerate(self._running):
             if receiver.is_gone:
                 self.gone.add(process_name(receiver.pid))
-                self._served[number] = 0
+                self._attendance.tell(number, [])
                 self._running[number] = self._start(number)
                 log.error("receiver %d died and was started again", number)
 
     def stop(self) -> None:
         """Let every receiver write its last rows, and wait until they are gone."""
         atexit.unregister(self.stop)
-        self._port.close()
+        for port in self._ports:
+            port.socket.close()
         for receiver in self._running:
             with suppress(OSError):  # gone already
                 receiver.lifeline.send(None)
@@ -130,13 +132,13 @@ class Receivers:
                 receiver.kill()
 
     def _start(self, number: int) -> Receiver:
-        return Receiver(self._context, self._settings, self._port, self._served, number)
+        return Receiver(self._context, self._settings, self._ports, self._attendance, number)
 
 
 def receive(
     settings: ListenerSettings,
-    port: socket.socket,
-    served: MutableSequence[int],
+    ports: Sequence[OpenPort],
+    attendance: Attendance,
     number: int,
     lifeline: Connection,
 ) -> None:
@@ -150,14 +152,14 @@ def receive(
     herald = Herald(settings, ledger, spool, calls=False)
     herald.start()
     confirmations = Confirmations(ledger, resending(settings))
-    server = listen(
-        settings, spool, recorder, herald, confirmations, Entrance(port, served, number)
-    )
+    entrance = Entrance(list(ports), attendance, number, settings)
+    servers = listen(settings, spool, recorder, herald, confirmations, entrance)
     try:
         lifeline.recv()
     except EOFError:  # the listener is gone; another one may be starting
         os._exit(1)
-    server.shutdown()
+    for server in servers:
+        server.shutdown()
     herald.stop()
     recorder.close()
     herald.join()

@@ -16,11 +16,10 @@ from pynetdicom import (
 )
 from pynetdicom.pdu_primitives import A_ASSOCIATE, SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import ThreadedAssociationServer
 
 from listener.commitment import Herald
 from listener.confirmation import STORAGE_COMMITMENT, Confirmations, on_event_report
-from listener.entrance import Entrance
+from listener.entrance import Entrance, EntranceServer
 from listener.handlers import on_closed, on_echo, on_requested, on_store
 from listener.quick_store import read_quickly
 from listener.recorder import Recorder
@@ -133,8 +132,8 @@ def listen(
     herald: Herald,
     confirmations: Confirmations,
     entrance: Entrance,
-) -> ThreadedAssociationServer:
-    """Start answering; returns the running server, whose `shutdown` ends it."""
+) -> list[EntranceServer]:
+    """Start answering; returns a running server for each port, whose `shutdown` ends it."""
     handlers: list[Any] = [
         (evt.EVT_REQUESTED, on_requested, [settings, spool, entrance]),
         (evt.EVT_SOP_COMMON, on_proposed),
@@ -148,6 +147,7 @@ def listen(
     ]
     if settings.quick_store:
         handlers.append((evt.EVT_CONN_OPEN, read_quickly, [spool, recorder]))
-    server = entrance.serve(application_entity(settings), handlers)
-    threading.Thread(target=server.serve_forever, name="entrance", daemon=True).start()
-    return server
+    servers = entrance.serve(application_entity(settings), handlers)
+    for server in servers:
+        threading.Thread(target=server.serve_forever, name="entrance", daemon=True).start()
+    return servers

@@ -27,7 +27,7 @@ from listener.backoff import Backoff
 from listener.commitment import Herald
 from listener.confirmation import Confirmations
 from listener.dispatch import Dispatcher, celery_app
-from listener.entrance import Entrance, open_port
+from listener.entrance import Attendance, Entrance, open_ports
 from listener.entries import Answer, BundleRow, Plan, Received, Result
 from listener.ledger import Ledger
 from listener.recorder import Recorder
@@ -151,13 +151,15 @@ def start_listening(spool: Spool, ledger: Ledger, **changes: Any) -> Iterator["S
     recorder = Recorder(ledger)
     herald = Herald(settings, ledger, spool)
     herald.start()
-    entrance = Entrance(open_port(settings), [0], 0)
+    attendance = Attendance(1, len(settings.peers))
+    entrance = Entrance(open_ports(settings), attendance, 0, settings)
     confirmations = Confirmations(ledger, Backoff(0.01, 0.02))
-    server = listen(settings, spool, recorder, herald, confirmations, entrance)
+    servers = listen(settings, spool, recorder, herald, confirmations, entrance)
     try:
         yield Sender(settings)
     finally:
-        server.shutdown()
+        for server in servers:
+            server.shutdown()
         herald.stop()
         recorder.close()
 

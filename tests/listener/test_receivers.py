@@ -13,7 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 
-from listener.entrance import open_port
+from listener.entrance import open_ports
 from listener.errors import CannotListen
 from listener.ledger import Ledger
 from listener.node import Node
@@ -30,7 +30,7 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
 
 @contextmanager
 def receiving(settings: ListenerSettings) -> Iterator[Receivers]:
-    receivers = Receivers(settings, open_port(settings))
+    receivers = Receivers(settings, open_ports(settings))
     try:
         yield receivers
     finally:
@@ -138,7 +138,8 @@ def test_receivers_end_when_their_listener_is_killed(settings_for: Any) -> None:
 
     def is_free() -> bool:
         try:
-            open_port(settings).close()
+            for port in open_ports(settings):
+                port.socket.close()
         except CannotListen:
             return False
         return True

@@ -23,7 +23,7 @@ from pynetdicom.dsutils import encode
 from pynetdicom.service_class import NonPatientObjectStorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
-from listener.entrance import open_port
+from listener.entrance import open_ports
 from listener.errors import CannotListen
 from listener.ledger import Ledger
 from listener.server import (
@@ -338,7 +338,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, ledger: Ledger, listening
         listening(Spool(tmp_path / "spool"), ledger) as send,
         pytest.raises(CannotListen, match=str(send.settings.port)),
     ):
-        open_port(send.settings)
+        open_ports(send.settings)
 
 
 def test_a_disk_that_will_soon_be_full_takes_no_new_study_and_resumes_by_itself(
