@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
 class Orthanc:
     """A real Orthanc that forwards every stable study to monro, results included."""
 
-    def __init__(self, folder: Path, dicom_port: int, http_port: int, monro_port: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dicom_port: int,
+        http_port: int,
+        monro_port: int,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
         self.dicom_port = dicom_port
         self._folder = folder
         self._url = f"http://127.0.0.1:{http_port}"
@@ -68,6 +75,7 @@ class Orthanc:
                     "LuaScripts": [str(folder / "forward.lua")],
                     "StableAge": 2,
                     "OverwriteInstances": False,
+                    **(changes or {}),
                 }
             )
         )
@@ -192,12 +200,22 @@ SERVERS = ("listener", "worker")
 
 
 @contextmanager
-def open_hospital(folder: Path, **changes: str) -> Iterator[Hospital]:
+def open_hospital(
+    folder: Path, orthanc_changes: Mapping[str, Any] | None = None, **changes: str
+) -> Iterator[Hospital]:
     dicom_port, http_port = free_ports(2)
     settings = {
         "MONRO_PEERS": json.dumps([{"ae_title": "PACS", "address": "127.0.0.1"}]),
         "MONRO_DESTINATIONS": json.dumps(
-            [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": dicom_port}]
+            [
+                {
+                    "name": "pacs",
+                    "ae_title": "PACS",
+                    "host": "127.0.0.1",
+                    "port": dicom_port,
+                    "tls": "MONRO_TLS" in changes,
+                }
+            ]
         ),
         "MONRO_LEASE_SECONDS": "4",
         "MONRO_RESEND_SECONDS": "2",
@@ -207,7 +225,9 @@ def open_hospital(folder: Path, **changes: str) -> Iterator[Hospital]:
         **changes,
     }
     with Stack(folder, changes=settings) as stack:
-        orthanc = Orthanc(folder / "orthanc", dicom_port, http_port, stack.listener_port)
+        orthanc = Orthanc(
+            folder / "orthanc", dicom_port, http_port, stack.listener_port, orthanc_changes
+        )
         orthanc.start()
         try:
             stack.start_redis()
