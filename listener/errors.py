@@ -40,6 +40,31 @@ class SpoolFull(MonroError):
         )
 
 
+class ServiceFailed(MonroError):
+    """A DICOMweb service did not do what it was asked.
+
+    Attributes:
+        url: root of the service, which holds no password.
+        found: what was the matter.
+        status: of HTTP; None without an answer.
+        is_temporary: whether the same may succeed later; else settings must be mended, here or
+            there, or what was sent.
+    """
+
+    def __init__(self, url: str, found: str, status: int | None, is_temporary: bool) -> None:
+        super().__init__(url, found, status, is_temporary)
+        self.url, self.found = url, found
+        self.status, self.is_temporary = status, is_temporary
+
+    def __str__(self) -> str:
+        needed = (
+            "see that it runs, and try again later"
+            if self.is_temporary
+            else "correct its url, token_file or certificate, or who may do that there"
+        )
+        return f"{self.url}: {self.found}; {needed}"
+
+
 class CannotListen(MonroError):
     """The address to listen on is not to be had; the listener does not start."""
 

@@ -1,0 +1,378 @@
+"""Another's DICOMweb services, asked by us: STOW-RS, QIDO-RS and WADO-RS (PS3.18 10.4 to 10.6).
+
+Instances are streamed in both directions: what is held in memory is a piece of one. Redirects are
+not followed, so a token goes nowhere but to the address in the settings.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+from urllib3.exceptions import HTTPError
+
+from listener.dicomweb.multipart import (
+    DICOM,
+    PIECE_BYTES,
+    RELATED,
+    BadMultipart,
+    MultipartFiles,
+    media_type,
+    parts,
+)
+from listener.dicomweb.tls import client_context
+from listener.errors import BadAttribute, ServiceFailed
+from listener.remote import Tls, WebService
+from listener.series import require_uid
+
+JSON: Final = "application/dicom+json"
+AS_STORED: Final = f'{RELATED}; type="{DICOM}"; transfer-syntax=*'
+
+# RFC 9110 and 6585: the same request may succeed later; and that of the 5xx which will not.
+TEMPORARY: Final = frozenset({408, 425, 429})
+NEVER: Final = frozenset({501, 505})
+
+# PS3.18 10.5.3: the answer says what became of each instance, or should.
+STORE_ANSWERS: Final = frozenset({200, 202, 409})
+
+# Of a search (PS3.18 10.6), asked for at a time.
+PAGE: Final = 1000
+LARGEST_ANSWER_BYTES: Final = 64 << 20
+
+# PS3.6; as DICOM JSON names them (PS3.18 F.2)
+SOP_CLASS: Final = "00080016"
+SOP_INSTANCE: Final = "00080018"
+MODALITY: Final = "00080060"
+SERIES: Final = "0020000E"
+INSTANCES_OF_SERIES: Final = "00201209"
+REFERENCED_INSTANCE: Final = "00081155"
+WARNING_REASON: Final = "00081196"
+FAILURE_REASON: Final = "00081197"
+FAILED_SEQUENCE: Final = "00081198"
+REFERENCED_SEQUENCE: Final = "00081199"
+
+# What reading an answer raises that is no such thing.
+UNINTELLIGIBLE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+Found = Mapping[str, Any]
+"""A dataset in the DICOM JSON model."""
+
+Listed = TypeVar("Listed", "SeriesListed", "InstanceListed")
+
+
+@dataclass(frozen=True)
+class SeriesListed:
+    """A series that a service has; `instances` is None where it does not count them."""
+
+    series_uid: str
+    modality: str
+    instances: int | None
+
+
+@dataclass(frozen=True)
+class InstanceListed:
+    """An instance that a service has."""
+
+    series_uid: str
+    sop_uid: str
+    sop_class: str
+    modality: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a service made of instances that it was sent.
+
+    Attributes:
+        status: of HTTP: 200 all kept, 202 some, 409 none.
+        kept: instance UID to warning reason, 0 for none.
+        failed: instance UID to failure reason, 0 where none was given.
+    """
+
+    status: int
+    kept: Mapping[str, int]
+    failed: Mapping[str, int]
+
+    def keeps(self, sop_uid: str) -> bool:
+        """Whether an instance was kept; a service that kept all need not name them."""
+        return sop_uid in self.kept or (self.status == 200 and sop_uid not in self.failed)
+
+
+class WebClient:
+    """Asks one service; every request may raise ServiceFailed.
+
+    Args:
+        service: where, and with which token.
+        tls: our certificate and whom we trust; None: the system's authorities.
+        timeout_seconds: without a connection, or without anything new.
+    """
+
+    def __init__(self, service: WebService, tls: Tls | None, timeout_seconds: float) -> None:
+        self._root = service.url.rstrip("/")
+        self._token_file = service.token_file
+        self._tls = tls
+        self._timeout = Timeout(connect=timeout_seconds, read=timeout_seconds)
+        self._pool: PoolManager | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Close its connections."""
+        if self._pool is not None:
+            self._pool.clear()
+
+    def answers(self) -> None:
+        """Ask for something small.
+
+        Raises:
+            ServiceFailed: the service does not let us in, or does not answer.
+        """
+        with self._asking("GET", "/studies", {"Accept": JSON}, [("limit", "1")]) as response:
+            if response.status not in (404, 405, 501):  # it may take instances and show none
+                self._require(response, 200, 204, 206)
+
+    def series(self, study_uid: str) -> Iterator[SeriesListed]:
+        """List the series that a service has of a study."""
+        path, wanted = f"/studies/{study_uid}/series", (MODALITY, INSTANCES_OF_SERIES)
+        return self._all(path, wanted, SERIES, _series_of)
+
+    def instances(self, study_uid: str, series_uid: str | None = None) -> Iterator[InstanceListed]:
+        """List the instances that a service has of a study, or of one of its series."""
+        path = f"/studies/{study_uid}"
+        if series_uid is not None:
+            path += f"/series/{series_uid}"
+
+        def read(found: Found) -> InstanceListed:
+            return _instance_of(found, series_uid)
+
+        return self._all(f"{path}/instances", (SERIES, MODALITY), SOP_INSTANCE, read)
+
+    def retrieve(
+        self, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
+    ) -> Iterator[Iterator[bytes]]:
+        """Retrieve a study, a series or an instance as it is stored there.
+
+        Yields:
+            For each instance its PS3.10 file in pieces, to be taken before the next one is asked
+            for. Where it breaks off, taking them raises ServiceFailed: what came is not whole.
+        """
+        path = f"/studies/{study_uid}"
+        if series_uid is not None:
+            path += f"/series/{series_uid}"
+        if sop_uid is not None:
+            path += f"/instances/{sop_uid}"
+        with self._asking("GET", path, {"Accept": AS_STORED}) as response:
+            self._require(response, 200, 206)
+            kind, options = media_type(response.headers.get("Content-Type"))
+            pieces = self._pieces(response)
+            if kind == DICOM:
+                yield pieces
+                return
+            if kind != RELATED:
+                raise self._misunderstood(f"sends {kind or 'no media type'}, not {RELATED}")
+            with self._understanding():
+                for headers, content in parts(pieces, options.get("boundary", "").encode()):
+                    part_kind, _ = media_type(headers.get("content-type"))
+                    if part_kind != DICOM:
+                        raise self._misunderstood(f"sends {part_kind or 'parts'}, not {DICOM}")
+                    yield self._whole(content)
+
+    def store(self, study_uid: str, files: Sequence[Path]) -> Stored:
+        """Send instances of one study in one request.
+
+        Raises:
+            ServiceFailed: the service took none of them, and does not say why of each.
+            OSError: a file is not to be had.
+        """
+        body = MultipartFiles(files)
+        headers = {
+            "Accept": JSON,
+            "Content-Type": body.content_type,
+            "Content-Length": str(body.size),
+        }
+        with self._asking("POST", f"/studies/{study_uid}", headers, body=body) as response:
+            self._require(response, *STORE_ANSWERS)
+            content = self._content(response)
+        with self._understanding():
+            answer = json.loads(content) if content.strip() else {}
+            # Some wrap the dataset in an array.
+            found = answer[0] if isinstance(answer, list) else answer
+            return Stored(
+                response.status,
+                _reasons(found, REFERENCED_SEQUENCE, WARNING_REASON),
+                _reasons(found, FAILED_SEQUENCE, FAILURE_REASON),
+            )
+
+    def _all(
+        self,
+        path: str,
+        wanted: Sequence[str],
+        tag: str,
+        read: Callable[[Found], Listed],
+    ) -> Iterator[Listed]:
+        """Everything that a search finds, page by page, each UID once.
+
+        Until a page brings nothing new: services limit pages as they like, and some answer every
+        offset with the first page.
+        """
+        seen: set[str] = set()
+        while True:
+            before, page = len(seen), self._page(path, wanted, len(seen))
+            for found in page:
+                with self._understanding():
+                    uid, listed = _text(found, tag), read(found)
+                if uid not in seen:
+                    seen.add(uid)
+                    yield listed
+            if len(seen) == before:
+                return
+
+    def _page(self, path: str, wanted: Sequence[str], offset: int) -> Sequence[Found]:
+        fields = [("limit", str(PAGE)), ("offset", str(offset))]
+        fields += [("includefield", tag) for tag in wanted]
+        with self._asking("GET", path, {"Accept": JSON}, fields) as response:
+            if response.status in (204, 404):  # some say so of what they do not have
+                return ()
+            self._require(response, 200, 206)
+            content = self._content(response)
+        with self._understanding():
+            page = json.loads(content)
+            if not isinstance(page, list):
+                raise TypeError(type(page))
+        return page
+
+    @contextmanager
+    def _asking(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        fields: Sequence[tuple[str, str]] | None = None,
+        body: MultipartFiles | None = None,
+    ) -> Iterator[BaseHTTPResponse]:
+        """Make a request; its response is to be read within.
+
+        Causes are cut off: they may quote what was sent.
+        """
+        headers = {**headers, **self._authorization()}
+        try:
+            response = self._connections().request(
+                method,
+                self._root + path,
+                fields=fields,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
+                **({} if body is None else {"body": iter(body)}),
+            )
+        except (HTTPError, OSError) as error:
+            raise self._unanswered(error) from None
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def _connections(self) -> PoolManager:
+        """Connections, which are opened as needed.
+
+        Raises:
+            OSError: our certificate, or those that we trust, cannot be read.
+        """
+        if self._pool is None:
+            self._pool = PoolManager(
+                ssl_context=client_context(self._tls), timeout=self._timeout, retries=False
+            )
+        return self._pool
+
+    def _authorization(self) -> Mapping[str, str]:
+        if self._token_file is None:
+            return {}
+        try:
+            return {"Authorization": f"Bearer {self._token_file.read_text('ascii').strip()}"}
+        except (OSError, ValueError) as error:
+            found = f"its token_file {self._token_file} cannot be read ({type(error).__name__})"
+            raise ServiceFailed(self._root, found, None, True) from None
+
+    def _require(self, response: BaseHTTPResponse, *statuses: int) -> None:
+        status = response.status
+        if status in statuses:
+            return
+        said = f"HTTP {status}"
+        if status in range(300, 400):
+            said += ", a redirect, which is not followed"
+        is_temporary = status in TEMPORARY or (status >= 500 and status not in NEVER)
+        raise ServiceFailed(self._root, said, status, is_temporary)
+
+    def _pieces(self, response: BaseHTTPResponse) -> Iterator[bytes]:
+        try:
+            # Not `stream`, which drops what came of the last piece when a connection breaks.
+            while piece := response.read1(PIECE_BYTES):
+                yield piece
+        except (HTTPError, OSError) as error:
+            raise self._unanswered(error) from None
+
+    def _content(self, response: BaseHTTPResponse) -> bytes:
+        content = bytearray()
+        for piece in self._pieces(response):
+            content += piece
+            if len(content) > LARGEST_ANSWER_BYTES:
+                raise self._misunderstood(f"answers with more than {LARGEST_ANSWER_BYTES:,} bytes")
+        return bytes(content)
+
+    def _whole(self, content: Iterator[bytes]) -> Iterator[bytes]:
+        with self._understanding():
+            yield from content
+
+    @contextmanager
+    def _understanding(self) -> Iterator[None]:
+        """Turn whatever an answer is not into ServiceFailed."""
+        try:
+            yield
+        except BadMultipart as error:
+            raise ServiceFailed(self._root, str(error), None, True) from None
+        except (BadAttribute, *UNINTELLIGIBLE) as error:
+            found = f"an answer that cannot be understood ({type(error).__name__})"
+            raise self._misunderstood(found) from None
+
+    def _misunderstood(self, found: str) -> ServiceFailed:
+        return ServiceFailed(self._root, found, None, False)
+
+    def _unanswered(self, error: Exception) -> ServiceFailed:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else ""
+        found = f"no answer ({what or type(error).__name__})"
+        return ServiceFailed(self._root, found, None, True)
+
+
+def _series_of(found: Found) -> SeriesListed:
+    uid = _text(found, SERIES)
+    require_uid("SeriesInstanceUID", uid)
+    count = _text(found, INSTANCES_OF_SERIES)
+    return SeriesListed(uid, _text(found, MODALITY), int(count) if count else None)
+
+
+def _instance_of(found: Found, series_uid: str | None) -> InstanceListed:
+    series, instance = _text(found, SERIES) or series_uid or "", _text(found, SOP_INSTANCE)
+    require_uid("SeriesInstanceUID", series)
+    require_uid("SOPInstanceUID", instance)
+    return InstanceListed(series, instance, _text(found, SOP_CLASS), _text(found, MODALITY))
+
+
+def _reasons(found: Found, sequence: str, reason: str) -> dict[str, int]:
+    items = found.get(sequence, {}).get("Value", ())
+    return {_text(item, REFERENCED_INSTANCE): int(_text(item, reason) or 0) for item in items}
+
+
+def _text(found: Found, tag: str) -> str:
+    """The first value of an attribute; empty where there is none."""
+    values = found.get(tag, {}).get("Value") or ("",)
+    return "" if values[0] is None else str(values[0]).strip()
