@@ -22,7 +22,9 @@ from listener.errors import MonroError
 from listener.ledger import Ledger
 from listener.logs import set_up_logging
 from listener.node import Node, rebuild, steward
+from listener.pull import pull
 from listener.selection import ANALYSES, rules_table
+from listener.series import require_uid
 from listener.settings import read_settings
 from listener.spool import Spool
 from listener.tables import TRANSITIONS
@@ -116,7 +118,7 @@ def show(study: StudyUID, as_json: Json = False) -> None:
         print(json.dumps(found, indent=2))  # noqa: T201
         return
     console.print(f"study {study}: {found['state']}, revision {found['revision']}")
-    for title in ("instances", "jobs", "deliveries", "events"):
+    for title in ("instances", "sources", "jobs", "deliveries", "events"):
         _print_rows(title, found[title])
 
 
@@ -177,6 +179,35 @@ def cancel(study: StudyUID) -> None:
     with explained():
         stopped = _ledger().cancel(study)
     console.print(f"{stopped} job(s) cancelled")
+
+
+@app.command("pull")
+def pull_command(
+    study: StudyUID,
+    source: Annotated[
+        str | None, typer.Option(help="name of the source; the first that has the study")
+    ] = None,
+) -> None:
+    """Fetch what a source has of a study and is not here; the running listener does the rest."""
+    with explained():
+        settings = read_settings()
+        require_uid("STUDY", study)
+        spool, ledger = Spool(settings.spool, settings.keep_free), Ledger(settings.ledger_url)
+        with complaints.status(f"study {study}: asking") as state:
+            pulled = pull(
+                study,
+                settings,
+                ledger,
+                spool,
+                source,
+                lambda came: state.update(f"study {study}: {came} instance(s) fetched"),
+            )
+    console.print(
+        f"{pulled.came} of {pulled.missing} missing instance(s) fetched from {pulled.source}, "
+        f"which has {pulled.has} of the study"
+    )
+    if pulled.came < pulled.missing:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """When a study is complete, and why we think so; and what a complete study asks for.
 
 DICOM has no word for "that was all", so several signs are weighed: how long it has been
-quiet, whether the sender released its association, whether one is still open.
+quiet, whether the sender released its association, whether one is still open, and what those have
+of it who are asked (scout.py).
 """
 
 import logging
@@ -33,13 +34,21 @@ class Patience:
     released_seconds: float
     """When the last sender released its association: it had said all it wanted to say."""
     stalled_seconds: float
-    """When an association that brought part of the study is still open."""
+    """When an association that brought part of the study is still open, or a source has more."""
+    counted_seconds: float = 0.0
+    """When a source has no more of it."""
+    sources: frozenset[str] = frozenset()
+    """Who is asked what a study should hold."""
 
     @classmethod
     def from_settings(cls, settings: ListenerSettings) -> "Patience":
-        """Take the three times from the settings."""
+        """Take the times, and whom to ask, from the settings."""
         return cls(
-            settings.quiet_seconds, settings.released_quiet_seconds, settings.stalled_seconds
+            settings.quiet_seconds,
+            settings.released_quiet_seconds,
+            settings.stalled_seconds,
+            settings.counted_seconds,
+            frozenset(each.name for each in settings.sources),
         )
 
 
@@ -52,14 +61,25 @@ def reason_to_complete(study: Gathering, now: float, patience: Patience) -> str 
     >>> reason_to_complete(study, 112, patience)
     'association released, then quiet for 10 s'
     """
-    if study.open_associations:
-        quiet, sign = patience.stalled_seconds, "an association is still open, but quiet for"
-    elif study.released_at is not None:
-        quiet, sign = patience.released_seconds, "association released, then quiet for"
-    else:
-        quiet, sign = patience.quiet_seconds, "quiet for"
+    quiet, sign = _longest_pause(study, patience)
     last_sign = max(study.last_at, study.released_at or 0)
     return f"{sign} {quiet:g} s" if now - last_sign >= quiet else None
+
+
+def _longest_pause(study: Gathering, patience: Patience) -> tuple[float, str]:
+    """How long a study may be quiet before it is complete, in seconds, and for which reason."""
+    said = [each for each in study.counts if each.source in patience.sources]
+    more = [f"{each.source} has {each.missing} more of it" for each in said if each.missing]
+    if more:
+        return patience.stalled_seconds, f"{' and '.join(more)}, but quiet for"
+    if any(each.missing == 0 for each in said):
+        names = " and ".join(each.source for each in said if each.missing == 0)
+        return patience.counted_seconds, f"{names} has no more of it, and quiet for"
+    if study.open_associations:
+        return patience.stalled_seconds, "an association is still open, but quiet for"
+    if study.released_at is not None and len(said) == len(patience.sources):
+        return patience.released_seconds, "association released, then quiet for"
+    return patience.quiet_seconds, "quiet for"
 
 
 def complete_studies(ledger: Ledger, patience: Patience, now: float) -> None:

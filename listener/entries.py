@@ -23,6 +23,16 @@ class Received:
 
 
 @dataclass(frozen=True)
+class Count:
+    """What a source said of a study since its last instance came."""
+
+    source: str
+    missing: int | None
+    """Instances that are there and not here; None where it does not have the study, or does not
+    answer."""
+
+
+@dataclass(frozen=True)
 class Gathering:
     """A study that is still coming in."""
 
@@ -30,6 +40,7 @@ class Gathering:
     last_at: float
     released_at: float | None
     open_associations: int
+    counts: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)

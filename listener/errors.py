@@ -65,6 +65,20 @@ class ServiceFailed(MonroError):
         return f"{self.url}: {self.found}; {needed}"
 
 
+class SourceFailed(MonroError):
+    """A source did not tell or hand over what it has of a study."""
+
+    def __init__(self, source: str, found: str) -> None:
+        super().__init__(source, found)
+        self.source, self.found = source, found
+
+    def __str__(self) -> str:
+        return (
+            f"source {self.source} {self.found}: see that it runs and knows us, or correct it in "
+            "MONRO_SOURCES"
+        )
+
+
 class CannotListen(MonroError):
     """The address to listen on is not to be had; the listener does not start."""
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from listener.entries import (
     Answer,
     BundleRow,
+    Count,
     Early,
     Edition,
     Gathering,
@@ -61,6 +63,7 @@ from listener.tables import (
     SCHEMA_VERSION,
     associations,
     bundles,
+    counts,
     deliveries,
     destinations,
     events,
@@ -327,8 +330,20 @@ class Ledger:
         query = select(
             studies.c.study_uid, studies.c.last_at, studies.c.released_at, open_associations
         ).where(studies.c.state == "RECEIVING")
+        counted = (
+            select(counts.c.study_uid, counts.c.source, counts.c.missing)
+            .join(studies, studies.c.study_uid == counts.c.study_uid)
+            .where(studies.c.state == "RECEIVING", counts.c.asked_at >= studies.c.last_at)
+            .order_by(counts.c.source)
+        )
         with self.reading() as connection:
-            return [Gathering(*row) for row in connection.execute(query)]
+            by_study: dict[str, list[Count]] = defaultdict(list)
+            for row in connection.execute(counted):
+                by_study[row.study_uid].append(Count(row.source, row.missing))
+            return [
+                Gathering(*row, counts=tuple(by_study[row.study_uid]))
+                for row in connection.execute(query)
+            ]
 
     def complete(self, study: Gathering, reason: str) -> bool:
         """Declare a study complete, unless something came since `study` was read."""
@@ -982,6 +997,12 @@ class Ledger:
             return {
                 **_plain(row),
                 "instances": _rows(connection, per_series),
+                "sources": _rows(
+                    connection,
+                    select(counts.c.source, counts.c.asked_at, counts.c.missing, counts.c.message)
+                    .where(counts.c.study_uid == study_uid)
+                    .order_by(counts.c.source),
+                ),
                 "jobs": _rows(connection, select(jobs).where(of_study).order_by(jobs.c.revision)),
                 "deliveries": _rows(connection, sent),
                 "events": _rows(

@@ -18,6 +18,7 @@ from listener.errors import where
 from listener.ledger import Ledger
 from listener.receivers import Receivers
 from listener.retention import purge
+from listener.scout import scouts
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tls import server_context
@@ -64,6 +65,9 @@ class Node:
         self._couriers = couriers(self._settings, self.ledger)
         for courier in self._couriers:
             courier.start()
+        self._scouts = scouts(self._settings, self.ledger, self.spool)
+        for scout in self._scouts:
+            scout.start()
         self._herald = Herald(self._settings, self.ledger, self.spool)
         self._herald.start()
         self.receivers = Receivers(self._settings, ports)
@@ -83,7 +87,9 @@ class Node:
         self._herald.stop()
         for courier in self._couriers:
             courier.stop()
-        for thread in (self._herald, *self._couriers):
+        for scout in self._scouts:
+            scout.stop()
+        for thread in [self._herald, *self._couriers, *self._scouts]:
             thread.join()
         self.ledger.close()
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of the tables below."""
 
 TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -112,6 +112,20 @@ associations = Table(
     Column("process", String(255), nullable=False),
 )
 """Associations that are open and brought something of a study."""
+
+counts = Table(
+    "counts",
+    metadata,
+    Column("study_uid", Uid, ForeignKey("studies.study_uid"), primary_key=True),
+    Column("source", String(32), primary_key=True),
+    Column("asked_at", Double, nullable=False),
+    Column("missing", Integer),
+    Column("message", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_at", Double, nullable=False),
+)
+"""What a source said of a study when it was asked last; `missing` of it is not here, None where the
+source does not have the study or did not answer. `attempts` counts how often that was so."""
 
 bundles = Table(
     "bundles",

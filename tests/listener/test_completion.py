@@ -1,6 +1,7 @@
 """When a study is complete, and why."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pynetdicom.dsutils import encode, encode_file_meta
 
 from listener.completion import Patience, plan_studies, reason_to_complete
-from listener.entries import BundleRow, Gathering, Received
+from listener.entries import BundleRow, Count, Gathering, Received
 from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.spool import Spool
@@ -35,6 +36,38 @@ def test_a_study_is_complete_when_it_was_quiet_for_as_long_as_the_signs_ask(
     study = Gathering("1", 100.0, released_at, open_associations)
 
     assert reason_to_complete(study, now, PATIENCE) == reason
+
+
+@pytest.mark.parametrize(
+    ("missing", "open_associations", "now", "reason"),
+    [
+        ((0,), 0, 104, None),
+        ((0,), 0, 105, "pacs has no more of it, and quiet for 5 s"),
+        ((0,), 1, 105, "pacs has no more of it, and quiet for 5 s"),
+        ((None,), 0, 109, None),
+        ((None,), 0, 110, "association released, then quiet for 10 s"),
+        ((), 0, 159, None),
+        ((), 0, 160, "quiet for 60 s"),
+        ((3,), 0, 699, None),
+        ((3,), 0, 700, "pacs has 3 more of it, but quiet for 600 s"),
+    ],
+)
+def test_a_source_that_is_asked_has_the_last_word_on_what_is_missing(
+    missing: tuple[int | None, ...], open_associations: int, now: float, reason: str | None
+) -> None:
+    counts = tuple(Count("pacs", each) for each in missing)
+    study = Gathering("1", 100.0, 100.0, open_associations, counts)
+    patience = replace(PATIENCE, counted_seconds=5, sources=frozenset({"pacs"}))
+
+    assert reason_to_complete(study, now, patience) == reason
+
+
+def test_of_several_sources_the_one_that_has_more_counts_and_forgotten_ones_do_not() -> None:
+    patience = replace(PATIENCE, counted_seconds=5, sources=frozenset({"a", "b"}))
+    study = Gathering("1", 100.0, 100.0, 0, (Count("a", 0), Count("b", 2), Count("gone", 9)))
+
+    assert reason_to_complete(study, 500, patience) is None
+    assert reason_to_complete(study, 700, patience) == "b has 2 more of it, but quiet for 600 s"
 
 
 @pytest.fixture

@@ -198,6 +198,9 @@ class Hospital:
 
 SERVERS = ("listener", "worker")
 
+ORTHANC_PORT = "ORTHANC_PORT"
+"""Stands for it in settings of a hospital that is still to be opened."""
+
 
 @contextmanager
 def open_hospital(
@@ -222,7 +225,7 @@ def open_hospital(
         "MONRO_RETRY_FIRST_SECONDS": "0.5",
         "MONRO_RETRY_CAP_SECONDS": "2",
         "MONRO_CONFIRM_FIRST_SECONDS": "1",
-        **changes,
+        **{name: value.replace(ORTHANC_PORT, str(dicom_port)) for name, value in changes.items()},
     }
     with Stack(folder, changes=settings) as stack:
         orthanc = Orthanc(

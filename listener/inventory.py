@@ -1,0 +1,124 @@
+"""What a source has of a study, instance by instance: asked by C-FIND or QIDO-RS."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from pydicom import Dataset
+from pydicom.uid import UID
+from pynetdicom.association import Association
+
+from listener.caller import call, caller
+from listener.dicomweb.client import InstanceListed, WebClient
+from listener.errors import BadAttribute, ServiceFailed, SourceFailed
+from listener.remote import Source, WebSource
+from listener.series import BROKEN, require_uid
+from listener.settings import ListenerSettings
+
+STUDY_ROOT_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
+
+# PS3.4 C.4.1
+SUCCESS: Final = 0x0000
+PENDING: Final = (0xFF00, 0xFF01)
+
+
+def list_instances(
+    source: Source | WebSource,
+    settings: ListenerSettings,
+    study_uid: str,
+    wants: Callable[[str], bool] = lambda _modality: True,
+) -> list[InstanceListed]:
+    """List what a source has of a study.
+
+    Args:
+        source: to ask.
+        settings: who we are, and how long we wait.
+        study_uid: of the study.
+        wants: whether series of a modality are asked for.
+
+    Returns:
+        Nothing where the source does not have the study.
+
+    Raises:
+        SourceFailed: it does not answer, or not as the standard has it.
+    """
+    if isinstance(source, WebSource):
+        return _list_by_web(source, settings, study_uid, wants)
+    entity = caller(settings.ae_title, settings.association_timeout_seconds)
+    entity.add_requested_context(STUDY_ROOT_FIND)
+    try:
+        association = call(entity, source, settings.tls)
+    except OSError as error:
+        raise SourceFailed(source.name, f"cannot be called ({error})") from error
+    if not association.is_established:
+        raise SourceFailed(source.name, "does not answer, or does not offer C-FIND")
+    try:
+        return [
+            InstanceListed(series_uid, sop_uid, sop_class, modality)
+            for series_uid, modality in list(_series(association, source, study_uid))
+            if wants(modality)
+            for sop_uid, sop_class in _instances(association, source, study_uid, series_uid)
+        ]
+    except BadAttribute as error:
+        raise SourceFailed(source.name, f"answers C-FIND with what is none: {error}") from error
+    finally:
+        association.release()
+
+
+def _list_by_web(
+    source: WebSource,
+    settings: ListenerSettings,
+    study_uid: str,
+    wants: Callable[[str], bool],
+) -> list[InstanceListed]:
+    timeout = settings.association_timeout_seconds
+    try:
+        with WebClient(source, settings.tls, timeout) as client:
+            return [
+                instance
+                for series in list(client.series(study_uid))
+                if wants(series.modality)
+                for instance in client.instances(study_uid, series.series_uid)
+            ]
+    except ServiceFailed as error:
+        raise SourceFailed(source.name, error.found) from error
+
+
+def _series(association: Association, source: Source, study_uid: str) -> Iterator[tuple[str, str]]:
+    """UID and modality of each series."""
+    wanted = Dataset()
+    wanted.QueryRetrieveLevel, wanted.StudyInstanceUID = "SERIES", study_uid
+    wanted.SeriesInstanceUID = wanted.Modality = ""
+    for found in _find(association, source, wanted):
+        yield _uid(found, "SeriesInstanceUID"), str(found.get("Modality") or "")
+
+
+def _instances(
+    association: Association, source: Source, study_uid: str, series_uid: str
+) -> Iterator[tuple[str, str]]:
+    """UID and SOP class of each instance of a series; the class is empty where it is not told."""
+    wanted = Dataset()
+    wanted.QueryRetrieveLevel, wanted.StudyInstanceUID = "IMAGE", study_uid
+    wanted.SeriesInstanceUID = series_uid
+    wanted.SOPInstanceUID = wanted.SOPClassUID = ""
+    for found in _find(association, source, wanted):
+        yield _uid(found, "SOPInstanceUID"), str(found.get("SOPClassUID") or "")
+
+
+def _find(association: Association, source: Source, wanted: Dataset) -> Iterator[Dataset]:
+    status = None
+    try:
+        for response, found in association.send_c_find(wanted, STUDY_ROOT_FIND):
+            status = response.get("Status")
+            if status in PENDING and found is not None:
+                yield found
+    except (*BROKEN, RuntimeError) as error:
+        raise SourceFailed(source.name, f"broke off ({type(error).__name__})") from error
+    if status != SUCCESS:
+        said = "nothing" if status is None else f"0x{status:04X}"
+        raise SourceFailed(source.name, f"answers C-FIND with {said}")
+
+
+def _uid(found: Dataset, keyword: str) -> str:
+    uid = str(found.get(keyword) or "")
+    require_uid(keyword, uid)
+    return uid
