@@ -9,7 +9,7 @@ COMPACT := --config deploy/recipes/compact.toml
 # Threads that wait actively fight over few cores, and everything takes ten times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install system-tools check test demo up train-demo bench-train \
+.PHONY: help install system-tools check test conformance demo up train-demo bench-train \
 	bench-occlusion bench-study bench-ingest bench-soak bench-ledger chaos chaos-short clean
 .DEFAULT_GOAL := help
 
@@ -49,6 +49,9 @@ test: check system-tools ## everything that must hold, on real servers, on loopb
 	PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
 		$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/system
 	@$(CHAOS) $(SHORTLY)
+
+conformance: install     ## docs/conformance.md, written anew from the code's tables
+	@$(BIN)/python -m deploy.conformance
 
 chaos: install system-tools   ## kill everything 200 times (KILLS=, STUDIES=): what was lost?
 	@$(CHAOS) --kills $(or $(KILLS),200) --studies $(or $(STUDIES),40)

@@ -1,0 +1,157 @@
+"""Writes docs/conformance.md: what monro says and understands of DICOM, from the code's own tables.
+
+`make conformance` writes it; a test holds it equal to the code, and the code equal to it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydicom.sr.coding import Code
+from pydicom.uid import UID
+from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
+from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
+
+from listener import commitment, confirmation, delivery, handlers, inventory, quick_store, retrieval
+from listener.remote import Destination
+from listener.scout import MODALITIES
+from listener.server import (
+    INDUSTRIAL_STORAGE,
+    MAXIMUM_PDU_BYTES,
+    STORAGE_CLASSES,
+    TRANSFER_SYNTAXES,
+    VERIFICATION,
+)
+from listener.settings import ListenerSettings
+from listener.tls import CIPHERS
+from worker.quality import Reason
+from worker.results import terms
+
+STATEMENT: Final = Path(__file__).parents[1] / "docs" / "conformance.md"
+TEMPLATE: Final = "conformance.md.j2"
+
+
+class Service(NamedTuple):
+    """A SOP class that is negotiated for itself, and in which roles."""
+
+    uid: UID
+    as_user: str
+    as_provider: str
+
+
+SERVICES: Final = (
+    Service(VERIFICATION, "yes", "yes"),
+    Service(confirmation.STORAGE_COMMITMENT, "yes", "yes"),
+    Service(inventory.STUDY_ROOT_FIND, "yes", "no"),
+    Service(retrieval.STUDY_ROOT_GET, "yes", "no"),
+    Service(retrieval.STUDY_ROOT_MOVE, "yes", "no"),
+)
+
+REJECTIONS: Final[Mapping[tuple[int, int, int], str]] = MappingProxyType(
+    {
+        handlers.REJECTED_CALLED_AE: "the called AE title is not ours",
+        handlers.REJECTED_CALLING_AE: "the calling AE title, address or certificate is not among "
+        "the peers",
+        handlers.REJECTED_FOR_NOW: "too many associations in all or from this peer, or the disk "
+        "would soon be full: come again",
+    }
+)
+
+STORE_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        handlers.SUCCESS: "the instance is on stable storage (also when it was there already, or "
+        "went into quarantine beside another of the same UID)",
+        handlers.OUT_OF_RESOURCES: "the disk would be too full; nothing was kept",
+        handlers.SOP_CLASS_NOT_SUPPORTED: "the command names another SOP class than its "
+        "presentation context",
+        handlers.CANNOT_UNDERSTAND: "UIDs are missing, malformed, or contradict the command",
+        quick_store.UNFORESEEN: "something unforeseen; nothing was kept, the log says where",
+    }
+)
+
+ACTION_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        confirmation.SUCCESS: "the request is written down and will be answered",
+        commitment.NO_SUCH_ACTION: "the action type is not 1",
+        confirmation.NO_SUCH_INSTANCE: "the instance is not the well-known one",
+        commitment.INVALID_ARGUMENT: "the request is malformed, or the transaction is another's",
+        commitment.RESOURCE_LIMITATION: "the ledger does not answer at present",
+    }
+)
+
+FAILURE_REASONS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        confirmation.NO_SUCH_INSTANCE: "we do not have the instance (any more)",
+        commitment.CLASS_INSTANCE_CONFLICT: "it has another SOP class here",
+        confirmation.PROCESSING_FAILURE: "its file is damaged",
+    }
+)
+
+
+def statement() -> str:
+    """The conformance statement as Markdown."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"status": lambda status: f"{status:04X}H", "name": _name}
+    return environment.get_template(TEMPLATE).render(
+        services=SERVICES,
+        storage_classes=sorted(STORAGE_CLASSES, key=_name),
+        industrial=sorted(INDUSTRIAL_STORAGE, key=_name),
+        transfer_syntaxes=TRANSFER_SYNTAXES,
+        result_syntaxes=delivery.TRANSFER_SYNTAXES,
+        rejections=REJECTIONS,
+        store_statuses=STORE_STATUSES,
+        action_statuses=ACTION_STATUSES,
+        failure_reasons=FAILURE_REASONS,
+        permanent=[f"{each.start:04X}H to {each.stop - 1:04X}H" if len(each) > 1 else
+                   f"{each.start:04X}H" for each in delivery.PERMANENT_STATUSES],
+        duplicate=delivery.DUPLICATE,
+        warnings=[status for status, (kind, *_) in STORAGE_SERVICE_CLASS_STATUS.items()
+                  if kind == "Warning"],
+        confirm=Destination.model_fields["confirm"],
+        settings=ListenerSettings.model_fields,
+        pdu_bytes=MAXIMUM_PDU_BYTES,
+        implementation_uid=PYNETDICOM_IMPLEMENTATION_UID,
+        implementation_version=PYNETDICOM_IMPLEMENTATION_VERSION,
+        modalities=sorted(MODALITIES),
+        ciphers=CIPHERS,
+        kinds=terms.KINDS,
+        analyses=terms.ANALYSES,
+        scheme=terms,
+        private_codes=sorted(_private_codes(), key=lambda code: code.value),
+    )  # fmt: skip
+
+
+def _name(uid: UID | str) -> str:
+    return UID(uid).name
+
+
+def _private_codes() -> set[Code]:
+    """Codes of our own scheme that results may hold."""
+    found = {code for value in vars(terms).values() for code in _codes_in(value)}
+    return found | {terms.reason_code(reason) for reason in Reason}
+
+
+def _codes_in(value: Any) -> Iterator[Code]:
+    if isinstance(value, Code):
+        if value.scheme_designator == terms.SCHEME:
+            yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _codes_in(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from _codes_in(getattr(value, field.name))
+
+
+if __name__ == "__main__":
+    STATEMENT.write_text(statement())
