@@ -16,6 +16,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from listener.accounting import STATES, StudyAccount, account
+from listener.audit.trail import Audit, open_audit
 from listener.delivery import destination_answers
 from listener.dispatch import Dispatcher, broker_answers, celery_app
 from listener.errors import MonroError
@@ -69,6 +70,7 @@ def check_config() -> None:
         settings = read_settings()
         Spool(settings.spool, settings.keep_free)
         Ledger(settings.ledger_url).close()
+        open_audit(settings)
     table = Table("setting", "value", "meaning", title="settings in force")
     for name, field in type(settings).model_fields.items():
         value = PASSWORD.sub(r"\1***@", _shown(getattr(settings, name)))
@@ -110,10 +112,12 @@ def status(as_json: Json = False, limit: int = 20) -> None:
 @app.command()
 def show(study: StudyUID, as_json: Json = False) -> None:
     """Show everything that is known of one study."""
-    with explained():
-        found = _ledger().study(study)
+    with explained(), open_audit(settings := read_settings()) as audit:
+        ledger = Ledger(settings.ledger_url)
+        found = ledger.study(study)
         if found is None:
             raise MonroError(f"no study {study} was received; `status` lists the latest")
+        audit.viewed(study, ledger.path_of(study))
     if as_json:
         print(json.dumps(found, indent=2))  # noqa: T201
         return
@@ -168,7 +172,7 @@ def _account_row(study: StudyAccount) -> dict[str, Any]:
 @app.command()
 def retry(study: StudyUID) -> None:
     """Run failed or cancelled jobs of a study again, and send what was parked or waits."""
-    with explained():
+    with explained(), acting("retry", study):
         failed, parked = _ledger().retry(study)
     console.print(f"{failed} job(s) queued again, {parked} parked result(s) on their way again")
 
@@ -176,7 +180,7 @@ def retry(study: StudyUID) -> None:
 @app.command()
 def cancel(study: StudyUID) -> None:
     """Stop what waits or runs for a study; `retry` takes it up again."""
-    with explained():
+    with explained(), acting("cancel", study):
         stopped = _ledger().cancel(study)
     console.print(f"{stopped} job(s) cancelled")
 
@@ -213,11 +217,11 @@ def pull_command(
 @app.command()
 def reconcile() -> None:
     """Bring spool, ledger and broker together once, as `serve` does all the time."""
-    with explained():
+    with explained(), acting("reconcile") as audit:
         settings = read_settings()
         ledger = Ledger(settings.ledger_url)
         ledger.set_destinations([each.name for each in settings.destinations])
-        found = rebuild(Spool(settings.spool), ledger)
+        found = rebuild(Spool(settings.spool), ledger, audit)
         dispatcher = Dispatcher(celery_app(settings.broker), ledger, resend_seconds=0)
         steward(ledger, dispatcher, settings)
     console.print(f"{found} instance(s) recorded from the spool; waiting jobs dispatched")
@@ -249,8 +253,8 @@ def explained() -> Iterator[None]:
         raise typer.Exit(1) from None
     except OSError as error:
         complaints.print(
-            f"monro: {error.filename or 'a file'}: {error.strerror}; correct MONRO_SPOOL, or who "
-            "may write there",
+            f"monro: {error.filename or 'a file'}: {error.strerror}; correct MONRO_SPOOL or "
+            "MONRO_AUDIT, or who may write there",
             style="red",
             markup=False,
         )
@@ -263,6 +267,18 @@ def explained() -> Iterator[None]:
             markup=False,
         )
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def acting(what: str, study: str | None = None) -> Iterator[Audit]:
+    """Put into the audit trail what an operator did, and whether it came about."""
+    with open_audit(read_settings()) as audit:
+        try:
+            yield audit
+        except Exception:
+            audit.acted(what, study, failed=True)
+            raise
+        audit.acted(what, study)
 
 
 def _ledger() -> Ledger:

@@ -19,6 +19,8 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
+from listener.audit.tally import Party
+from listener.audit.trail import NO_AUDIT, Audit
 from listener.backoff import Backoff
 from listener.caller import call, caller
 from listener.entries import Sent
@@ -203,9 +205,13 @@ class Confirmer:
     """Asks one destination what it kept."""
 
     def __init__(
-        self, destination: Destination, settings: ListenerSettings, ledger: Ledger
+        self,
+        destination: Destination,
+        settings: ListenerSettings,
+        ledger: Ledger,
+        audit: Audit = NO_AUDIT,
     ) -> None:
-        self._destination = destination
+        self._destination, self._audit = destination, audit
         self._ae_title, self._tls = settings.ae_title, settings.tls
         self._timeout_seconds = settings.association_timeout_seconds
         self._answer_seconds = settings.commitment_seconds
@@ -293,6 +299,8 @@ class Confirmer:
         wanted.StudyInstanceUID, wanted.SeriesInstanceUID = sent[0].study_uid, sent[0].series_uid
         wanted.SOPInstanceUID = ""
         held, status = set(), None
+        party = Party(self._destination.ae_title, self._destination.host)
+        self._audit.queried(party, STUDY_ROOT_FIND, wanted)
         try:
             for response, found in association.send_c_find(wanted, STUDY_ROOT_FIND):
                 status = response.get("Status")

@@ -17,6 +17,8 @@ from pynetdicom.association import Association
 from pynetdicom.status import code_to_category
 from sqlalchemy.exc import SQLAlchemyError
 
+from listener.audit.tally import Party, Tally
+from listener.audit.trail import NO_AUDIT, Audit
 from listener.backoff import Backoff
 from listener.caller import call, caller
 from listener.confirmation import Confirmer
@@ -62,14 +64,20 @@ class Courier(threading.Thread):
     """Delivers to one destination."""
 
     def __init__(
-        self, destination: Destination, settings: ListenerSettings, ledger: Ledger
+        self,
+        destination: Destination,
+        settings: ListenerSettings,
+        ledger: Ledger,
+        audit: Audit = NO_AUDIT,
     ) -> None:
         super().__init__(name=f"courier-{destination.name}", daemon=True)
         self._destination = destination
         self._ae_title, self._tls = settings.ae_title, settings.tls
         self._timeout_seconds = settings.association_timeout_seconds
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
-        self._confirmer = Confirmer(destination, settings, ledger)
+        self._confirmer = Confirmer(destination, settings, ledger, audit)
+        self._party = Party(destination.ae_title, destination.host)
+        self._tally = Tally(audit.sent)
         self._confirm_seconds = settings.confirm_first_seconds
         self._poll_seconds = settings.poll_seconds
         self._ledger = ledger
@@ -105,6 +113,8 @@ class Courier(threading.Thread):
         except Exception as error:  # noqa: BLE001 - one job must not hold up all others
             log.error("delivery to %s stopped: %s", self._destination.name, where(error))
             self._postpone(of_job, UNFORESEEN.format(type(error).__name__))
+        finally:
+            self._tally.all_over()
 
     def _deliver(self, of_job: Sequence[Pending]) -> None:
         try:
@@ -136,6 +146,7 @@ class Courier(threading.Thread):
         self._ledger.postpone(rest, self._destination.name, reason, self._ledger.now + pause)
 
     def _note(self, pending: Pending, answer: Answer) -> None:
+        self._count(pending, answer)
         pause = self._backoff.pause(pending.attempts + 1)
         pauses = {"PENDING": pause, "SENT": self._confirm_seconds}
         self._ledger.note_delivery(
@@ -157,6 +168,19 @@ class Courier(threading.Thread):
                 if answer.state == "PENDING"
                 else "parked; `retry` the study once it is mended",
             )
+
+    def _count(self, pending: Pending, answer: Answer) -> None:
+        """For the audit trail: one message for each job, and one more for what failed."""
+        by_uid = {result.sop_uid: result for result in pending.encodings}
+        result = by_uid.get(answer.sent_as or "", pending.encodings[0])
+        self._tally.count(
+            pending.job_id,
+            self._party,
+            pending.study_uid,
+            result.sop_class,
+            result.path,
+            arrived=answer.state == "SENT",
+        )
 
     def _associate(self, of_job: Sequence[Pending]) -> Association:
         entity = caller(self._ae_title, self._timeout_seconds)
@@ -234,6 +258,6 @@ def destination_answers(destination: Destination, settings: ListenerSettings) ->
         association.release()
 
 
-def couriers(settings: ListenerSettings, ledger: Ledger) -> list[Courier]:
+def couriers(settings: ListenerSettings, ledger: Ledger, audit: Audit = NO_AUDIT) -> list[Courier]:
     """One courier per destination, not yet started: a slow one never holds up another."""
-    return [Courier(destination, settings, ledger) for destination in settings.destinations]
+    return [Courier(destination, settings, ledger, audit) for destination in settings.destinations]

@@ -14,6 +14,8 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
 
+from listener.audit.tally import Party
+from listener.audit.trail import NO_AUDIT, Audit
 from listener.errors import CannotListen
 from listener.settings import ListenerSettings
 from listener.tls import ServerTls
@@ -107,12 +109,18 @@ class Entrance:
         attendance: of all processes.
         number: of this process.
         settings: of TLS.
+        audit: is told who was turned away.
     """
 
     def __init__(
-        self, ports: list[OpenPort], attendance: Attendance, number: int, settings: ListenerSettings
+        self,
+        ports: list[OpenPort],
+        attendance: Attendance,
+        number: int,
+        settings: ListenerSettings,
+        audit: Audit = NO_AUDIT,
     ) -> None:
-        self.ports = ports
+        self.ports, self.audit = ports, audit
         self.tls = None if settings.tls is None else ServerTls(settings.tls)
         self._attendance, self._number = attendance, number
         self._peers: WeakKeyDictionary[Association, int] = WeakKeyDictionary()
@@ -191,6 +199,8 @@ class EntranceServer(ThreadedAssociationServer):
                 request = self._shake_hands(request)
             except (OSError, ValueError) as error:
                 why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+                stranger = Party("unknown", client_address[0], is_ae=False)
+                self._entrance.audit.rejected(stranger, f"TLS connection refused: {why}")
                 log.warning(
                     "refused a TLS connection from %s: %s; see MONRO_TLS, and the certificate of "
                     "who calls",

@@ -22,6 +22,7 @@ from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AssociationSocket
 
+from listener.audit.tally import Party
 from listener.entrance import Entrance, served_by
 from listener.errors import BadAttribute, SpoolFull, where
 from listener.recorder import Recorder
@@ -89,15 +90,18 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             settings.ae_title,
         )
         _reject(event, REJECTED_CALLED_AE)
+        entrance.audit.rejected(Party(calling, address), f"association rejected: called {called!r}")
     elif not settings.open_node and peer is None:
+        shown = "no certificate" if certificate is None else f"certificate {certificate}"
         log.warning(
             "rejected an association from %s at %s with %s: not among MONRO_PEERS; add it there "
             "if it may send",
             calling,
             address,
-            "no certificate" if certificate is None else f"certificate {certificate}",
+            shown,
         )
         _reject(event, REJECTED_CALLING_AE)
+        entrance.audit.rejected(Party(calling, address), f"association rejected: no peer, {shown}")
     elif peer is not None and _has_enough(settings.peers[peer], entrance.served_of(peer)):
         log.warning(
             "rejected an association from %s at %s for now: it has %d already; raise its "
@@ -186,7 +190,8 @@ def answer(
         sop_class: that the request names.
         agreed: SOP class of the presentation context.
     """
-    sender = association.requestor.ae_title
+    other = association.requestor if association.is_acceptor else association.acceptor
+    sender = other.ae_title
     if sop_class != agreed:
         log.warning(
             "refused an instance from %s: class %s was sent where %s had been agreed",
@@ -206,7 +211,8 @@ def answer(
     if held.arrival is Arrival.CONFLICT:
         uid, why = held.key.sop_uid, held.arrival.value
         log.warning("quarantined instance %s from %s: %s", uid, sender, why)
-    recorder.instance(held, str(association.name))
+    party = Party(sender, other.address or "", calls=association.is_acceptor)
+    recorder.instance(held, str(association.name), sop_class, party)
     return SUCCESS
 
 

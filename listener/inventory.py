@@ -7,6 +7,8 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom.association import Association
 
+from listener.audit.tally import Party
+from listener.audit.trail import NO_AUDIT, Audit
 from listener.caller import call, caller
 from listener.dicomweb.client import InstanceListed, WebClient
 from listener.errors import BadAttribute, ServiceFailed, SourceFailed
@@ -26,6 +28,7 @@ def list_instances(
     settings: ListenerSettings,
     study_uid: str,
     wants: Callable[[str], bool] = lambda _modality: True,
+    audit: Audit = NO_AUDIT,
 ) -> list[InstanceListed]:
     """List what a source has of a study.
 
@@ -34,6 +37,7 @@ def list_instances(
         settings: who we are, and how long we wait.
         study_uid: of the study.
         wants: whether series of a modality are asked for.
+        audit: is told of each question.
 
     Returns:
         Nothing where the source does not have the study.
@@ -54,9 +58,9 @@ def list_instances(
     try:
         return [
             InstanceListed(series_uid, sop_uid, sop_class, modality)
-            for series_uid, modality in list(_series(association, source, study_uid))
+            for series_uid, modality in list(_series(association, source, study_uid, audit))
             if wants(modality)
-            for sop_uid, sop_class in _instances(association, source, study_uid, series_uid)
+            for sop_uid, sop_class in _instances(association, source, study_uid, series_uid, audit)
         ]
     except BadAttribute as error:
         raise SourceFailed(source.name, f"answers C-FIND with what is none: {error}") from error
@@ -83,28 +87,33 @@ def _list_by_web(
         raise SourceFailed(source.name, error.found) from error
 
 
-def _series(association: Association, source: Source, study_uid: str) -> Iterator[tuple[str, str]]:
+def _series(
+    association: Association, source: Source, study_uid: str, audit: Audit
+) -> Iterator[tuple[str, str]]:
     """UID and modality of each series."""
     wanted = Dataset()
     wanted.QueryRetrieveLevel, wanted.StudyInstanceUID = "SERIES", study_uid
     wanted.SeriesInstanceUID = wanted.Modality = ""
-    for found in _find(association, source, wanted):
+    for found in _find(association, source, wanted, audit):
         yield _uid(found, "SeriesInstanceUID"), str(found.get("Modality") or "")
 
 
 def _instances(
-    association: Association, source: Source, study_uid: str, series_uid: str
+    association: Association, source: Source, study_uid: str, series_uid: str, audit: Audit
 ) -> Iterator[tuple[str, str]]:
     """UID and SOP class of each instance of a series; the class is empty where it is not told."""
     wanted = Dataset()
     wanted.QueryRetrieveLevel, wanted.StudyInstanceUID = "IMAGE", study_uid
     wanted.SeriesInstanceUID = series_uid
     wanted.SOPInstanceUID = wanted.SOPClassUID = ""
-    for found in _find(association, source, wanted):
+    for found in _find(association, source, wanted, audit):
         yield _uid(found, "SOPInstanceUID"), str(found.get("SOPClassUID") or "")
 
 
-def _find(association: Association, source: Source, wanted: Dataset) -> Iterator[Dataset]:
+def _find(
+    association: Association, source: Source, wanted: Dataset, audit: Audit
+) -> Iterator[Dataset]:
+    audit.queried(Party(source.ae_title, source.host), STUDY_ROOT_FIND, wanted)
     status = None
     try:
         for response, found in association.send_c_find(wanted, STUDY_ROOT_FIND):

@@ -301,12 +301,20 @@ class Ledger:
             )
             connection.execute(delete(associations).where(mine))
 
-    def forget_associations_of(self, is_gone: Callable[[str], bool]) -> None:
-        """Drop the associations of processes that died without closing them."""
+    def forget_associations_of(self, is_gone: Callable[[str], bool]) -> set[str]:
+        """Drop the associations of processes that died without closing them.
+
+        Returns:
+            UIDs of the studies that they brought something of.
+        """
+        cut_off: set[str] = set()
         with self.writing() as connection:
             processes = connection.scalars(select(associations.c.process).distinct()).all()
             for process in filter(is_gone, processes):
-                connection.execute(delete(associations).where(associations.c.process == process))
+                theirs = associations.c.process == process
+                cut_off.update(connection.scalars(select(associations.c.study_uid).where(theirs)))
+                connection.execute(delete(associations).where(theirs))
+        return cut_off
 
     def known(self, study_uid: str) -> set[Path]:
         """Paths of the instances of a study that the ledger holds and that were not purged."""
@@ -393,6 +401,13 @@ class Ledger:
         )
         with self.reading() as connection:
             return [_instance(row) for row in connection.execute(query)]
+
+    def path_of(self, study_uid: str) -> Path | None:
+        """Where an instance of a study lies; None where none does."""
+        here = and_(instances.c.study_uid == study_uid, instances.c.purged_at.is_(None))
+        with self.reading() as connection:
+            path = connection.scalar(select(instances.c.path).where(here).limit(1))
+        return None if path is None else Path(path)
 
     def is_partly_purged(self, study_uid: str) -> bool:
         """Whether instances that could be input were removed by policy."""

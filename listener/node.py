@@ -5,9 +5,11 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from listener.audit.trail import NO_AUDIT, Audit, open_audit
 from listener.commitment import Herald
 from listener.completion import Patience, complete_studies, plan_studies
 from listener.delivery import couriers
@@ -57,21 +59,22 @@ class Node:
         if self._settings.tls is not None:
             server_context(self._settings.tls)
         ports = open_ports(self._settings)
+        self.audit = open_audit(self._settings, forwards=True).start()
         self.spool.sweep()
         self.spool.recover()
-        self.ledger.forget_associations_of(_is_gone)
+        self._make_up_for(_is_gone)
         self.ledger.set_destinations([each.name for each in self._settings.destinations])
-        rebuild(self.spool, self.ledger)
-        self._couriers = couriers(self._settings, self.ledger)
+        self._couriers = couriers(self._settings, self.ledger, self.audit)
         for courier in self._couriers:
             courier.start()
-        self._scouts = scouts(self._settings, self.ledger, self.spool)
+        self._scouts = scouts(self._settings, self.ledger, self.spool, self.audit)
         for scout in self._scouts:
             scout.start()
         self._herald = Herald(self._settings, self.ledger, self.spool)
         self._herald.start()
         self.receivers = Receivers(self._settings, ports)
         self._steward.start()
+        self.audit.started()
         return self
 
     def __exit__(
@@ -91,6 +94,8 @@ class Node:
             scout.stop()
         for thread in [self._herald, *self._couriers, *self._scouts]:
             thread.join()
+        self.audit.stopped()
+        self.audit.close()
         self.ledger.close()
 
     def _run(self) -> None:
@@ -104,7 +109,7 @@ class Node:
                 steward(self.ledger, self._dispatcher, self._settings)
                 if time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
-                    purge(self.spool, self.ledger, self._settings)
+                    purge(self.spool, self.ledger, self._settings, self.audit)
                     purged_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("this round was cut short, the next one follows: %s", where(error))
@@ -113,9 +118,14 @@ class Node:
         self.receivers.replace_dead()
         gone = set(self.receivers.gone)
         if gone:
-            self.ledger.forget_associations_of(gone.__contains__)
-            rebuild(self.spool, self.ledger)
+            self._make_up_for(gone.__contains__)
             self.receivers.gone -= gone
+
+    def _make_up_for(self, is_gone: Callable[[str], bool]) -> None:
+        """Bring back what died with processes between disk, ledger and audit trail."""
+        for study_uid in sorted(self.ledger.forget_associations_of(is_gone)):
+            self.audit.cut_off(study_uid, self.ledger.path_of(study_uid))
+        rebuild(self.spool, self.ledger, self.audit)
 
 
 def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) -> None:
@@ -129,7 +139,7 @@ def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) 
     dispatcher.ring(now)
 
 
-def rebuild(spool: Spool, ledger: Ledger) -> int:
+def rebuild(spool: Spool, ledger: Ledger, audit: Audit = NO_AUDIT) -> int:
     """Record every instance that is in the spool and not in the ledger; returns how many.
 
     This is how rows come back that died with a process between disk and ledger.
@@ -143,6 +153,8 @@ def rebuild(spool: Spool, ledger: Ledger) -> int:
         if path not in known:
             missing.append(Received(spool.held(key, path), None, path.stat().st_mtime))
     ledger.record(missing)
+    for study_uid, path in {each.held.key.study_uid: each.held.path for each in missing}.items():
+        audit.cut_off(study_uid, path)
     if missing:
         log.warning("recorded %d instance(s) that only the spool knew of", len(missing))
     return len(missing)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 
+from listener.audit.trail import audit_of
 from listener.commitment import Herald
 from listener.confirmation import Confirmations, resending
 from listener.entrance import Attendance, Entrance, OpenPort
@@ -148,11 +149,12 @@ def receive(
     gc.freeze()  # what was imported stays: it is not walked through for garbage
     set_up_logging()
     spool, ledger = Spool(settings.spool, settings.keep_free), Ledger(settings.ledger_url)
-    recorder = Recorder(ledger)
+    audit = audit_of(settings).start()
+    recorder = Recorder(ledger, audit)
     herald = Herald(settings, ledger, spool, calls=False)
     herald.start()
     confirmations = Confirmations(ledger, resending(settings))
-    entrance = Entrance(list(ports), attendance, number, settings)
+    entrance = Entrance(list(ports), attendance, number, settings, audit)
     servers = listen(settings, spool, recorder, herald, confirmations, entrance)
     try:
         lifeline.recv()
@@ -162,6 +164,7 @@ def receive(
         server.shutdown()
     herald.stop()
     recorder.close()
+    audit.close()
     herald.join()
     ledger.close()
     os._exit(0)  # threads of pynetdicom may wait for peers

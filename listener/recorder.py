@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from listener.audit.tally import UNKNOWN_PARTY, Party, Tally
+from listener.audit.trail import NO_AUDIT, Audit
 from listener.entries import Received
 from listener.errors import where
 from listener.ledger import Ledger
-from listener.spool import Held
+from listener.spool import Arrival, Held
 
 log = logging.getLogger(__name__)
 
@@ -38,23 +40,30 @@ class Closed:
 class Recorder:
     """A queue in front of the ledger, and the thread that empties it."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, audit: Audit = NO_AUDIT) -> None:
         self._ledger = ledger
+        self._tally = Tally(audit.received)
         self._queue: queue.SimpleQueue[Received | Closed | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
-    def instance(self, held: Held, association: str) -> None:
+    def instance(
+        self, held: Held, association: str, sop_class: str = "", sender: Party = UNKNOWN_PARTY
+    ) -> None:
         """Record an acknowledged instance, soon."""
         self._queue.put(Received(held, association, time.time()))
+        study_uid, is_new = held.key.study_uid, held.arrival is not Arrival.SAME
+        self._tally.count(association, sender, study_uid, sop_class, held.path, is_new=is_new)
 
     def closed(self, association: str, released: bool) -> None:
         """Record that an association ended, after everything that it brought."""
         self._queue.put(Closed(association, released, time.time()))
+        self._tally.over(association)
 
     def close(self) -> None:
         """Write what is left, then stop."""
+        self._tally.all_over()
         self._closing.set()
         self._queue.put(None)
         self._thread.join()

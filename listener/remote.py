@@ -3,9 +3,12 @@
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+COLLECTORS: Final = ("syslog", "syslog+tls")
 
 
 def _ae_title(value: str) -> str:
@@ -34,7 +37,22 @@ def _network(value: str) -> str:
     return value
 
 
+def _audit_target(value: str) -> str:
+    """A URL of a collector of syslog messages or of a file, nothing for the usual file, or none."""
+    parts = urlsplit(value)
+    is_file = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
+    is_collector = parts.scheme in COLLECTORS and bool(parts.hostname) and parts.path in ("", "/")
+    if value not in ("", "none") and not is_file and not is_collector:
+        raise ValueError(
+            f"{value!r} is no target: give syslog+tls://host:port, syslog://host:port, "
+            "file:///absolute/path, none, or nothing for a file inside the spool"
+        )
+    _ = parts.port  # raises ValueError where it is no number
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+AuditTarget = Annotated[str, AfterValidator(_audit_target)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Network = Annotated[str, AfterValidator(_network)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select, update
 
+from listener.audit.patient import read_patient
+from listener.audit.trail import NO_AUDIT, Audit
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
 from listener.spool import Spool
@@ -21,7 +23,9 @@ log = logging.getLogger(__name__)
 DAY_SECONDS = 24 * 3600.0
 
 
-def purge(spool: Spool, ledger: Ledger, settings: ListenerSettings) -> list[str]:
+def purge(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, audit: Audit = NO_AUDIT
+) -> list[str]:
     """Remove the files of every study that may go; returns their UIDs."""
     if settings.keep_days is None:
         return []
@@ -29,7 +33,9 @@ def purge(spool: Spool, ledger: Ledger, settings: ListenerSettings) -> list[str]
     may_go = _may_go(ledger.now - settings.keep_days * DAY_SECONDS, trusted)
     with ledger.reading() as connection:
         found = connection.scalars(select(studies.c.study_uid).where(may_go)).all()
-    return [study_uid for study_uid in found if _purge_study(spool, ledger, study_uid, may_go)]
+    return [
+        study_uid for study_uid in found if _purge_study(spool, ledger, study_uid, may_go, audit)
+    ]
 
 
 def _may_go(before: float, trusted: Collection[str]) -> ColumnElement[bool]:
@@ -61,7 +67,13 @@ def _may_go(before: float, trusted: Collection[str]) -> ColumnElement[bool]:
     )
 
 
-def _purge_study(spool: Spool, ledger: Ledger, study_uid: str, may_go: ColumnElement[bool]) -> bool:
+def _purge_study(
+    spool: Spool,
+    ledger: Ledger,
+    study_uid: str,
+    may_go: ColumnElement[bool],
+    audit: Audit = NO_AUDIT,
+) -> bool:
     """Remove files, then say so: whoever dies in between leaves a study that is purged again.
 
     What is removed is read together with the leave to remove it: an instance that came since the
@@ -76,8 +88,10 @@ def _purge_study(spool: Spool, ledger: Ledger, study_uid: str, may_go: ColumnEle
         rows = connection.execute(query).all()
     if not rows:
         return False
+    patient = read_patient(Path(rows[0].path))
     spool.remove([Path(row.path) for row in rows])
     spool.drop_study_results(study_uid)
+    audit.deleted(study_uid, patient, len(rows))
     with ledger.writing() as connection:
         for row in rows:
             this = and_(instances.c.sop_uid == row.sop_uid, instances.c.sha256 == row.sha256)

@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import and_, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from listener.audit.trail import NO_AUDIT, Audit
 from listener.backoff import Backoff
 from listener.dicomweb.client import InstanceListed
 from listener.errors import SourceFailed, where
@@ -125,14 +126,20 @@ class Scout(threading.Thread):
         settings: who we are, and for how long we wait.
         ledger: of the studies.
         spool: for what is fetched.
+        audit: is told of both.
     """
 
     def __init__(
-        self, source: Source | WebSource, settings: ListenerSettings, ledger: Ledger, spool: Spool
+        self,
+        source: Source | WebSource,
+        settings: ListenerSettings,
+        ledger: Ledger,
+        spool: Spool,
+        audit: Audit = NO_AUDIT,
     ) -> None:
         super().__init__(name=f"scout-{source.name}", daemon=True)
         self._source, self._settings = source, settings
-        self._ledger, self._spool = ledger, spool
+        self._ledger, self._spool, self._audit = ledger, spool, audit
         self._counts = Counts(ledger)
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
         self._over = threading.Event()
@@ -169,7 +176,7 @@ class Scout(threading.Thread):
         missing: list[InstanceListed] | None = None
         try:
             listed = list_instances(
-                self._source, self._settings, due.study_uid, MODALITIES.__contains__
+                self._source, self._settings, due.study_uid, MODALITIES.__contains__, self._audit
             )
         except SourceFailed as error:
             log.warning("study %s: %s", due.study_uid, error)
@@ -186,7 +193,7 @@ class Scout(threading.Thread):
         return missing or []
 
     def _fetch(self, due: Due, missing: list[InstanceListed]) -> None:
-        recorder = Recorder(self._ledger)
+        recorder = Recorder(self._ledger, self._audit)
         try:
             came = fetch(
                 self._source, self._settings, due.study_uid, missing, self._spool, recorder
@@ -212,6 +219,8 @@ def missing_of(listed: Collection[InstanceListed], held: Collection[str]) -> lis
     return [each for each in listed if each.sop_uid not in held]
 
 
-def scouts(settings: ListenerSettings, ledger: Ledger, spool: Spool) -> list[Scout]:
+def scouts(
+    settings: ListenerSettings, ledger: Ledger, spool: Spool, audit: Audit = NO_AUDIT
+) -> list[Scout]:
     """One scout per source, not yet started."""
-    return [Scout(source, settings, ledger, spool) for source in settings.sources]
+    return [Scout(source, settings, ledger, spool, audit) for source in settings.sources]

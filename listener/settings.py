@@ -16,6 +16,7 @@ from listener.errors import BadSettings
 from listener.ledger import HOPELESS_ATTEMPTS
 from listener.remote import (
     AETitle,
+    AuditTarget,
     Destination,
     Peer,
     Port,
@@ -168,6 +169,21 @@ class ListenerSettings(Commons):
         default=600, description="longest pause between delivery attempts, which never end"
     )
 
+    audit: AuditTarget = Field(
+        default="",
+        description="where the audit trail goes: syslog+tls://host:port, syslog://host:port, "
+        "file:///path, or none; empty: audit/audit.log inside the spool",
+    )
+    audit_names: bool = Field(
+        default=False,
+        description="the audit trail names patients by ID and name, not by pseudonym: a decision",
+    )
+    audit_key: Path | None = Field(
+        default=None,
+        description="file of the key of the audit trail's pseudonyms, made on the first start; "
+        "empty: audit/key inside the spool",
+    )
+
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
         if not self.peers and not self.open_node:
@@ -197,6 +213,8 @@ class ListenerSettings(Commons):
 
     def _speaks_tls(self) -> bool:
         """Whether somebody is called, or told from others, by a certificate."""
+        if self.audit.startswith("syslog+tls"):
+            return True
         called = (*self.peers, *self.destinations, *self.sources)
         return any(getattr(each, "tls", False) for each in called) or any(
             each.certificate for each in (*self.peers, *self.web_senders)

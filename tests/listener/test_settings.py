@@ -47,6 +47,9 @@ def test_sound_settings_are_read_and_frozen(environment: pytest.MonkeyPatch) -> 
         ("MONRO_AE_TITLE", "A TITLE THAT IS TOO LONG", "1 to 16 printable"),
         ("MONRO_MAX_ATTEMPTS", str(HOPELESS_ATTEMPTS), "MONRO_MAX_ATTEMPTS: Input should be less"),
         ("MONRO_ANALYSES", '["astrology"]', "astrology"),
+        ("MONRO_AUDIT", "logs.hospital:514", "'logs.hospital:514' is no target"),
+        ("MONRO_AUDIT", "file://audit.log", "'file://audit.log' is no target"),
+        ("MONRO_AUDIT", "syslog+tls://logs", "MONRO_TLS names no certificate"),
         ("MONRO_QUIET_SECOND", "5", "unknown settings MONRO_QUIET_SECOND"),
     ],
 )
