@@ -193,7 +193,7 @@ def pull_command(
     ] = None,
 ) -> None:
     """Fetch what a source has of a study and is not here; the running listener does the rest."""
-    with explained():
+    with explained(), acting("pull", study) as audit:
         settings = read_settings()
         require_uid("STUDY", study)
         spool, ledger = Spool(settings.spool, settings.keep_free), Ledger(settings.ledger_url)
@@ -205,6 +205,7 @@ def pull_command(
                 spool,
                 source,
                 lambda came: state.update(f"study {study}: {came} instance(s) fetched"),
+                audit,
             )
     console.print(
         f"{pulled.came} of {pulled.missing} missing instance(s) fetched from {pulled.source}, "

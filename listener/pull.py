@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from listener.audit.trail import NO_AUDIT, Audit
 from listener.dicomweb.client import InstanceListed
 from listener.errors import MonroError, SourceFailed
 from listener.inventory import list_instances
@@ -31,6 +32,7 @@ def pull(
     spool: Spool,
     wanted_source: str | None = None,
     on_progress: Progress = lambda _instances: None,
+    audit: Audit = NO_AUDIT,
 ) -> Pulled:
     """Fetch whatever a source has of a study and is not here, of all modalities.
 
@@ -41,11 +43,12 @@ def pull(
         spool: where to.
         wanted_source: name of the source; None: the first that has the study.
         on_progress: is told how many have come.
+        audit: is told what was asked, and what came.
 
     Raises:
         MonroError: no source has the study, or hands it over.
     """
-    source, listed = _find(study_uid, settings, wanted_source)
+    source, listed = _find(study_uid, settings, wanted_source, audit)
     missing = missing_of(listed, Counts(ledger).held(study_uid))
     if not missing:
         return Pulled(source.name, len(listed), 0, 0)
@@ -54,7 +57,7 @@ def pull(
             f"source {source.name} has {len(missing)} more instance(s), but nothing is fetched "
             "from there: change its `retrieve` in MONRO_SOURCES, or send the study from there"
         )
-    recorder = Recorder(ledger)
+    recorder = Recorder(ledger, audit)
     try:
         came = fetch(source, settings, study_uid, missing, spool, recorder, on_progress)
     finally:
@@ -63,7 +66,7 @@ def pull(
 
 
 def _find(
-    study_uid: str, settings: ListenerSettings, wanted_source: str | None
+    study_uid: str, settings: ListenerSettings, wanted_source: str | None, audit: Audit
 ) -> tuple[Source | WebSource, list[InstanceListed]]:
     sources = [each for each in settings.sources if wanted_source in (None, each.name)]
     if not sources:
@@ -72,7 +75,7 @@ def _find(
     failures = []
     for source in sources:
         try:
-            listed = list_instances(source, settings, study_uid)
+            listed = list_instances(source, settings, study_uid, audit=audit)
         except SourceFailed as error:
             failures.append(str(error))
             continue

@@ -341,6 +341,27 @@ def test_a_source_is_asked_and_hands_over_what_we_lack(
     assert fetched.participant(DESTINATION).get("UserIsRequestor") == "true"
 
 
+def test_a_study_that_an_operator_pulls_is_told_of_from_question_to_arrival(
+    settings_for: Any,
+    free_port: int,
+    an_mr_slice: Callable[..., Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = [an_mr_slice("1.2.3", "1.2.3.1") for _ in range(3)]
+    source = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": free_port}
+    settings = settings_for(sources=[source])
+    set_environment(monkeypatch, settings)
+    monkeypatch.setenv("MONRO_SOURCES", json.dumps([source]))
+    monkeypatch.setenv("MONRO_KEEP_FREE", "0")
+    with Pacs(free_port, held=held).open():
+        done = CliRunner().invoke(app, ["pull", "1.2.3"])
+
+    assert done.exit_code == 0, done.stderr
+    told = [each.event for each in trail(settings)]
+    assert told == [QUERY, QUERY, TRANSFERRED, ALERT]
+    assert trail(settings, TRANSFERRED)[0].classes == {MRImageStorage: 3}
+
+
 def receive_one(settings: ListenerSettings, ledger: Ledger, dataset: Dataset) -> None:
     from tests.listener.conftest import start_listening
 
@@ -374,17 +395,21 @@ def environment(
     """A listener's settings as a shell has them, and a study that it received."""
     with Node(ours):
         send(ours, mr_slice)
+    set_environment(monkeypatch, ours)
+    return str(mr_slice.StudyInstanceUID)
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, settings: ListenerSettings) -> None:
     for name, value in {
-        "MONRO_SPOOL": str(ours.spool),
-        "MONRO_BROKER": ours.broker,
-        "MONRO_SITE": ours.site,
+        "MONRO_SPOOL": str(settings.spool),
+        "MONRO_BROKER": settings.broker,
+        "MONRO_SITE": settings.site,
         "MONRO_OPEN_NODE": "true",
         "MONRO_DESTINATIONS": json.dumps(
             [{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}]
         ),
     }.items():
         monkeypatch.setenv(name, value)
-    return str(mr_slice.StudyInstanceUID)
 
 
 def test_who_looks_at_a_study_is_told(environment: str, ours: ListenerSettings) -> None:
