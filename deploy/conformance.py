@@ -15,7 +15,17 @@ from pydicom.uid import UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
-from listener import commitment, confirmation, delivery, handlers, inventory, quick_store, retrieval
+from listener import (
+    carrier,
+    commitment,
+    confirmation,
+    handlers,
+    inventory,
+    quick_store,
+    retrieval,
+    storage_scu,
+)
+from listener.dicomweb import store
 from listener.remote import Destination
 from listener.scout import MODALITIES
 from listener.server import (
@@ -82,6 +92,31 @@ ACTION_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
     }
 )
 
+WEB_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        200: "all instances are on stable storage",
+        202: "some are; the answer says which, and why others are not",
+        400: "the body is not multipart, has no part, or breaks off",
+        401: "no bearer token that we know",
+        403: "an address or certificate that we do not know",
+        408: "nothing came for `MONRO_ASSOCIATION_TIMEOUT_SECONDS`",
+        409: "no instance was kept; the answer says why",
+        415: "another media type, or an encoded body",
+        503: "too many requests at present, or the disk would soon be full: come again",
+    }
+)
+
+WEB_REASONS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        store.OUT_OF_RESOURCES: "the disk would be too full",
+        store.PROCESSING_FAILURE: "something unforeseen; the log says where",
+        store.NO_MATCH: "UIDs contradict each other, or the study of the address",
+        store.UNKNOWN_CLASS: "it is no class of annex A",
+        store.UNKNOWN_SYNTAX: "its transfer syntax is not in annex B",
+        store.CANNOT_UNDERSTAND: "it is no PS3.10 file, or cannot be read",
+    }
+)
+
 FAILURE_REASONS: Final[Mapping[int, str]] = MappingProxyType(
     {
         confirmation.NO_SUCH_INSTANCE: "we do not have the instance (any more)",
@@ -107,14 +142,16 @@ def statement() -> str:
         storage_classes=sorted(STORAGE_CLASSES, key=_name),
         industrial=sorted(INDUSTRIAL_STORAGE, key=_name),
         transfer_syntaxes=TRANSFER_SYNTAXES,
-        result_syntaxes=delivery.TRANSFER_SYNTAXES,
+        result_syntaxes=storage_scu.TRANSFER_SYNTAXES,
         rejections=REJECTIONS,
         store_statuses=STORE_STATUSES,
         action_statuses=ACTION_STATUSES,
         failure_reasons=FAILURE_REASONS,
+        web_reasons=WEB_REASONS,
+        web_statuses=WEB_STATUSES,
         permanent=[f"{each.start:04X}H to {each.stop - 1:04X}H" if len(each) > 1 else
-                   f"{each.start:04X}H" for each in delivery.PERMANENT_STATUSES],
-        duplicate=delivery.DUPLICATE,
+                   f"{each.start:04X}H" for each in carrier.PERMANENT_STATUSES],
+        duplicate=carrier.DUPLICATE,
         warnings=[status for status, (kind, *_) in STORAGE_SERVICE_CLASS_STATUS.items()
                   if kind == "Warning"],
         confirm=Destination.model_fields["confirm"],

@@ -17,9 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from listener.accounting import STATES, StudyAccount, account
 from listener.audit.trail import Audit, open_audit
-from listener.delivery import destination_answers
 from listener.dispatch import Dispatcher, broker_answers, celery_app
 from listener.errors import MonroError
+from listener.knock import answers
 from listener.ledger import Ledger
 from listener.logs import set_up_logging
 from listener.node import Node, rebuild, steward
@@ -78,8 +78,10 @@ def check_config() -> None:
     console.print(table)
     console.print(f"broker: {_verdict(broker_answers(settings.broker))}")
     for destination in settings.destinations:
-        verdict = _verdict(destination_answers(destination, settings))
+        verdict = _verdict(answers(destination, settings))
         console.print(f"destination {destination.name}: {verdict}")
+    for source in settings.sources:
+        console.print(f"source {source.name}: {_verdict(answers(source, settings))}")
 
 
 @app.command()

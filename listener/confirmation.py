@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final
@@ -26,7 +27,7 @@ from listener.caller import call, caller
 from listener.entries import Sent
 from listener.errors import where
 from listener.ledger import Ledger
-from listener.remote import Destination
+from listener.remote import Destination, WebDestination
 from listener.series import BROKEN
 from listener.settings import ListenerSettings
 from listener.tables import deliveries, jobs, move, results
@@ -201,8 +202,57 @@ class Confirmations:
             )
 
 
-class Confirmer:
+class Confirmer(ABC):
     """Asks one destination what it kept."""
+
+    def __init__(
+        self,
+        destination: Destination | WebDestination,
+        settings: ListenerSettings,
+        ledger: Ledger,
+    ) -> None:
+        self._name, self._asks = destination.name, destination.confirm != "none"
+        self._backoff = Backoff(settings.confirm_first_seconds, settings.retry_cap_seconds)
+        self._ledger = ledger
+        self._book = Confirmations(ledger, resending(settings))
+
+    def confirm_due(self) -> None:
+        """Ask for everything that is due."""
+        if not self._asks:
+            return
+        due = self._book.due(self._name)
+        for start in range(0, len(due), AT_ONCE):
+            if not self._confirm(due[start : start + AT_ONCE]):
+                return
+
+    @abstractmethod
+    def _confirm(self, sent: Sequence[Sent]) -> bool:
+        """Ask for some; False when the destination does not answer."""
+
+    def _note_shown(self, sent: Sequence[Sent], held: Collection[str]) -> None:
+        """Note which of these a destination shows."""
+        self._postpone(sent, "the destination does not show it yet")
+        self._book.seen(sent, self._name, held)
+
+    def _take_at_its_word(self, sent: Sequence[Sent], way: str) -> None:
+        """Note that a destination offers no way to ask."""
+        self._book.postpone(
+            sent,
+            self._name,
+            f"the destination does not offer {way}: taken at its word",
+            self._ledger.now + NEITHER_SECONDS,
+        )
+
+    def _postpone(self, sent: Sequence[Sent], message: str) -> None:
+        next_at = self._ledger.now + self._pause(sent)
+        self._book.postpone(sent, self._name, message, next_at)
+
+    def _pause(self, sent: Sequence[Sent]) -> float:
+        return self._backoff.pause(1 + min(each.looks for each in sent))
+
+
+class DimseConfirmer(Confirmer):
+    """Asks one application entity what it kept."""
 
     def __init__(
         self,
@@ -211,26 +261,14 @@ class Confirmer:
         ledger: Ledger,
         audit: Audit = NO_AUDIT,
     ) -> None:
+        super().__init__(destination, settings, ledger)
         self._destination, self._audit = destination, audit
         self._ae_title, self._tls = settings.ae_title, settings.tls
         self._timeout_seconds = settings.association_timeout_seconds
         self._answer_seconds = settings.commitment_seconds
-        self._backoff = Backoff(settings.confirm_first_seconds, settings.retry_cap_seconds)
-        self._ledger = ledger
-        self._book = Confirmations(ledger, resending(settings))
         self._answered = threading.Event()
 
-    def confirm_due(self) -> None:
-        """Ask for everything that is due."""
-        if self._destination.confirm == "none":
-            return
-        due = self._book.due(self._destination.name)
-        for start in range(0, len(due), AT_ONCE):
-            if not self._confirm(due[start : start + AT_ONCE]):
-                return
-
     def _confirm(self, sent: Sequence[Sent]) -> bool:
-        """Ask for some; False when the destination does not answer."""
         try:
             association = self._associate()
         except OSError:
@@ -257,12 +295,7 @@ class Confirmer:
                 self._look(association, list(of_series))
                 for _uid, of_series in groupby(sent, key=lambda each: each.series_uid)
             )
-        self._book.postpone(
-            sent,
-            self._destination.name,
-            f"the destination does not offer {WAYS[self._destination.confirm]}: taken at its word",
-            self._ledger.now + NEITHER_SECONDS,
-        )
+        self._take_at_its_word(sent, WAYS[self._destination.confirm])
         return True
 
     def _ask_to_commit(self, association: Association, sent: Sequence[Sent]) -> bool:
@@ -312,8 +345,7 @@ class Confirmer:
             said = "no answer" if status is None else f"0x{status:04X}"
             self._postpone(sent, f"the destination does not tell what it has: {said}")
             return False
-        self._postpone(sent, "the destination does not show it yet")
-        self._book.seen(sent, self._destination.name, held)
+        self._note_shown(sent, held)
         return True
 
     def _associate(self) -> Association:
@@ -329,13 +361,6 @@ class Confirmer:
         answer = on_event_report(event, self._book)
         self._answered.set()
         return answer
-
-    def _postpone(self, sent: Sequence[Sent], message: str) -> None:
-        next_at = self._ledger.now + self._pause(sent)
-        self._book.postpone(sent, self._destination.name, message, next_at)
-
-    def _pause(self, sent: Sequence[Sent]) -> float:
-        return self._backoff.pause(1 + min(each.looks for each in sent))
 
 
 def resending(settings: ListenerSettings) -> Backoff:

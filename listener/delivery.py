@@ -8,56 +8,28 @@ the ledger's: the report follows only once every overlay it refers to was acknow
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
+from urllib.parse import urlsplit
 
-from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom.association import Association
-from pynetdicom.status import code_to_category
 from sqlalchemy.exc import SQLAlchemyError
 
 from listener.audit.tally import Party, Tally
 from listener.audit.trail import NO_AUDIT, Audit
 from listener.backoff import Backoff
-from listener.caller import call, caller
-from listener.confirmation import Confirmer
-from listener.entries import Pending, Result
+from listener.carrier import Answer, Carrier, NotReached
+from listener.confirmation import Confirmer, DimseConfirmer
+from listener.dicomweb.qido_confirmer import QidoConfirmer
+from listener.dicomweb.stow_agent import StowAgent
+from listener.entries import Pending
 from listener.errors import where
 from listener.ledger import Ledger
-from listener.remote import Destination
-from listener.series import BROKEN
+from listener.remote import Destination, WebDestination
 from listener.settings import ListenerSettings
+from listener.storage_scu import StorageScu
 
 log = logging.getLogger(__name__)
 
-VERIFICATION = "1.2.840.10008.1.1"
-
-TRANSFER_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
-
-PERMANENT_STATUSES = (range(0xA900, 0xAA00), range(0xC000, 0xD000), range(0x0122, 0x0123))
-"""PS3.4 B.2.3: the object itself is refused, and will be refused again."""
-
-DUPLICATE = 0x0111
-"""PS3.7 C.5.2: the destination has an object of this UID. Ours derive from their content."""
-
-KNOCK_SECONDS = 5.0
-"""How long a destination may take to answer a C-ECHO before somebody who waits is told."""
-
-UNREACHABLE = "the destination does not answer"
-
 UNFORESEEN = "sending stopped: {}; the listener's log says where"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a destination made of one object."""
-
-    state: str
-    """SENT, PARKED, or PENDING to be tried again."""
-    message: str
-    status: int | None = None
-    sent_as: str | None = None
 
 
 class Courier(threading.Thread):
@@ -65,18 +37,17 @@ class Courier(threading.Thread):
 
     def __init__(
         self,
-        destination: Destination,
+        destination: Destination | WebDestination,
         settings: ListenerSettings,
         ledger: Ledger,
         audit: Audit = NO_AUDIT,
     ) -> None:
         super().__init__(name=f"courier-{destination.name}", daemon=True)
         self._destination = destination
-        self._ae_title, self._tls = settings.ae_title, settings.tls
-        self._timeout_seconds = settings.association_timeout_seconds
+        self._carrier = carrier_to(destination, settings)
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
-        self._confirmer = Confirmer(destination, settings, ledger, audit)
-        self._party = Party(destination.ae_title, destination.host)
+        self._confirmer = confirmer_of(destination, settings, ledger, audit)
+        self._party = _party(destination)
         self._tally = Tally(audit.sent)
         self._confirm_seconds = settings.confirm_first_seconds
         self._poll_seconds = settings.poll_seconds
@@ -117,21 +88,14 @@ class Courier(threading.Thread):
             self._tally.all_over()
 
     def _deliver(self, of_job: Sequence[Pending]) -> None:
+        answered = 0
         try:
-            association = self._associate(of_job)
-        except OSError as error:  # such as a host name that does not resolve
-            log.warning("%s: %s", self._destination.name, type(error).__name__)
-            self._postpone(of_job, UNREACHABLE)
-            return
-        try:
-            for position, pending in enumerate(of_job):
-                if not (association.is_established or _refuses_every_class(association)):
-                    self._postpone(of_job[position:], UNREACHABLE)
-                    return
-                self._note(pending, self._send(association, pending))
-        finally:
-            if association.is_established:
-                association.release()
+            with self._carrier.calling(of_job) as send:
+                for pending in of_job:
+                    self._note(pending, send(pending))
+                    answered += 1
+        except NotReached as error:
+            self._postpone(of_job[answered:], str(error))
 
     def _postpone(self, rest: Sequence[Pending], reason: str) -> None:
         pause = self._backoff.pause(rest[0].attempts + 1)
@@ -182,80 +146,31 @@ class Courier(threading.Thread):
             arrived=answer.state == "SENT",
         )
 
-    def _associate(self, of_job: Sequence[Pending]) -> Association:
-        entity = caller(self._ae_title, self._timeout_seconds)
-        for sop_class in sorted(
-            {result.sop_class for pending in of_job for result in pending.encodings}
-        ):
-            entity.add_requested_context(sop_class, TRANSFER_SYNTAXES)
-        return call(entity, self._destination, self._tls)
 
-    def _send(self, association: Association, pending: Pending) -> Answer:
-        accepted = {context.abstract_syntax for context in association.accepted_contexts}
-        for result in pending.encodings:
-            if result.sop_class in accepted:
-                return _store(association, result)
-        offered = ", ".join(sorted({result.sop_class for result in pending.encodings}))
-        return Answer("PARKED", f"the destination accepts no object of class {offered}")
+def carrier_to(destination: Destination | WebDestination, settings: ListenerSettings) -> Carrier:
+    """How results get to a destination."""
+    if isinstance(destination, WebDestination):
+        return StowAgent(destination, settings)
+    return StorageScu(destination, settings)
 
 
-def _refuses_every_class(association: Association) -> bool:
-    """Whether a destination answered, but accepted no presentation context at all."""
-    return bool(association.rejected_contexts) and not association.accepted_contexts
+def confirmer_of(
+    destination: Destination | WebDestination,
+    settings: ListenerSettings,
+    ledger: Ledger,
+    audit: Audit,
+) -> Confirmer:
+    """Who asks a destination what it kept."""
+    if isinstance(destination, WebDestination):
+        return QidoConfirmer(destination, settings, ledger)
+    return DimseConfirmer(destination, settings, ledger, audit)
 
 
-def _store(association: Association, result: Result) -> Answer:
-    try:
-        dataset = _read(result)
-    except BROKEN as error:
-        why = f"cannot be read ({type(error).__name__})"
-        return Answer("PENDING", f"the file of the result {why}: restore {result.path}")
-    try:
-        response = association.send_c_store(dataset)
-    except (*BROKEN, RuntimeError) as error:
-        return Answer("PENDING", f"sending stopped: {type(error).__name__}")
-    if "Status" not in response:
-        return Answer("PENDING", "the connection was lost before the destination answered")
-    status = int(response.Status)
-    return _answer(status, result)
-
-
-def _read(result: Result) -> Dataset:
-    """Read a result; raises one of BROKEN when its file is not what was kept."""
-    dataset = dcmread(result.path)
-    if (dataset.SOPClassUID, dataset.SOPInstanceUID) != (result.sop_class, result.sop_uid):
-        raise ValueError(result.path)
-    return dataset
-
-
-def _answer(status: int, result: Result) -> Answer:
-    """Sort a C-STORE status by what to do.
-
-    A warning means that the object was stored, perhaps with coerced attributes (PS3.4 B.2.3).
-    """
-    category = code_to_category(status)
-    said = f"0x{status:04X} {category}"
-    if category in ("Success", "Warning") or status == DUPLICATE:
-        return Answer("SENT", said, status, sent_as=result.sop_uid)
-    if any(status in statuses for statuses in PERMANENT_STATUSES):
-        return Answer("PARKED", f"rejected with {said}", status)
-    return Answer("PENDING", f"not stored: {said}", status)
-
-
-def destination_answers(destination: Destination, settings: ListenerSettings) -> bool:
-    """Tell whether a destination answers a C-ECHO now."""
-    entity = caller(settings.ae_title, KNOCK_SECONDS)
-    entity.add_requested_context(VERIFICATION)
-    try:
-        association = call(entity, destination, settings.tls)
-    except OSError:
-        return False
-    if not association.is_established:
-        return False
-    try:
-        return bool(association.send_c_echo().get("Status") == 0x0000)
-    finally:
-        association.release()
+def _party(destination: Destination | WebDestination) -> Party:
+    """What the audit trail calls a destination."""
+    if isinstance(destination, WebDestination):
+        return Party(destination.name, urlsplit(destination.url).hostname or "", is_ae=False)
+    return Party(destination.ae_title, destination.host)
 
 
 def couriers(settings: ListenerSettings, ledger: Ledger, audit: Audit = NO_AUDIT) -> list[Courier]:

@@ -47,7 +47,7 @@ def open_ports(settings: ListenerSettings) -> list[OpenPort]:
     try:
         for port, speaks_tls in wanted:
             if port:
-                opened.append(OpenPort(_open(settings.bind, port), speaks_tls))
+                opened.append(OpenPort(open_port(settings.bind, port), speaks_tls))
     except CannotListen:
         for each in opened:
             each.socket.close()
@@ -55,7 +55,12 @@ def open_ports(settings: ListenerSettings) -> list[OpenPort]:
     return opened
 
 
-def _open(address: str, port: int) -> socket.socket:
+def open_port(address: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        CannotListen: the address or port is taken or not ours.
+    """
     is_v6 = ":" in address
     try:
         opened = socket.create_server(

@@ -21,6 +21,10 @@ class BadAttribute(MonroError):
     """An attribute is missing, malformed or contradicts another: the sender must mend it."""
 
 
+class DoesNotMatch(BadAttribute):
+    """An instance is another one than it was announced as."""
+
+
 class BadSettings(MonroError):
     """A setting is missing, wrong, unsafe or unknown; the program does not start."""
 
@@ -89,7 +93,7 @@ class CannotListen(MonroError):
     def __str__(self) -> str:
         return (
             f"cannot listen on {self.address}:{self.port} ({self.why}): stop what uses the port, "
-            "or set MONRO_BIND and MONRO_PORT"
+            "or set MONRO_BIND, or another port"
         )
 
 

@@ -24,7 +24,7 @@ from pynetdicom.transport import AssociationSocket
 
 from listener.audit.tally import Party
 from listener.entrance import Entrance, served_by
-from listener.errors import BadAttribute, SpoolFull, where
+from listener.errors import BadAttribute, DoesNotMatch, SpoolFull, where
 from listener.recorder import Recorder
 from listener.remote import Peer
 from listener.series import BROKEN, InstanceKey
@@ -201,19 +201,34 @@ def answer(
         )
         return SOP_CLASS_NOT_SUPPORTED
     try:
-        held = keep()
+        party = Party(sender, other.address or "", calls=association.is_acceptor)
+        take(keep, recorder, party, str(association.name), sop_class)
     except BadAttribute as error:
         log.warning("refused an instance from %s: %s", sender, error)
         return CANNOT_UNDERSTAND
     except SpoolFull as error:
         log.error("refused an instance from %s: %s", sender, error)
         return OUT_OF_RESOURCES
+    return SUCCESS
+
+
+def take(
+    keep: Callable[[], Held], recorder: Recorder, sender: Party, association: str, sop_class: str
+) -> None:
+    """Keep one instance and have its row written; raises what `keep` does.
+
+    Args:
+        keep: puts it on stable storage.
+        recorder: takes its row.
+        sender: who it is from.
+        association: name of the association, or of the request, that brought it.
+        sop_class: of the instance.
+    """
+    held = keep()
     if held.arrival is Arrival.CONFLICT:
         uid, why = held.key.sop_uid, held.arrival.value
-        log.warning("quarantined instance %s from %s: %s", uid, sender, why)
-    party = Party(sender, other.address or "", calls=association.is_acceptor)
-    recorder.instance(held, str(association.name), sop_class, party)
-    return SUCCESS
+        log.warning("quarantined instance %s from %s: %s", uid, sender.name, why)
+    recorder.instance(held, association, sop_class, sender)
 
 
 def on_closed(event: evt.Event, recorder: Recorder) -> None:
@@ -237,11 +252,12 @@ def read_key(dataset: BytesIO, syntax: UID, sop_class: str, sop_uid: str) -> Ins
     Args:
         dataset: encoded, at least as far as the UIDs.
         syntax: that it is encoded in.
-        sop_class: that the command names.
+        sop_class: that it was announced with, by a C-STORE command or a file's meta information.
         sop_uid: likewise.
 
     Raises:
-        BadAttribute: they are missing, malformed or contradict the command.
+        BadAttribute: they are missing or malformed.
+        DoesNotMatch: they are others than those that were announced.
     """
     header = _read_header(dataset, syntax, sop_uid)
     key = InstanceKey(
@@ -251,9 +267,9 @@ def read_key(dataset: BytesIO, syntax: UID, sop_class: str, sop_uid: str) -> Ins
     )
     for keyword, told in (("SOPClassUID", sop_class), ("SOPInstanceUID", sop_uid)):
         if _uid(header, keyword) != told:
-            raise BadAttribute(
-                f"instance {key.sop_uid}: the dataset's {keyword} contradicts the C-STORE "
-                "command's; one of the two was changed on the way, send it from the source"
+            raise DoesNotMatch(
+                f"instance {key.sop_uid}: the dataset's {keyword} contradicts what it was "
+                "announced with; one of the two was changed on the way, send it from the source"
             )
     return key
 

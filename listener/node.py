@@ -13,6 +13,7 @@ from listener.audit.trail import NO_AUDIT, Audit, open_audit
 from listener.commitment import Herald
 from listener.completion import Patience, complete_studies, plan_studies
 from listener.delivery import couriers
+from listener.dicomweb.server import WebServer
 from listener.dispatch import Dispatcher, celery_app
 from listener.entrance import open_ports
 from listener.entries import Received
@@ -46,6 +47,7 @@ class Node:
         self._dispatcher = Dispatcher(
             celery_app(settings.broker), self.ledger, settings.resend_seconds
         )
+        self._web: WebServer | None = None
         self._over = threading.Event()
         self._steward = threading.Thread(target=self._run, name="steward", daemon=True)
 
@@ -60,6 +62,8 @@ class Node:
             server_context(self._settings.tls)
         ports = open_ports(self._settings)
         self.audit = open_audit(self._settings, forwards=True).start()
+        if self._settings.web_port is not None:
+            self._web = WebServer(self._settings, self.spool, self.ledger, self.audit)
         self.spool.sweep()
         self.spool.recover()
         self._make_up_for(_is_gone)
@@ -73,6 +77,8 @@ class Node:
         self._herald = Herald(self._settings, self.ledger, self.spool)
         self._herald.start()
         self.receivers = Receivers(self._settings, ports)
+        if self._web is not None:
+            self._web.start()
         self._steward.start()
         self.audit.started()
         return self
@@ -87,6 +93,8 @@ class Node:
         self._over.set()
         self._steward.join()
         self.receivers.stop()
+        if self._web is not None:
+            self._web.stop()
         self._herald.stop()
         for courier in self._couriers:
             courier.stop()

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from listener.audit.trail import NO_AUDIT, Audit
 from listener.dicomweb.client import InstanceListed
+from listener.dicomweb.retrieve import Progress
 from listener.errors import MonroError, SourceFailed
 from listener.inventory import list_instances
 from listener.ledger import Ledger
 from listener.recorder import Recorder
 from listener.remote import Source, WebSource
-from listener.retrieval import Progress, fetch
+from listener.retrieval import fetch
 from listener.scout import Counts, missing_of
 from listener.settings import ListenerSettings
 from listener.spool import Spool

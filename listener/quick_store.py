@@ -17,9 +17,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
-from io import BytesIO
 from operator import attrgetter
 from threading import Event
 from time import monotonic
@@ -33,11 +31,12 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.dul import DULServiceProvider
 
-from listener.errors import BadAttribute, CannotStoreQuickly, SpoolFull, where
-from listener.handlers import KEY_TAGS, LARGEST_HEADER_BYTES, answer, read_key
+from listener.errors import CannotStoreQuickly, where
+from listener.handlers import answer
+from listener.piecewise import LONG, SHORT, Piecewise
 from listener.recorder import Recorder
-from listener.series import UID_LENGTH, InstanceKey
-from listener.spool import Held, Incoming, Spool
+from listener.series import UID_LENGTH
+from listener.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -88,26 +87,14 @@ REQUIRED_OF_STORE: Final = {AFFECTED_CLASS, MESSAGE_ID, DATASET_TYPE, AFFECTED_I
 # PS3.7 C.5 and what pynetdicom answers for a handler that failed
 UNFORESEEN: Final = 0xC211
 
-# PS3.5 7.1 and PS3.6
-TAG: Final = struct.Struct("<HH")
-LONG: Final = struct.Struct("<L")
-SHORT: Final = struct.Struct("<H")
+# PS3.5 7.1
 ELEMENT_HEADER: Final = struct.Struct("<HHL")
 VALID_UID: Final = re.compile(RE_VALID_UID)
-LONG_VRS: Final = frozenset(
-    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-)
-UNDEFINED_LENGTH: Final = 0xFFFFFFFF
-SOP_CLASS_TAG, SOP_INSTANCE_TAG, STUDY_TAG, SERIES_TAG = KEY_TAGS
-UID_TAGS: Final = frozenset(KEY_TAGS)
 
 # How long the next PDU of a busy sender is waited for before pynetdicom's own loop has its turn.
 LINGER_SECONDS: Final = 0.02
 TURN_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 0.1
-
-# Of a dataset, kept in memory in search of its UIDs.
-KEPT_BYTES: Final = 1 << 20
 
 
 class Fragment(NamedTuple):
@@ -132,62 +119,17 @@ class Fragment(NamedTuple):
         return bool(self.control & IS_COMMAND)
 
 
-class Message:
+class Message(Piecewise):
     """A C-STORE whose dataset is coming in."""
 
     def __init__(
         self, fields: dict[int, bytes], context_id: int, agreed: UID, syntax: UID, spool: Spool
     ) -> None:
-        self.context_id, self.agreed, self.syntax = context_id, agreed, syntax
-        self.sop_class = _class_text(fields[AFFECTED_CLASS])
-        self.sop_uid = _text(fields[AFFECTED_INSTANCE])
+        self.context_id, self.agreed = context_id, agreed
         self.message_id = fields[MESSAGE_ID]
-        self._spool = spool
-        self._begun = BytesIO()
-        self._key: InstanceKey | None = None
-        self._refused: SpoolFull | None = None
-        self._incoming: Incoming | None = None
-        try:
-            head = b"\0" * 128 + b"DICM" + _file_meta(self.sop_class, self.sop_uid, syntax)
-            self._incoming = spool.begin(head)
-        except SpoolFull as error:  # the rest is read all the same, and then answered
-            self._refused = error
-
-    def take(self, content: memoryview) -> None:
-        """Write the next piece of the dataset."""
-        if self._incoming is None:
-            return
-        if self._key is None:
-            self._look_for_key(content)
-        try:
-            self._spool.add(self._incoming, content)
-        except SpoolFull as error:
-            self._refused = error
-            self.drop()
-
-    def keep(self) -> Held:
-        """Put the instance on stable storage."""
-        if self._incoming is None:
-            assert self._refused is not None
-            raise self._refused
-        if self._key is None:  # unusual, or wrong: the usual way says which
-            self._key = read_key(self._begun, self.syntax, self.sop_class, self.sop_uid)
-        return self._spool.keep(self._key, self._incoming)
-
-    def drop(self) -> None:
-        """Leave nothing behind of what was not acknowledged."""
-        if self._incoming is not None:
-            self._incoming.drop()
-            self._incoming = None
-
-    def _look_for_key(self, content: memoryview) -> None:
-        """Find the UIDs in the first fragment, as is usual, or keep what they will be read from."""
-        if self._begun.tell() == 0:
-            with suppress(BadAttribute):
-                self._key = quick_key(content, self.syntax, self.sop_class, self.sop_uid)
-        kept = LARGEST_HEADER_BYTES if self.syntax.is_deflated else KEPT_BYTES
-        if self._key is None and self._begun.tell() < kept:
-            self._begun.write(content)
+        sop_class, sop_uid = _class_text(fields[AFFECTED_CLASS]), _text(fields[AFFECTED_INSTANCE])
+        head = b"\0" * 128 + b"DICM" + _file_meta(sop_class, sop_uid, syntax)
+        super().__init__(spool, head, syntax, sop_class, sop_uid)
 
     def response(self, status: int) -> bytes:
         """The answer as one P-DATA-TF PDU (PS3.7 9.3.1.2)."""
@@ -417,57 +359,6 @@ def require_what_is_needed() -> None:
     missing = [f"DULServiceProvider.{name}" for name in NEEDED if not _has(provider, name)]
     if missing:
         raise CannotStoreQuickly(missing)
-
-
-def quick_key(
-    dataset: bytes | memoryview, syntax: UID, sop_class: str, sop_uid: str
-) -> InstanceKey | None:
-    """The UIDs of a dataset, where they are easily had and agree with the command.
-
-    Args:
-        dataset: encoded, at least as far as the UIDs.
-        syntax: that it is encoded in.
-        sop_class: that the command names.
-        sop_uid: likewise.
-
-    Returns:
-        None for whatever is not plain: other byte orders, sequences of undefined length before the
-        UIDs, absent or contradictory ones.
-    """
-    if not syntax.is_little_endian or syntax.is_deflated:
-        return None
-    try:
-        found = _plain_uids(dataset, syntax.is_implicit_VR)
-    except struct.error:  # the dataset ends within an element
-        return None
-    if (found.get(SOP_CLASS_TAG), found.get(SOP_INSTANCE_TAG)) != (sop_class, sop_uid):
-        return None
-    study_uid, series_uid = found.get(STUDY_TAG), found.get(SERIES_TAG)
-    if study_uid is None or series_uid is None:
-        return None
-    return InstanceKey(study_uid, series_uid, sop_uid)
-
-
-def _plain_uids(dataset: bytes | memoryview, implicit: bool) -> dict[int, str]:
-    """Values of the four UIDs by tag, as far as elements of known length go."""
-    found: dict[int, str] = {}
-    at = 0
-    while True:
-        group, element = TAG.unpack_from(dataset, at)
-        tag = group << 16 | element
-        if tag > SERIES_TAG:
-            return found
-        if implicit:
-            (length,), start = LONG.unpack_from(dataset, at + 4), at + 8
-        elif bytes(dataset[at + 4 : at + 6]) in LONG_VRS:
-            (length,), start = LONG.unpack_from(dataset, at + 8), at + 12
-        else:
-            (length,), start = SHORT.unpack_from(dataset, at + 6), at + 8
-        if length == UNDEFINED_LENGTH:
-            return {}
-        if tag in UID_TAGS:
-            found[tag] = bytes(dataset[start : start + length]).rstrip(b"\0 ").decode("latin-1")
-        at = start + length
 
 
 def _has(owner: object, path: str) -> bool:

@@ -1,8 +1,11 @@
-"""Instances fetched from a source: by C-GET into our own hands, or by C-MOVE to our own port."""
+"""Instances fetched from a source.
+
+By C-GET into our own hands, by C-MOVE to our own port, or by WADO-RS.
+"""
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -13,10 +16,11 @@ from pynetdicom.association import Association
 
 from listener.caller import call, caller
 from listener.dicomweb.client import InstanceListed
+from listener.dicomweb.retrieve import Progress, fetch_by_web
 from listener.errors import SourceFailed
 from listener.handlers import on_closed, on_store
 from listener.recorder import Recorder
-from listener.remote import Source
+from listener.remote import Source, WebSource
 from listener.series import BROKEN
 from listener.server import TRANSFER_SYNTAXES
 from listener.settings import ListenerSettings
@@ -38,12 +42,9 @@ MOST_CONTEXTS: Final = 128
 AT_ONCE: Final = 500
 """Instances named in one request: a list of UIDs must fit into 64 KiB (PS3.5 6.2)."""
 
-Progress = Callable[[int], None]
-"""Is told how many instances have come so far."""
-
 
 def fetch(
-    source: Source,
+    source: Source | WebSource,
     settings: ListenerSettings,
     study_uid: str,
     wanted: Sequence[InstanceListed],
@@ -68,6 +69,8 @@ def fetch(
     Raises:
         SourceFailed: it offers no way that the settings allow, or gave up.
     """
+    if isinstance(source, WebSource):
+        return fetch_by_web(source, settings, study_uid, wanted, spool, recorder, on_progress)
     entity = caller(settings.ae_title, settings.association_timeout_seconds)
     roles = []
     if source.retrieve != "move":

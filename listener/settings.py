@@ -200,6 +200,10 @@ class ListenerSettings(Commons):
             raise ValueError("MONRO_WEB_SENDERS needs MONRO_WEB_PORT")
         if self.web_port is not None and not self.web_senders and not self.open_node:
             raise ValueError("nobody may send over DICOMweb: list MONRO_WEB_SENDERS")
+        if self.web_senders and self.open_node:
+            raise ValueError(
+                "MONRO_WEB_SENDERS and MONRO_OPEN_NODE=true contradict: keep one of them"
+            )
         if not self.destinations:
             raise ValueError("results have nowhere to go: list MONRO_DESTINATIONS")
         for setting in ("destinations", "sources", "web_senders"):

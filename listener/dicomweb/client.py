@@ -10,11 +10,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError
 
+from listener.dicomweb.model import (
+    FAILED_SEQUENCE,
+    FAILURE_REASON,
+    INSTANCES_OF_SERIES,
+    JSON,
+    MODALITY,
+    REFERENCED_INSTANCE,
+    REFERENCED_SEQUENCE,
+    SERIES,
+    SOP_CLASS,
+    SOP_INSTANCE,
+    WARNING_REASON,
+    Attributes,
+    items_of,
+    text_of,
+)
 from listener.dicomweb.multipart import (
     DICOM,
     PIECE_BYTES,
@@ -24,17 +40,19 @@ from listener.dicomweb.multipart import (
     media_type,
     parts,
 )
-from listener.dicomweb.tls import client_context
-from listener.errors import BadAttribute, ServiceFailed
+from listener.dicomweb.tls import service_context
+from listener.errors import BadAttribute, BadSettings, ServiceFailed
 from listener.remote import Tls, WebService
 from listener.series import require_uid
 
-JSON: Final = "application/dicom+json"
 AS_STORED: Final = f'{RELATED}; type="{DICOM}"; transfer-syntax=*'
 
 # RFC 9110 and 6585: the same request may succeed later; and that of the 5xx which will not.
 TEMPORARY: Final = frozenset({408, 425, 429})
 NEVER: Final = frozenset({501, 505})
+
+# Of a service that takes instances and shows none.
+NO_SUCH_SERVICE: Final = frozenset({404, 405, 501})
 
 # PS3.18 10.5.3: the answer says what became of each instance, or should.
 STORE_ANSWERS: Final = frozenset({200, 202, 409})
@@ -43,23 +61,8 @@ STORE_ANSWERS: Final = frozenset({200, 202, 409})
 PAGE: Final = 1000
 LARGEST_ANSWER_BYTES: Final = 64 << 20
 
-# PS3.6; as DICOM JSON names them (PS3.18 F.2)
-SOP_CLASS: Final = "00080016"
-SOP_INSTANCE: Final = "00080018"
-MODALITY: Final = "00080060"
-SERIES: Final = "0020000E"
-INSTANCES_OF_SERIES: Final = "00201209"
-REFERENCED_INSTANCE: Final = "00081155"
-WARNING_REASON: Final = "00081196"
-FAILURE_REASON: Final = "00081197"
-FAILED_SEQUENCE: Final = "00081198"
-REFERENCED_SEQUENCE: Final = "00081199"
-
 # What reading an answer raises that is no such thing.
 UNINTELLIGIBLE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-
-Found = Mapping[str, Any]
-"""A dataset in the DICOM JSON model."""
 
 Listed = TypeVar("Listed", "SeriesListed", "InstanceListed")
 
@@ -131,15 +134,14 @@ class WebClient:
         if self._pool is not None:
             self._pool.clear()
 
-    def answers(self) -> None:
-        """Ask for something small.
-
-        Raises:
-            ServiceFailed: the service does not let us in, or does not answer.
-        """
-        with self._asking("GET", "/studies", {"Accept": JSON}, [("limit", "1")]) as response:
-            if response.status not in (404, 405, 501):  # it may take instances and show none
-                self._require(response, 200, 204, 206)
+    def searches(self, study_uid: str) -> bool:
+        """Ask for a study; whether the service answers searches at all."""
+        fields = [("StudyInstanceUID", study_uid), ("limit", "1")]
+        with self._asking("GET", "/studies", {"Accept": JSON}, fields) as response:
+            if response.status in NO_SUCH_SERVICE:
+                return False
+            self._require(response, 200, 204, 206)
+        return True
 
     def series(self, study_uid: str) -> Iterator[SeriesListed]:
         """List the series that a service has of a study."""
@@ -152,7 +154,7 @@ class WebClient:
         if series_uid is not None:
             path += f"/series/{series_uid}"
 
-        def read(found: Found) -> InstanceListed:
+        def read(found: Attributes) -> InstanceListed:
             return _instance_of(found, series_uid)
 
         return self._all(f"{path}/instances", (SERIES, MODALITY), SOP_INSTANCE, read)
@@ -187,8 +189,8 @@ class WebClient:
                         raise self._misunderstood(f"sends {part_kind or 'parts'}, not {DICOM}")
                     yield self._whole(content)
 
-    def store(self, study_uid: str, files: Sequence[Path]) -> Stored:
-        """Send instances of one study in one request.
+    def store(self, files: Sequence[Path]) -> Stored:
+        """Send instances in one request.
 
         Raises:
             ServiceFailed: the service took none of them, and does not say why of each.
@@ -200,7 +202,7 @@ class WebClient:
             "Content-Type": body.content_type,
             "Content-Length": str(body.size),
         }
-        with self._asking("POST", f"/studies/{study_uid}", headers, body=body) as response:
+        with self._asking("POST", "/studies", headers, body=body) as response:
             self._require(response, *STORE_ANSWERS)
             content = self._content(response)
         with self._understanding():
@@ -218,7 +220,7 @@ class WebClient:
         path: str,
         wanted: Sequence[str],
         tag: str,
-        read: Callable[[Found], Listed],
+        read: Callable[[Attributes], Listed],
     ) -> Iterator[Listed]:
         """Everything that a search finds, page by page, each UID once.
 
@@ -230,14 +232,14 @@ class WebClient:
             before, page = len(seen), self._page(path, wanted, len(seen))
             for found in page:
                 with self._understanding():
-                    uid, listed = _text(found, tag), read(found)
+                    uid, listed = text_of(found, tag), read(found)
                 if uid not in seen:
                     seen.add(uid)
                     yield listed
             if len(seen) == before:
                 return
 
-    def _page(self, path: str, wanted: Sequence[str], offset: int) -> Sequence[Found]:
+    def _page(self, path: str, wanted: Sequence[str], offset: int) -> Sequence[Attributes]:
         fields = [("limit", str(PAGE)), ("offset", str(offset))]
         fields += [("includefield", tag) for tag in wanted]
         with self._asking("GET", path, {"Accept": JSON}, fields) as response:
@@ -283,15 +285,13 @@ class WebClient:
             response.close()
 
     def _connections(self) -> PoolManager:
-        """Connections, which are opened as needed.
-
-        Raises:
-            OSError: our certificate, or those that we trust, cannot be read.
-        """
+        """Connections, which are opened as needed."""
         if self._pool is None:
-            self._pool = PoolManager(
-                ssl_context=client_context(self._tls), timeout=self._timeout, retries=False
-            )
+            try:
+                context = service_context(self._tls)
+            except BadSettings as error:
+                raise ServiceFailed(self._root, str(error), None, True) from None
+            self._pool = PoolManager(ssl_context=context, timeout=self._timeout, retries=False)
         return self._pool
 
     def _authorization(self) -> Mapping[str, str]:
@@ -353,26 +353,22 @@ class WebClient:
         return ServiceFailed(self._root, found, None, True)
 
 
-def _series_of(found: Found) -> SeriesListed:
-    uid = _text(found, SERIES)
+def _series_of(found: Attributes) -> SeriesListed:
+    uid = text_of(found, SERIES)
     require_uid("SeriesInstanceUID", uid)
-    count = _text(found, INSTANCES_OF_SERIES)
-    return SeriesListed(uid, _text(found, MODALITY), int(count) if count else None)
+    count = text_of(found, INSTANCES_OF_SERIES)
+    return SeriesListed(uid, text_of(found, MODALITY), int(count) if count else None)
 
 
-def _instance_of(found: Found, series_uid: str | None) -> InstanceListed:
-    series, instance = _text(found, SERIES) or series_uid or "", _text(found, SOP_INSTANCE)
+def _instance_of(found: Attributes, series_uid: str | None) -> InstanceListed:
+    series, instance = text_of(found, SERIES) or series_uid or "", text_of(found, SOP_INSTANCE)
     require_uid("SeriesInstanceUID", series)
     require_uid("SOPInstanceUID", instance)
-    return InstanceListed(series, instance, _text(found, SOP_CLASS), _text(found, MODALITY))
+    return InstanceListed(series, instance, text_of(found, SOP_CLASS), text_of(found, MODALITY))
 
 
-def _reasons(found: Found, sequence: str, reason: str) -> dict[str, int]:
-    items = found.get(sequence, {}).get("Value", ())
-    return {_text(item, REFERENCED_INSTANCE): int(_text(item, reason) or 0) for item in items}
-
-
-def _text(found: Found, tag: str) -> str:
-    """The first value of an attribute; empty where there is none."""
-    values = found.get(tag, {}).get("Value") or ("",)
-    return "" if values[0] is None else str(values[0]).strip()
+def _reasons(found: Attributes, sequence: str, reason: str) -> dict[str, int]:
+    return {
+        text_of(item, REFERENCED_INSTANCE): int(text_of(item, reason) or 0)
+        for item in items_of(found, sequence)
+    }

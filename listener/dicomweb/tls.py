@@ -1,25 +1,35 @@
-"""TLS for DICOMweb: what is offered, whom we trust, and the certificate that a sender shows."""
+"""TLS for DICOMweb: a sender may show a certificate, or a token instead."""
 
 import ssl
 
 from listener.remote import Tls
+from listener.tls import ServerTls, client_context, server_context
 
 
-def server_context(tls: Tls) -> ssl.SSLContext:
-    """How senders are answered: with our certificate, and theirs verified where they show one."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.authorities)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    return context
+def web_context(tls: Tls) -> ssl.SSLContext:
+    """How senders are answered: their certificates are verified where they show one.
 
+    Certificates that changed are used from the next connection on. Revocation lists that were not
+    there at the start need a restart: whether to look for them belongs to the first context.
 
-def client_context(tls: Tls | None) -> ssl.SSLContext:
-    """How services are called: their certificates verified against our authorities, or the system's
-    where we have none, and ours shown to who asks for it.
+    Raises:
+        BadSettings: the files cannot be used.
     """
-    context = ssl.create_default_context(cafile=tls.authorities if tls else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
+    context, latest = server_context(tls), ServerTls(tls)
+    context.verify_mode = ssl.CERT_OPTIONAL
+
+    def renew(connection: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
+        connection.context = latest.context
+
+    context.sni_callback = renew  # is called whether or not the sender names a server
     return context
+
+
+def service_context(tls: Tls | None) -> ssl.SSLContext:
+    """How services are called: their certificates are verified against our authorities, and ours is
+    shown to who asks for it; where we have none, against the system's.
+
+    Raises:
+        BadSettings: the files cannot be used.
+    """
+    return ssl.create_default_context() if tls is None else client_context(tls)

@@ -12,7 +12,7 @@ from listener.confirmation import (
     STORAGE_COMMITMENT,
     STUDY_ROOT_FIND,
     Confirmations,
-    Confirmer,
+    DimseConfirmer,
 )
 from listener.delivery import Courier
 from listener.entries import Result
@@ -41,8 +41,8 @@ def courier_of(settings: ListenerSettings, ledger: Ledger) -> Courier:
     return Courier(settings.destinations[0], settings, ledger)
 
 
-def confirmer_of(settings: ListenerSettings, ledger: Ledger) -> Confirmer:
-    return Confirmer(settings.destinations[0], settings, ledger)
+def confirmer_of(settings: ListenerSettings, ledger: Ledger) -> DimseConfirmer:
+    return DimseConfirmer(settings.destinations[0], settings, ledger)
 
 
 def states(ledger: Ledger) -> dict[str, int]:

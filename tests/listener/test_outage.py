@@ -9,7 +9,7 @@ import redis
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
-from listener.confirmation import STORAGE_COMMITMENT, Confirmer
+from listener.confirmation import STORAGE_COMMITMENT, DimseConfirmer
 from listener.delivery import Courier
 from listener.ledger import Ledger
 from listener.node import steward
@@ -46,7 +46,7 @@ def test_days_without_a_pacs_are_made_up_for_without_a_second_inference(
     ledger.set_destinations(["pacs"])
     bell = dispatcher(broker, ledger, settings.resend_seconds)
     courier = Courier(settings.destinations[0], settings, ledger)
-    confirmer = Confirmer(settings.destinations[0], settings, ledger)
+    confirmer = DimseConfirmer(settings.destinations[0], settings, ledger)
     jobs: dict[str, tuple[str, str]] = {}
 
     def an_hour_passes() -> None:

@@ -1,18 +1,14 @@
 """The quick way of C-STORE does what pynetdicom's own way does, for whatever is sent."""
 
 import hashlib
-import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filebase import DicomFileLike
-from pydicom.filewriter import write_dataset
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -31,10 +27,9 @@ from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.dul import DULServiceProvider
 
 from listener import quick_store, server
-from listener.errors import BadAttribute, CannotStoreQuickly
-from listener.handlers import read_key
+from listener.errors import CannotStoreQuickly
 from listener.ledger import Ledger
-from listener.quick_store import quick_key, require_what_is_needed
+from listener.quick_store import require_what_is_needed
 from listener.spool import Spool
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -334,78 +329,3 @@ def test_file_meta_information_is_what_pynetdicom_writes() -> None:
             "1.2.840.10008.5.1.4.1.1.4", sop_uid, ExplicitVRLittleEndian
         )
         assert written == encode_file_meta(meta)
-
-
-SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
-
-
-def encoded(dataset: Dataset, syntax: UID) -> bytes:
-    file = BytesIO()
-    write_dataset_to(file, dataset, syntax)
-    return file.getvalue()
-
-
-def write_dataset_to(file: BytesIO, dataset: Dataset, syntax: UID) -> None:
-    stream = DicomFileLike(file)
-    stream.is_implicit_VR, stream.is_little_endian = syntax.is_implicit_VR, True
-    write_dataset(stream, dataset)
-
-
-@pytest.mark.parametrize("syntax", SYNTAXES, ids=["explicit", "implicit"])
-def test_the_quick_key_is_the_one_that_pydicom_reads(syntax: UID, mr_slice: Dataset) -> None:
-    mr_slice.ReferencedStudySequence = [Dataset()]
-    mr_slice.add_new(0x00091002, "UN", b"private")
-    named = str(mr_slice.SOPClassUID), str(mr_slice.SOPInstanceUID)
-    data = encoded(mr_slice, syntax)
-
-    key = quick_key(data, syntax, *named)
-
-    assert key == read_key(BytesIO(data), syntax, *named)
-    assert key is not None
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda dataset: dataset.pop("StudyInstanceUID"),
-        lambda dataset: dataset.pop("SOPClassUID"),
-        lambda dataset: setattr(dataset, "SOPInstanceUID", "1.2.3"),
-    ],
-)
-def test_what_is_not_plain_is_left_to_pydicom(
-    spoil: Callable[[Dataset], object], mr_slice: Dataset
-) -> None:
-    named = str(mr_slice.SOPClassUID), str(mr_slice.SOPInstanceUID)
-    spoil(mr_slice)
-    data = encoded(mr_slice, ExplicitVRLittleEndian)
-
-    assert quick_key(data, ExplicitVRLittleEndian, *named) is None
-    with pytest.raises(BadAttribute):
-        read_key(BytesIO(data), ExplicitVRLittleEndian, *named)
-
-
-def test_a_sequence_of_undefined_length_is_left_to_pydicom(mr_slice: Dataset) -> None:
-    mr_slice.ReferencedStudySequence = [Dataset()]
-    mr_slice["ReferencedStudySequence"].is_undefined_length = True
-    named = str(mr_slice.SOPClassUID), str(mr_slice.SOPInstanceUID)
-    data = encoded(mr_slice, ExplicitVRLittleEndian)
-
-    assert quick_key(data, ExplicitVRLittleEndian, *named) is None
-    assert read_key(BytesIO(data), ExplicitVRLittleEndian, *named).sop_uid == named[1]
-
-
-def test_no_bytes_upset_the_quick_key() -> None:
-    dice = random.Random(0)
-    for _ in range(2000):
-        data = dice.randbytes(dice.randrange(200))
-        for syntax in SYNTAXES:
-            assert quick_key(data, syntax, "1.2", "1.2.3") is None
-
-
-def test_a_dataset_that_ends_early_has_no_quick_key(mr_slice: Dataset) -> None:
-    named = str(mr_slice.SOPClassUID), str(mr_slice.SOPInstanceUID)
-    data = encoded(mr_slice, ExplicitVRLittleEndian)
-    whole = data.index(str(mr_slice.SeriesInstanceUID).encode())
-
-    for length in range(0, whole, 7):
-        assert quick_key(data[:length], ExplicitVRLittleEndian, *named) is None

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from listener.remote import Source
 from listener.scout import Scout
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from tests.listener.dicomweb.service import Asked, Reply, Service, element, in_json
 
 FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
 
@@ -299,6 +301,84 @@ def test_what_cannot_be_fetched_on_demand_is_told_with_the_reason(
             pull("1.2.4", ours, ledger, spool)
         with pytest.raises(MonroError, match=r"has 7 more instance\(s\)"):
             pull("1.2.3", ours, ledger, spool)
+
+
+def web_pacs(study: list[Dataset]) -> Service:
+    """A DICOMweb service that has a study."""
+    files = {each.SOPInstanceUID: part10(each) for each in study}
+
+    def listed(asked: Asked) -> Reply:
+        if dict(asked.fields).get("offset", "0") != "0":
+            return in_json()
+        if asked.path.endswith("/series"):
+            told = {each.SeriesInstanceUID: each.Modality for each in study}
+            return in_json(*(
+                {"0020000E": element("UI", uid), "00080060": element("CS", modality)}
+                for uid, modality in told.items()
+            ))  # fmt: skip
+        return in_json(*(
+            {"00080018": element("UI", each.SOPInstanceUID),
+             "00080016": element("UI", each.SOPClassUID)}
+            for each in study if each.SeriesInstanceUID in asked.path
+        ))  # fmt: skip
+
+    def answer(asked: Asked) -> Reply:
+        if "multipart/related" not in asked.headers["accept"]:
+            return listed(asked)
+        wanted = [
+            files[each.SOPInstanceUID]
+            for each in study
+            if asked.path.endswith((each.SeriesInstanceUID, f"/{each.SOPInstanceUID}"))
+        ]
+        parts = [b"--x\r\nContent-Type: application/dicom\r\n\r\n" + file for file in wanted]
+        kind = 'multipart/related; type="application/dicom"; boundary=x'
+        body = b"\r\n".join([*parts, b"--x--\r\n"])
+        return Reply(200, body, {"Content-Type": kind})
+
+    return Service(answer)
+
+
+def part10(dataset: Dataset) -> bytes:
+    stream = BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("one_by_one", [0, 10])
+def test_a_source_may_speak_dicomweb(
+    settings_for: Any, study: list[Dataset], ledger: Ledger, listening: Any, one_by_one: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("listener.dicomweb.retrieve.ONE_BY_ONE", one_by_one)
+    service = web_pacs(study)
+    with service.open():
+        ours = settings_for(sources=[{"name": "pacs", "url": service.url}], counted_seconds=0)
+        with listening(Spool(ours.spool), ledger) as send:
+            send(*study[:2], study[3])
+            until_recorded(ledger, 3)
+            scout = scout_of(ours, ledger)
+            scout.ask_due()
+            until_recorded(ledger, 6)
+            scout.ask_due()
+            assert missing(ledger) == (Count("pacs", 0),)
+        pulled = pull("1.2.3", ours, ledger, Spool(ours.spool))
+    assert pulled == Pulled("pacs", has=7, missing=1, came=1)
+    assert received(ours.spool) == {each.SOPInstanceUID for each in study}
+
+
+def test_a_file_that_is_none_is_not_kept_and_the_source_is_named(
+    settings_for: Any, study: list[Dataset], ledger: Ledger
+) -> None:
+    service = web_pacs(study)
+    whole = service.answer
+    service.answer = lambda asked: replace(
+        whole(asked), body=whole(asked).body.replace(b"DICM", b"NOPE")
+    )
+    with service.open():
+        ours = settings_for(sources=[{"name": "pacs", "url": service.url}])
+        with pytest.raises(SourceFailed, match="source pacs sends what is not kept: a part is no"):
+            pull("1.2.3", ours, ledger, Spool(ours.spool))
+    assert received(ours.spool) == set()
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")

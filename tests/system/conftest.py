@@ -198,8 +198,8 @@ class Hospital:
 
 SERVERS = ("listener", "worker")
 
-ORTHANC_PORT = "ORTHANC_PORT"
-"""Stands for it in settings of a hospital that is still to be opened."""
+ORTHANC_PORT, ORTHANC_HTTP = "ORTHANC_PORT", "ORTHANC_HTTP"
+"""Stand for its ports in settings of a hospital that is still to be opened."""
 
 
 @contextmanager
@@ -207,6 +207,10 @@ def open_hospital(
     folder: Path, orthanc_changes: Mapping[str, Any] | None = None, **changes: str
 ) -> Iterator[Hospital]:
     dicom_port, http_port = free_ports(2)
+
+    def filled(value: str) -> str:
+        return value.replace(ORTHANC_PORT, str(dicom_port)).replace(ORTHANC_HTTP, str(http_port))
+
     settings = {
         "MONRO_PEERS": json.dumps([{"ae_title": "PACS", "address": "127.0.0.1"}]),
         "MONRO_DESTINATIONS": json.dumps(
@@ -225,7 +229,7 @@ def open_hospital(
         "MONRO_RETRY_FIRST_SECONDS": "0.5",
         "MONRO_RETRY_CAP_SECONDS": "2",
         "MONRO_CONFIRM_FIRST_SECONDS": "1",
-        **{name: value.replace(ORTHANC_PORT, str(dicom_port)) for name, value in changes.items()},
+        **{name: filled(value) for name, value in changes.items()},
     }
     with Stack(folder, changes=settings) as stack:
         orthanc = Orthanc(

@@ -11,6 +11,7 @@ import pytest
 
 HEAD = "philips_mprage_sag"
 NEVER = "3600"
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 def store(hospital: Any, files: Sequence[Path]) -> None:
@@ -23,10 +24,16 @@ def store(hospital: Any, files: Sequence[Path]) -> None:
 @pytest.fixture
 def asking(a_hospital: Callable[..., Any]) -> Callable[..., Any]:
     """A hospital whose archive is asked, and forwards nothing by itself."""
-    source = '[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": ORTHANC_PORT, '
-    return lambda retrieve: a_hospital(
-        orthanc_changes={"LuaScripts": [], "DicomAlwaysAllowGet": True},
-        MONRO_SOURCES=f'{source}"retrieve": "{retrieve}"}}]',
+    entity = '"ae_title": "PACS", "host": "127.0.0.1", "port": ORTHANC_PORT, "retrieve": "{}"'
+    service = '"url": "http://127.0.0.1:ORTHANC_HTTP/dicom-web"'
+    return lambda way: a_hospital(
+        orthanc_changes={
+            "LuaScripts": [],
+            "DicomAlwaysAllowGet": True,
+            "Plugins": [str(PLUGIN)],
+            "DicomWeb": {"Enable": True},
+        },
+        MONRO_SOURCES=f'[{{"name": "pacs", {service if way == "rs" else entity.format(way)}}}]',
         MONRO_QUIET_SECONDS=NEVER,
         MONRO_RELEASED_QUIET_SECONDS=NEVER,
         MONRO_STALLED_SECONDS=NEVER,
@@ -34,15 +41,15 @@ def asking(a_hospital: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-@pytest.mark.parametrize("retrieve", ["get", "move"])
+@pytest.mark.parametrize("way", ["get", "move", "rs"])
 def test_a_study_that_lacks_slices_is_completed_by_count_once_they_are_fetched(
     asking: Callable[..., Any],
-    retrieve: str,
+    way: str,
     shared_data: Path,
     copies: Callable[..., tuple[str, list[Path]]],
 ) -> None:
     study_uid, files = copies(sorted((shared_data / HEAD).glob("*.dcm")))
-    with asking(retrieve) as hospital:
+    with asking(way) as hospital:
         hospital.send(files)
         store(hospital, files[: len(files) // 2])
         hospital.await_delivery(study_uid)

@@ -32,7 +32,7 @@ from listener.audit import codes
 from listener.audit.codes import Code
 from listener.audit.tally import Party
 from listener.audit.trail import open_audit
-from listener.confirmation import Confirmer
+from listener.confirmation import DimseConfirmer
 from listener.delivery import Courier
 from listener.entries import Received, Result
 from listener.ledger import Ledger
@@ -296,7 +296,7 @@ def test_what_we_ask_an_archive_is_told_as_it_was_asked(
     with archive.open(), open_audit(ours) as audit:
         Courier(ways, ours, ledger).deliver_due()
         ledger._clock = lambda: time.time() + 100
-        Confirmer(ways, ours, ledger, audit).confirm_due()
+        DimseConfirmer(ways, ours, ledger, audit).confirm_due()
 
     (asked,) = trail(ours, QUERY)
     assert asked.participant(DESTINATION).get("UserID") == "PACS"

@@ -1,0 +1,96 @@
+"""Instances fetched from a DICOMweb service by WADO-RS (PS3.18 10.4), as they are stored there."""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Final
+from urllib.parse import urlsplit
+
+from listener.audit.tally import Party
+from listener.dicomweb.client import InstanceListed, WebClient
+from listener.dicomweb.part import FilePart
+from listener.errors import BadAttribute, ServiceFailed, SourceFailed, SpoolFull
+from listener.handlers import take
+from listener.recorder import Recorder
+from listener.remote import WebSource
+from listener.settings import ListenerSettings
+from listener.spool import Spool
+
+log = logging.getLogger(__name__)
+
+ONE_BY_ONE: Final = 10
+"""So many instances of a series are asked for by name; if more are missing, the whole series is."""
+
+Progress = Callable[[int], None]
+"""Is told how many instances have come so far."""
+
+
+def fetch_by_web(
+    source: WebSource,
+    settings: ListenerSettings,
+    study_uid: str,
+    wanted: Sequence[InstanceListed],
+    spool: Spool,
+    recorder: Recorder,
+    on_progress: Progress,
+) -> int:
+    """Fetch instances of a study; see `fetch` in retrieval.py.
+
+    Returns:
+        How many of the wanted instances were kept.
+
+    Raises:
+        SourceFailed: the service does not hand over, or not as the standard has it.
+    """
+    names = {each.sop_uid for each in wanted}
+    name, kept = uuid.uuid4().hex, set()
+    party = Party(source.name, urlsplit(source.url).hostname or "", is_ae=False, calls=False)
+    is_whole = False
+    try:
+        with WebClient(source, settings.tls, settings.association_timeout_seconds) as client:
+            for pieces in _files(client, study_uid, wanted):
+                kept.add(_keep(pieces, study_uid, spool, recorder, party, name))
+                on_progress(len(kept & names))
+        is_whole = True
+    except ServiceFailed as error:
+        raise SourceFailed(source.name, error.found) from error
+    except (BadAttribute, SpoolFull) as error:
+        raise SourceFailed(source.name, f"sends what is not kept: {error}") from error
+    finally:
+        recorder.closed(name, released=is_whole)
+    return len(kept & names)
+
+
+def _files(
+    client: WebClient, study_uid: str, wanted: Sequence[InstanceListed]
+) -> Iterator[Iterator[bytes]]:
+    by_series = sorted(wanted, key=lambda each: (each.series_uid, each.sop_uid))
+    for series_uid, of_series in groupby(by_series, key=lambda each: each.series_uid):
+        uids = [each.sop_uid for each in of_series]
+        if len(uids) > ONE_BY_ONE:
+            yield from client.retrieve(study_uid, series_uid)
+        else:
+            for sop_uid in uids:
+                yield from client.retrieve(study_uid, series_uid, sop_uid)
+
+
+def _keep(
+    pieces: Iterator[bytes],
+    study_uid: str,
+    spool: Spool,
+    recorder: Recorder,
+    party: Party,
+    name: str,
+) -> str:
+    """Put one file on stable storage as it comes; returns its instance UID."""
+    part = FilePart(spool, study_uid)
+    try:
+        for piece in pieces:
+            part.take(memoryview(piece))
+        sop_class = part.head.sop_class if part.head is not None else ""
+        take(part.keep, recorder, party, name, sop_class)
+        assert part.head is not None  # it was kept
+        return part.head.sop_uid
+    finally:
+        part.drop()

@@ -1,0 +1,218 @@
+"""STOW-RS: what becomes of each instance of a request, and what the request is answered.
+
+The promise is that of C-STORE (handlers.py): an instance is named as stored only after it is on
+stable storage. An instance that cannot be kept does not hold up the others.
+"""
+
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from listener.audit.tally import Party
+from listener.dicomweb.model import (
+    FAILED_SEQUENCE,
+    FAILURE_REASON,
+    OTHER_FAILURES,
+    REFERENCED_CLASS,
+    REFERENCED_INSTANCE,
+    REFERENCED_SEQUENCE,
+    attribute,
+)
+from listener.dicomweb.multipart import (
+    DICOM,
+    BadMultipart,
+    MultipartReader,
+    PartBegun,
+    media_type,
+)
+from listener.dicomweb.part import FilePart, UnknownClass, UnknownSyntax
+from listener.errors import BadAttribute, DoesNotMatch, SpoolFull, where
+from listener.handlers import take
+from listener.recorder import Recorder
+from listener.spool import Spool
+
+log = logging.getLogger(__name__)
+
+# PS3.18 table 10.5.3-2; of several that fit, the first.
+OUT_OF_RESOURCES: Final = 0xA700
+PROCESSING_FAILURE: Final = 0x0110
+CANNOT_UNDERSTAND: Final = 0xC000
+NO_MATCH: Final = 0xA900
+UNKNOWN_CLASS: Final = 0x0122
+UNKNOWN_SYNTAX: Final = 0xC122
+REASONS: Final[Sequence[tuple[type[Exception], int]]] = (
+    (SpoolFull, OUT_OF_RESOURCES),
+    (DoesNotMatch, NO_MATCH),
+    (UnknownClass, UNKNOWN_CLASS),
+    (UnknownSyntax, UNKNOWN_SYNTAX),
+    (BadAttribute, CANNOT_UNDERSTAND),
+)
+
+MOST_PARTS: Final = 100_000
+"""Of one request: what became of each is kept in mind until it is answered."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one part; the UIDs are empty where they could not be read."""
+
+    sop_class: str
+    sop_uid: str
+    reason: int | None
+    """Why it was not kept; None: it was."""
+
+
+class Intake:
+    """Takes the body of one request.
+
+    Args:
+        spool: that takes the instances.
+        recorder: takes their rows.
+        sender: who sends them.
+        study_uid: that they must belong to; None for any.
+        boundary: of the parts.
+
+    Attributes:
+        name: of the request in the ledger, where it stands for an association.
+        outcomes: of the parts so far.
+
+    Raises:
+        BadMultipart: the boundary is none.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        recorder: Recorder,
+        sender: Party,
+        study_uid: str | None,
+        boundary: bytes,
+    ) -> None:
+        self.name = uuid.uuid4().hex
+        self.outcomes: list[Outcome] = []
+        self._spool, self._recorder = spool, recorder
+        self._sender, self._study_uid = sender, study_uid
+        self._reader = MultipartReader(boundary)
+        self._part: FilePart | None = None
+        self._failed: Exception | None = None
+        self._is_whole = False
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece of the body.
+
+        Raises:
+            BadMultipart: it does not follow from what came before, or there are too many parts.
+        """
+        for event in self._reader.feed(piece):
+            if isinstance(event, memoryview):
+                self._take(event)
+            elif isinstance(event, PartBegun):
+                self._begin(event.headers)
+            else:
+                self._end()
+
+    def finish(self) -> None:
+        """Note that the body has come to its end.
+
+        Raises:
+            BadMultipart: the body was cut short.
+        """
+        if not self._reader.is_finished:
+            raise BadMultipart("a multipart body ends without its closing boundary")
+        self._is_whole = True
+
+    def fail(self, error: BadMultipart) -> None:
+        """Note that the body cannot be read to its end."""
+        self._failed = error
+        self._end()
+
+    def close(self) -> None:
+        """Have it noted that the request has ended; nothing stays of a part that did not."""
+        if self._part is not None:
+            self._part.drop()
+        self._recorder.closed(self.name, released=self._is_whole)
+
+    def _begin(self, headers: Mapping[str, str]) -> None:
+        if len(self.outcomes) >= MOST_PARTS:
+            raise BadMultipart(f"a body has more than {MOST_PARTS:,} parts; send it in several")
+        self._part, self._failed = FilePart(self._spool, self._study_uid), None
+        kind, _options = media_type(headers.get("content-type", DICOM))
+        if kind != DICOM:
+            self._failed = BadAttribute(f"a part is {kind}, not {DICOM}; leave it out")
+
+    def _take(self, content: memoryview) -> None:
+        if self._part is None or self._failed is not None:
+            return
+        try:
+            self._part.take(content)
+        except Exception as error:  # noqa: BLE001 - the others must not suffer for it
+            self._failed = error
+
+    def _end(self) -> None:
+        part, self._part = self._part, None
+        try:
+            if self._failed is not None:
+                raise self._failed
+            assert part is not None
+            sop_class = part.head.sop_class if part.head is not None else ""
+            take(part.keep, self._recorder, self._sender, self.name, sop_class)
+            reason = None
+        except Exception as error:  # noqa: BLE001 - the sender must get an answer, and keep its copy
+            reason = self._reason(error)
+        finally:
+            if part is not None:
+                part.drop()
+        head = part.head if part is not None else None
+        sop_class, sop_uid = (head.sop_class, head.sop_uid) if head is not None else ("", "")
+        self.outcomes.append(Outcome(sop_class, sop_uid, reason))
+
+    def _reason(self, error: Exception) -> int:
+        if isinstance(error, SpoolFull):
+            log.error("refused an instance from %s: %s", self._sender.name, error)
+        elif isinstance(error, BadAttribute | BadMultipart):
+            log.warning("refused an instance from %s: %s", self._sender.name, error)
+        else:
+            log.error("an instance was not kept: %s", where(error))
+            return PROCESSING_FAILURE
+        reasons = (reason for kind, reason in REASONS if isinstance(error, kind))
+        return next(reasons, CANNOT_UNDERSTAND)
+
+
+def status_of(outcomes: Sequence[Outcome]) -> int:
+    """HTTP status of a request whose body was read (PS3.18 table 10.5.3-1).
+
+    >>> status_of([Outcome("1.2", "1.2.3", None), Outcome("1.2", "1.2.4", 0xC000)])
+    202
+    """
+    failed = [each.reason for each in outcomes if each.reason is not None]
+    if not outcomes:
+        return 400
+    if not failed:
+        return 200
+    if len(failed) < len(outcomes):
+        return 202
+    return 503 if set(failed) == {OUT_OF_RESOURCES} else 409
+
+
+def answer_to(outcomes: Sequence[Outcome]) -> Mapping[str, Any]:
+    """The store instances response (PS3.18 10.5.3.2), in the DICOM JSON model."""
+    kept = [_reference(each) for each in outcomes if each.reason is None]
+    failed = [
+        _reference(each) | _failure(each) for each in outcomes if each.reason and each.sop_uid
+    ]
+    other = [_failure(each) for each in outcomes if each.reason and not each.sop_uid]
+    sequences = {REFERENCED_SEQUENCE: kept, FAILED_SEQUENCE: failed, OTHER_FAILURES: other}
+    return {tag: attribute("SQ", items) for tag, items in sequences.items() if items}
+
+
+def _reference(outcome: Outcome) -> dict[str, Any]:
+    return {
+        REFERENCED_CLASS: attribute("UI", [outcome.sop_class]),
+        REFERENCED_INSTANCE: attribute("UI", [outcome.sop_uid]),
+    }
+
+
+def _failure(outcome: Outcome) -> dict[str, Any]:
+    return {FAILURE_REASON: attribute("US", [outcome.reason])}
