@@ -27,7 +27,7 @@ from listener.entrance import Entrance, served_by
 from listener.errors import BadAttribute, DoesNotMatch, SpoolFull, where
 from listener.recorder import Recorder
 from listener.remote import Peer
-from listener.series import BROKEN, InstanceKey
+from listener.series import BROKEN, InstanceKey, require_uid
 from listener.settings import ListenerSettings
 from listener.spool import Arrival, Held, Spool
 from listener.tls import fingerprint_of
@@ -256,9 +256,11 @@ def read_key(dataset: BytesIO, syntax: UID, sop_class: str, sop_uid: str) -> Ins
         sop_uid: likewise.
 
     Raises:
-        BadAttribute: they are missing or malformed.
+        BadAttribute: they are missing or malformed; or what was announced is no UID, and may be
+            anything.
         DoesNotMatch: they are others than those that were announced.
     """
+    require_uid("the C-STORE command's AffectedSOPInstanceUID", sop_uid)
     header = _read_header(dataset, syntax, sop_uid)
     key = InstanceKey(
         study_uid=_uid(header, "StudyInstanceUID"),

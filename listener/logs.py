@@ -1,9 +1,16 @@
 """What is logged, and in which form."""
 
 import logging
+import sys
+import threading
 import warnings
+from types import TracebackType
 
 import pydicom.config
+
+from listener.errors import where
+
+log = logging.getLogger(__name__)
 
 
 def set_up_logging() -> None:
@@ -16,3 +23,26 @@ def set_up_logging() -> None:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     warnings.simplefilter("ignore")
+    # Python itself prints the messages of errors that nobody caught, and those quote values.
+    sys.excepthook = _on_end_of_program
+    threading.excepthook = _on_end_of_thread
+    sys.unraisablehook = _on_unraisable
+
+
+def _on_end_of_program(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        log.critical("the program ended: %s", where(error))
+
+
+def _on_end_of_thread(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_value is not None and not isinstance(ended.exc_value, SystemExit):
+        log.error("a thread ended: %s", where(ended.exc_value))
+
+
+def _on_unraisable(ignored: "sys.UnraisableHookArgs") -> None:
+    if ignored.exc_value is not None:
+        log.error("an error was passed over: %s", where(ignored.exc_value))

@@ -1,18 +1,16 @@
 """The worker's command line."""
 
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import pydicom.config
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
 from listener.errors import MonroError
+from listener.logs import set_up_logging
 from worker.app import WORKER_ARGUMENTS, worker_app
 from worker.bundle import BadBundle, load_bundle
 from worker.quality import checks_table
@@ -34,7 +32,7 @@ def serve() -> None:
     """Do jobs until SIGTERM; the job at hand is finished first."""
     with explained():
         settings = read_settings()
-        _set_up_logging()
+        set_up_logging()
         station = Station(settings)
         celery = worker_app(settings.commons.broker)
         register(celery, station)
@@ -72,16 +70,6 @@ def explained() -> Iterator[None]:
     except (MonroError, BadBundle) as error:
         complaints.print(f"monro: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
-
-
-def _set_up_logging() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # It prints attribute values when it meets malformed ones, and those may be a name.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    warnings.simplefilter("ignore")
 
 
 if __name__ == "__main__":

@@ -204,26 +204,36 @@ ORTHANC_PORT, ORTHANC_HTTP = "ORTHANC_PORT", "ORTHANC_HTTP"
 
 @contextmanager
 def open_hospital(
-    folder: Path, orthanc_changes: Mapping[str, Any] | None = None, **changes: str
+    folder: Path,
+    destinations: Sequence[dict[str, Any]] = (),
+    on_broker: Callable[[int], None] = lambda _port: None,
+    orthanc_changes: Mapping[str, Any] | None = None,
+    **changes: str,
 ) -> Iterator[Hospital]:
+    """A hospital with a PACS that results go to.
+
+    Args:
+        folder: for all that it writes.
+        destinations: where results go besides.
+        on_broker: is told the broker's port before anybody else talks to it.
+        orthanc_changes: settings of the PACS that differ from the usual ones.
+        changes: settings of monro that differ from those below.
+    """
     dicom_port, http_port = free_ports(2)
+    pacs = {
+        "name": "pacs",
+        "ae_title": "PACS",
+        "host": "127.0.0.1",
+        "port": dicom_port,
+        "tls": "MONRO_TLS" in changes,
+    }
 
     def filled(value: str) -> str:
         return value.replace(ORTHANC_PORT, str(dicom_port)).replace(ORTHANC_HTTP, str(http_port))
 
     settings = {
         "MONRO_PEERS": json.dumps([{"ae_title": "PACS", "address": "127.0.0.1"}]),
-        "MONRO_DESTINATIONS": json.dumps(
-            [
-                {
-                    "name": "pacs",
-                    "ae_title": "PACS",
-                    "host": "127.0.0.1",
-                    "port": dicom_port,
-                    "tls": "MONRO_TLS" in changes,
-                }
-            ]
-        ),
+        "MONRO_DESTINATIONS": json.dumps([pacs, *destinations]),
         "MONRO_LEASE_SECONDS": "4",
         "MONRO_RESEND_SECONDS": "2",
         "MONRO_RETRY_FIRST_SECONDS": "0.5",
@@ -238,6 +248,7 @@ def open_hospital(
         orthanc.start()
         try:
             stack.start_redis()
+            on_broker(stack.redis_port)
             stack.start_listener()
             stack.start_worker()
             stack.wait_for_bundles()
