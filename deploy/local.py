@@ -25,7 +25,7 @@ from deploy.stack import DidNotStart, Stack
 from listener.errors import MonroError, where
 from trainer.phantom import OVERT, draw_case, render
 from trainer.phantom_study import write_study
-from worker.bundle import BadBundle
+from worker.seal import BadBundle
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()

@@ -48,8 +48,10 @@ from trainer.synthesize import (
     SLOW_LEAKS_WITH_FEW_SIGNS,
     synthesize,
 )
-from worker.bundle import BadBundle, load_bundle
+from worker.bundle import load_bundle
 from worker.ensemble import Ensemble
+from worker.seal import BadBundle, sign
+from worker.signature import fingerprint, make_key, public_path, read_private_key
 
 app = typer.Typer(
     help="monro trainer: turns labelled cohorts into evaluated bundles. Research use only.",
@@ -322,7 +324,36 @@ def probe(
             metrics |= _told(all_signs(ensemble, pairs, report))
         if record:
             record_metrics(bundle, metrics)
-            console.print(f"{bundle}: figures recorded and manifest sealed anew", soft_wrap=True)
+            told = f"{bundle}: figures recorded and manifest sealed anew; sign it again"
+            console.print(told, soft_wrap=True)
+
+
+@app.command("make-key")
+def make_signing_key(
+    key: Annotated[Path, typer.Argument(help="File of the new private key; .pub comes beside.")],
+) -> None:
+    """Make a key to sign bundles with; its public half goes to the workers."""
+    with explained():
+        name = make_key(key)
+    console.print(f"{key}: private, readable by you alone; keep it where bundles are released",
+                  soft_wrap=True)  # fmt: skip
+    console.print(
+        f"{public_path(key)}: public, for MONRO_WORKER_TRUSTED_KEYS; fingerprint {name}",
+        soft_wrap=True,
+    )
+
+
+@app.command("sign")
+def sign_bundle(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as it is to be used.")],
+    key: Annotated[Path, typer.Option(help="Private key that `make-key` wrote.")],
+) -> None:
+    """Vouch for a bundle: sign its manifest, which holds the hash of every other file."""
+    with explained():
+        secret = read_private_key(key)
+        sign(bundle, secret)
+    name = fingerprint(secret.public_key())
+    console.print(f"{bundle}: signed by key {name}", soft_wrap=True)
 
 
 @contextmanager

@@ -25,15 +25,14 @@ from trainer.run import Run
 from trainer.settings import TrainingConfig
 from worker import nets
 from worker.bundle import (
-    METADATA,
     REFERENCE,
     Description,
     Network,
     Reference,
     load_bundle,
-    write_manifest,
 )
 from worker.ensemble import Ensemble
+from worker.seal import METADATA, write_manifest
 
 README: Final = "docs/README.md"
 INFERENCE: Final = "configs/inference.json"

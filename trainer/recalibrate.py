@@ -24,8 +24,8 @@ from trainer.operation import Labels, Operation, Values, limits
 from trainer.reporting.evaluate import require_fit, seen_in_training
 from trainer.settings import StatementConfig
 from trainer.statistics import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, brier
-from worker.bundle import METADATA
 from worker.ensemble import Ensemble
+from worker.seal import METADATA
 
 # Cross-entropies this close are equal: where the sharpest does as well, there is no optimum.
 NO_DIFFERENCE: Final = 1e-6

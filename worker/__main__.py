@@ -12,9 +12,11 @@ from rich.table import Column, Table
 from listener.errors import MonroError
 from listener.logs import set_up_logging
 from worker.app import WORKER_ARGUMENTS, worker_app
-from worker.bundle import BadBundle, load_bundle
+from worker.bundle import load_bundle
 from worker.quality import checks_table
+from worker.seal import BadBundle
 from worker.settings import read_settings
+from worker.signature import read_trusted_keys
 from worker.station import Station
 from worker.tasks import register
 
@@ -40,14 +42,20 @@ def serve() -> None:
 
 
 @app.command("show-bundle")
-def show_bundle(folder: Annotated[Path, typer.Argument(help="folder of a bundle")]) -> None:
-    """Verify a bundle against its manifest and print what it is."""
+def show_bundle(
+    folder: Annotated[Path, typer.Argument(help="folder of a bundle")],
+    key: Annotated[
+        list[Path] | None, typer.Option(help="public key that must have signed it; repeat")
+    ] = None,
+) -> None:
+    """Verify a bundle against its manifest, and that against keys; print what it is."""
     with explained():
-        bundle = load_bundle(folder)
+        bundle = load_bundle(folder, read_trusted_keys(key or ()))
     table = Table("what", "value", title=f"{bundle.name} {bundle.version}: verified")
     for name in ("analysis", "weights_sha256", "network", "recipe", "occlusion", "threshold_low",
                  "threshold_high", "statement", "intended_input"):  # fmt: skip
         table.add_row(name, str(getattr(bundle, name)))
+    table.add_row("signed_by", bundle.signed_by or "not looked at: name public keys with --key")
     console.print(table)
 
 

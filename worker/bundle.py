@@ -3,6 +3,7 @@
     fistula-demo/
       LICENSE
       manifest.json                   sha256 of every other file
+      manifest.sig                    who vouches for that, where it was signed (signature.py)
       configs/metadata.json           what MONAI asks for, and under "monro" what the worker reads
       configs/inference.json          for readers: describes the network, is never evaluated
       docs/README.md
@@ -13,10 +14,8 @@ The one deviation from the MONAI specification is wanted: no models/model.pt, si
 code from the file. Nothing here runs code from a bundle.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,30 +30,12 @@ from torch import Tensor
 
 from worker.occlusion import OcclusionSpec
 from worker.preprocess import Recipe
+from worker.seal import METADATA, BadBundle, read_metadata, sha256, verify
+from worker.signature import TrustedKey
 
-MANIFEST: Final = "manifest.json"
-METADATA: Final = "configs/metadata.json"
 REFERENCE: Final = "models/reference.safetensors"
-# Data that no reader executes. Everything else (.pt, .ts, .pkl, .py, ...) is refused.
-HARMLESS_SUFFIXES: Final = frozenset({".json", ".md", ".txt", ".safetensors"})
-HARMLESS_NAMES: Final = frozenset({"LICENSE"})
-
 SUGGESTED: Final = "suggested"
 NOT_SUGGESTED: Final = "not suggested"
-
-
-class BadBundle(Exception):
-    """A bundle folder that must not be used: what was found, what was expected, what to do."""
-
-    def __init__(self, folder: Path, found: str, expected: str) -> None:
-        super().__init__(folder, found, expected)
-        self.folder, self.found, self.expected = folder, found, expected
-
-    def __str__(self) -> str:
-        return (
-            f"bundle {self.folder}: found {self.found}, expected {self.expected}; "
-            "copy the bundle again from where it was exported"
-        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +101,7 @@ class Bundle:
         version: semantic version from the metadata.
         weights_sha256: one digest over the weights of all members.
         members: the folds' weights, in the order of the description.
+        signed_by: fingerprint of the trusted key that signed it; None where none was asked for.
     """
 
     folder: Path
@@ -138,6 +120,7 @@ class Bundle:
     conformal: Mapping[str, float]
     statement: str
     intended_input: str
+    signed_by: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,17 +138,21 @@ class Reference:
     distances: NDArray[np.float64]
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(folder: Path, trusted: Sequence[TrustedKey] = ()) -> Bundle:
     """Verify every file of a bundle against its manifest and read its description.
 
+    Args:
+        folder: of the bundle.
+        trusted: one of these must have signed the manifest; with none, nobody needs to.
+
     Raises:
-        BadBundle: a file is missing, altered, unlisted or of a kind that can carry code, or the
-            description is incomplete or contradicts itself.
+        BadBundle: it is not signed as it must be; a file is missing, altered, unlisted or of a kind
+            that can carry code; or the description is incomplete or contradicts itself.
     """
-    manifest = verify(folder)
-    metadata = _read_json(folder, METADATA)
+    seal = verify(folder, trusted)
+    metadata = read_metadata(folder)
     description = _describe(folder, metadata)
-    members = tuple(Member(file, manifest.get(file, "")) for file in description.members)
+    members = tuple(Member(file, seal.hashes.get(file, "")) for file in description.members)
     for member in members:
         if not member.sha256:
             raise BadBundle(folder, f"no {member.file}", "the weights of every member")
@@ -186,38 +173,8 @@ def load_bundle(folder: Path) -> Bundle:
         conformal=description.conformal,
         statement=description.statement,
         intended_input=description.intended_input,
+        signed_by=seal.signed_by,
     )
-
-
-def verify(folder: Path) -> dict[str, str]:
-    """Compare a bundle with its manifest and return the manifest: path -> sha256.
-
-    Raises:
-        BadBundle: at the first file that differs.
-    """
-    manifest = _read_manifest(folder)
-    present = _files(folder)
-    for extra in sorted(present - manifest.keys()):
-        raise BadBundle(folder, f"{extra}, which the manifest does not list", "listed files only")
-    for missing in sorted(manifest.keys() - present):
-        raise BadBundle(folder, f"no {missing}", "every file that the manifest lists")
-    for name, expected in sorted(manifest.items()):
-        if (found := sha256((folder / name).read_bytes())) != expected:
-            raise BadBundle(folder, f"sha256 {found} of {name}", expected)
-    return manifest
-
-
-def write_manifest(folder: Path) -> None:
-    """Seal a bundle: list the sha256 of every file in it, under its statement.
-
-    Raises:
-        BadBundle: the folder holds a file of a kind that can carry code.
-    """
-    names = sorted(_files(folder))
-    hashes = {name: sha256((folder / name).read_bytes()) for name in names}
-    statement = _read_json(folder, METADATA).get("monro", {}).get("statement", "")
-    manifest = {"statement": statement, "sha256": hashes}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def member_weights(bundle: Bundle) -> tuple[dict[str, Tensor], ...]:
@@ -256,11 +213,6 @@ def weights_digest(members: tuple[Member, ...]) -> str:
     return sha256("\n".join(member.sha256 for member in members).encode())
 
 
-def sha256(content: bytes) -> str:
-    """Digest in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def _describe(folder: Path, metadata: dict[str, Any]) -> Description:
     try:
         found = TypeAdapter(Description).validate_python(metadata.get("monro"))
@@ -289,42 +241,6 @@ def _describe(folder: Path, metadata: dict[str, Any]) -> Description:
             f"thresholds for {[NOT_SUGGESTED, SUGGESTED]}",
         )
     return found
-
-
-def _read_manifest(folder: Path) -> dict[str, str]:
-    hashes = _read_json(folder, MANIFEST).get("sha256")
-    if not isinstance(hashes, dict):
-        raise BadBundle(folder, f"a {MANIFEST} without sha256", "the sha256 of every file")
-    return {str(name): str(digest) for name, digest in hashes.items()}
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / name).read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadBundle(folder, f"no readable {name} ({error})", "a JSON object") from error
-    if not isinstance(content, dict):
-        raise BadBundle(folder, f"{type(content).__name__} in {name}", "a JSON object")
-    return content
-
-
-def _files(folder: Path) -> set[str]:
-    """Paths of all files but the manifest; refuses what could carry code or lead elsewhere."""
-    names = set()
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            raise BadBundle(folder, f"{name}, a link", "plain files only")
-        if path.is_dir() or name == MANIFEST:
-            continue
-        if path.suffix not in HARMLESS_SUFFIXES and path.name not in HARMLESS_NAMES:
-            raise BadBundle(
-                folder,
-                f"{name}, a kind of file that can carry code",
-                f"weights as .safetensors and only {', '.join(sorted(HARMLESS_SUFFIXES))} beside",
-            )
-        names.add(name)
-    return names
 
 
 def _weights(folder: Path, member: Member) -> dict[str, Tensor]:

@@ -14,13 +14,13 @@ from worker import nets
 from worker.bundle import (
     NOT_SUGGESTED,
     SUGGESTED,
-    BadBundle,
     Bundle,
     Reference,
     load_reference,
     member_weights,
 )
 from worker.preprocess import Prepared
+from worker.seal import BadBundle
 
 
 class Band(enum.Enum):

@@ -28,6 +28,11 @@ class WorkerSettings(BaseSettings):
     bundles: Annotated[tuple[Path, ...], Field(min_length=1)] = Field(
         description='folders of the ensembles to run: ["/opt/monro/bundles/fistula"]'
     )
+    trusted_keys: tuple[Path, ...] = Field(
+        default=(),
+        description="public keys, one of which must have signed every bundle: "
+        '["/etc/monro/release.pub"]; empty: signatures are not looked at',
+    )
     device: str = Field(default="cpu", description="where networks run: cpu, cuda, cuda:1")
     threads: Annotated[int, Field(ge=0)] = Field(
         default=0, description="CPU threads of one worker; 0: as many as there are cores"

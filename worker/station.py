@@ -23,6 +23,7 @@ from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predec
 from worker.results.result import Encoder, Kind, ResultObject, objects
 from worker.results.terms import PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT
 from worker.settings import Settings, WorkerSettings
+from worker.signature import read_trusted_keys
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class Station:
     """One worker process: takes jobs, keeps answers.
 
     Raises:
-        BadBundle: a bundle is missing, altered, or not to be trusted.
+        BadBundle: a bundle is missing, altered, or not signed by whom the settings trust.
+        BadKey: the settings trust something that is no key.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,7 +61,7 @@ class Station:
             (bundle.weights_sha256, bundle.version): Ensemble(
                 _with_map_mode(bundle, settings.worker.map_mode), settings.worker.device
             )
-            for bundle in map(load_bundle, settings.worker.bundles)
+            for bundle in _bundles(settings.worker)
         }
         for ensemble in self._ensembles.values():
             self._ledger.register_bundle(_row(ensemble))
@@ -183,6 +185,26 @@ def _write(found: ResultObject, encoder: Encoder, keep: Callable[[str, bytes], P
         keep(f"{name}.anatomy.png", found.layers.anatomy)
         keep(f"{name}.heat.png", found.layers.heat)
     return keep(f"{name}.dcm", encoder.encode(found.dataset))
+
+
+def _bundles(settings: WorkerSettings) -> list[Bundle]:
+    """The bundles to run, each verified; the log says where they come from."""
+    trusted = read_trusted_keys(settings.trusted_keys)
+    found = [load_bundle(folder, trusted) for folder in settings.bundles]
+    for bundle in found:
+        signed = (
+            "signatures are not looked at (MONRO_WORKER_TRUSTED_KEYS is empty)"
+            if bundle.signed_by is None
+            else f"signed by key {bundle.signed_by}"
+        )
+        log.info(
+            "bundle %s %s: weights %s, %s",
+            bundle.name,
+            bundle.version,
+            bundle.weights_sha256,
+            signed,
+        )
+    return found
 
 
 def _with_map_mode(bundle: Bundle, mode: Mode | Literal["bundle"]) -> Bundle:

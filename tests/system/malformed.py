@@ -31,7 +31,7 @@ LAST_OF_COMMAND, LAST_OF_DATASET = 0x03, 0x02
 # PS3.7 E.1: C-STORE, C-FIND, C-MOVE, C-ECHO, N-EVENT-REPORT and N-ACTION requests.
 REQUESTS: Final = (0x0001, 0x0020, 0x0021, 0x0030, 0x0100, 0x0130)
 
-SENT_SECONDS: Final = 0.3
+SENT_SECONDS: Final = 0.2
 """For what is sent to be dealt with: nobody answers garbage."""
 
 UIDS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -74,6 +74,9 @@ def send_malformed(port: int, patient: Planted) -> None:
         _store(association, 1, patient.patient_id, "1.2.3", whole)
     with _association(port) as association:
         _ask_for_commitment(association, patient)
+    for request in _odd_requests(patient):
+        with _association(port) as association:
+            _send(association, request)
     for garbage in _garbage(patient):
         with _association(port) as association:
             _send(association, garbage)
@@ -110,9 +113,12 @@ def _garbage(patient: Planted) -> Iterator[bytes]:
     for kind in (0x01, 0x02, 0x04, 0x07, 0x09):  # PS3.8 9.3: associate, data, abort, and none
         yield struct.pack(">BBL", kind, 0, len(text)) + text
     yield text
-    # A data PDU whose command set is text.
+
+
+def _odd_requests(patient: Planted) -> Iterator[bytes]:
+    """Command sets that are text, whose elements are, or whose UIDs are, and too long."""
+    text = f"{patient.patient_id}^{patient.birth_date}^{patient.name}".encode()
     yield _pdu(1, LAST_OF_COMMAND, text)
-    # Command sets that no service knows, whose elements are text, whose UIDs are, and too long.
     yield _pdu(1, LAST_OF_COMMAND, _command({0x0100: b"\xff\x7f", 0x1000: text + b" "}))
     yield _pdu(1, LAST_OF_COMMAND, _command({0x0100: text[:16], 0x0110: text[:16]}))
     for request in REQUESTS:

@@ -2,12 +2,17 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from trainer.__main__ import _command, app
 from worker.bundle import load_bundle
+from worker.signature import read_trusted_keys
+
+DEMO = Path(__file__).parents[2] / "deploy" / "bundles" / "fistula-demo"
 
 TINY = """
 [preparation]
@@ -162,3 +167,24 @@ def test_every_command_explains_itself():
     for command in app.registered_commands:
         name = command.name or command.callback.__name__
         assert run(name, "--help").exit_code == 0
+
+
+def test_a_bundle_is_signed_with_a_key_that_was_made_here(tmp_path):
+    bundle, key = shutil.copytree(DEMO, tmp_path / "bundle"), tmp_path / "release"
+    said = done("make-key", key)
+    (trusted,) = read_trusted_keys([tmp_path / "release.pub"])
+    assert trusted.fingerprint in said
+
+    assert trusted.fingerprint in done("sign", bundle, "--key", key)
+    assert load_bundle(bundle, [trusted]).signed_by == trusted.fingerprint
+
+
+def test_a_key_that_others_may_read_signs_nothing(tmp_path):
+    bundle, key = shutil.copytree(DEMO, tmp_path / "bundle"), tmp_path / "release"
+    done("make-key", key)
+    key.chmod(0o644)
+    found = run("sign", bundle, "--key", key)
+
+    assert found.exit_code == 1
+    assert "found mode 0644; needed 0600" in found.output
+    assert not (bundle / "manifest.sig").exists()

@@ -15,9 +15,10 @@ from trainer.export import export
 from trainer.recalibrate import CannotRecalibrate, best_factor, recalibrate
 from trainer.reporting.evaluate import seen_in_training
 from trainer.statistics import fit_temperature
-from worker.bundle import load_bundle, write_manifest
+from worker.bundle import load_bundle
 from worker.ensemble import Ensemble
 from worker.preprocess import Prepared
+from worker.seal import write_manifest
 
 
 def ignore(*_):

@@ -2,17 +2,18 @@
 
 import json
 import pickle
+import shutil
+import subprocess
 
 import pytest
 
 from worker.bundle import (
-    BadBundle,
     load_bundle,
     load_reference,
     member_weights,
-    verify,
-    write_manifest,
 )
+from worker.seal import BadBundle, sign, verify, write_manifest
+from worker.signature import BadKey, make_key, read_private_key, read_trusted_keys
 
 FOLD = "models/fold_1.safetensors"
 
@@ -157,4 +158,131 @@ def test_the_manifest_covers_every_file_but_itself(toy_folder):
         path.relative_to(toy_folder).as_posix() for path in toy_folder.rglob("*") if path.is_file()
     }
 
-    assert verify(toy_folder).keys() == present - {"manifest.json"}
+    assert verify(toy_folder).hashes.keys() == present - {"manifest.json"}
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """Two keys: private files in a folder of their own."""
+    paths = tmp_path / "keys" / "ours", tmp_path / "keys" / "theirs"
+    for path in paths:
+        make_key(path)
+    return paths
+
+
+def public(*paths):
+    return read_trusted_keys(path.with_suffix(".pub") for path in paths)
+
+
+def signed(folder, path):
+    sign(folder, read_private_key(path))
+
+
+def test_a_bundle_that_a_trusted_key_signed_names_that_key(toy_folder, keys):
+    signed(toy_folder, keys[1])
+    _, trusted = public(*keys)
+
+    assert load_bundle(toy_folder, public(*keys)).signed_by == trusted.fingerprint
+
+
+def test_an_unsigned_bundle_is_refused_where_keys_are_trusted(toy_folder, keys):
+    (trusted,) = public(keys[0])
+
+    with pytest.raises(BadBundle) as raised:
+        load_bundle(toy_folder, [trusted])
+    said = str(raised.value)
+    assert "found no readable manifest.sig" in said
+    assert f"expected a signature of one of the trusted keys {trusted.fingerprint}" in said
+    assert "python -m trainer sign" in said
+
+
+def test_a_signature_of_somebody_else_is_refused(toy_folder, keys):
+    ours, theirs = keys
+    signed(toy_folder, theirs)
+
+    with pytest.raises(BadBundle, match=r"a manifest\.sig that is not of this manifest\.json"):
+        load_bundle(toy_folder, public(ours))
+
+
+@pytest.mark.parametrize("signature", [b"", b"x" * 64, b"-----BEGIN"])
+def test_what_is_no_signature_is_refused(toy_folder, keys, signature):
+    (toy_folder / "manifest.sig").write_bytes(signature)
+
+    with pytest.raises(BadBundle, match=r"a manifest\.sig that is not of"):
+        load_bundle(toy_folder, public(keys[0]))
+
+
+def test_without_trusted_keys_a_signature_is_not_looked_at_and_not_claimed(toy_folder, keys):
+    signed(toy_folder, keys[0])
+    (toy_folder / "manifest.sig").write_bytes(b"anything")
+
+    assert load_bundle(toy_folder).signed_by is None
+
+
+def test_a_file_changed_after_signing_is_refused(toy_folder, keys):
+    signed(toy_folder, keys[0])
+    (toy_folder / "docs" / "README.md").write_text("trust me")
+
+    with pytest.raises(BadBundle, match=r"of docs/README\.md"):
+        load_bundle(toy_folder, public(keys[0]))
+
+
+def test_a_manifest_changed_to_fit_is_refused(toy_folder, keys):
+    signed(toy_folder, keys[0])
+    signature = (toy_folder / "manifest.sig").read_bytes()
+    (toy_folder / "docs" / "README.md").write_text("trust me")
+    write_manifest(toy_folder)
+    assert not (toy_folder / "manifest.sig").exists()
+    (toy_folder / "manifest.sig").write_bytes(signature)
+
+    assert load_bundle(toy_folder).signed_by is None
+    with pytest.raises(BadBundle, match="not of this"):
+        load_bundle(toy_folder, public(keys[0]))
+
+
+def test_a_bundle_that_is_not_what_its_manifest_says_is_not_signed(toy_folder, keys):
+    (toy_folder / FOLD).unlink()
+
+    with pytest.raises(BadBundle, match=f"no {FOLD}"):
+        signed(toy_folder, keys[0])
+    assert not (toy_folder / "manifest.sig").exists()
+
+
+def test_a_private_key_is_for_its_owner_alone(keys):
+    path = keys[0]
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o640)
+
+    with pytest.raises(BadKey, match=r"found mode 0640; needed 0600: chmod 600"):
+        read_private_key(path)
+
+
+def test_a_key_is_never_replaced(keys):
+    before = keys[0].read_bytes()
+
+    with pytest.raises(BadKey, match="never replaced"):
+        make_key(keys[0])
+    assert keys[0].read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN PUBLIC KEY-----", None])
+def test_what_is_no_public_key_is_named(tmp_path, keys, content):
+    path = tmp_path / "some.pub"
+    path.write_bytes(keys[0].read_bytes() if content is None else content)
+
+    with pytest.raises(BadKey, match=r"some\.pub: found no Ed25519 public key"):
+        read_trusted_keys([path])
+    with pytest.raises(BadKey, match="found no such file"):
+        read_trusted_keys([tmp_path / "absent.pub"])
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="OpenSSL is not installed")
+def test_openssl_agrees(toy_folder, keys):
+    signed(toy_folder, keys[0])
+    done = subprocess.run(
+        ["openssl", "pkeyutl", "-verify", "-rawin", "-in", toy_folder / "manifest.json",
+         "-sigfile", toy_folder / "manifest.sig", "-pubin", "-inkey", f"{keys[0]}.pub"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert "Verified Successfully" in done.stdout

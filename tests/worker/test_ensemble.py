@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from worker.bundle import NOT_SUGGESTED, SUGGESTED, BadBundle, load_bundle
+from worker.bundle import NOT_SUGGESTED, SUGGESTED, load_bundle
 from worker.ensemble import Band, Ensemble, band, conformal_set, mahalanobis
 from worker.preprocess import Prepared
+from worker.seal import BadBundle
 
 
 @pytest.fixture

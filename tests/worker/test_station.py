@@ -1,5 +1,7 @@
 """A worker's station: what it does when things go wrong."""
 
+import logging
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +26,9 @@ from worker.ensemble import Band, Ensemble, Prediction
 from worker.pipeline import Commission, Estimate, Stopwatch
 from worker.preprocess import Prepared
 from worker.results.outcome import Estimated
+from worker.seal import BadBundle, sign
 from worker.settings import Settings, WorkerSettings
+from worker.signature import make_key, public_path, read_private_key, read_trusted_keys
 from worker.station import Station
 from worker.volume import Volume
 
@@ -59,6 +63,16 @@ def job_id(settings: Settings, ledger: Ledger) -> str:
     plan = Plan("fistula", "1.2.1", tuple(ledger.instances_of("1.2")))
     (queued,) = ledger.plan("1.2", 1, [(plan, row)], {})
     return queued
+
+
+@pytest.fixture
+def signed_demo(tmp_path: Path) -> tuple[Path, Path]:
+    """The demo bundle with a signature, and the public key of who signed it."""
+    key = tmp_path / "keys" / "release"
+    make_key(key)
+    folder = shutil.copytree(DEMO, tmp_path / "bundle")
+    sign(folder, read_private_key(key))
+    return folder, public_path(key)
 
 
 def a_slice() -> Dataset:
@@ -131,7 +145,7 @@ def test_bundles_that_share_their_weights_are_told_apart_by_their_version(
 ) -> None:
     bundle = load_bundle(DEMO)
     editions = [bundle, replace(bundle, version="99.0.0")]
-    monkeypatch.setattr(station_module, "load_bundle", lambda _folder: editions.pop())
+    monkeypatch.setattr(station_module, "load_bundle", lambda _folder, _trusted: editions.pop())
     worker = WorkerSettings(bundles=(DEMO, DEMO))
     station = Station(Settings(settings.commons, worker))
 
@@ -264,3 +278,28 @@ def test_a_worker_that_lost_its_lease_leaves_nothing_behind(
 
     assert ledger.results_of(job_id) == []
     assert list((settings.commons.spool / "results").rglob("*.dcm")) == []
+
+
+def test_a_worker_says_who_signed_the_bundles_that_it_runs(
+    settings: Settings, signed_demo: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, key = signed_demo
+    (trusted,) = read_trusted_keys([key])
+    caplog.set_level(logging.INFO)
+    Station(replace(settings, worker=WorkerSettings(bundles=(folder,), trusted_keys=(key,))))
+    assert f"signed by key {trusted.fingerprint}" in caplog.text
+    caplog.clear()
+
+    Station(replace(settings, worker=WorkerSettings(bundles=(folder,))))
+    assert "signatures are not looked at" in caplog.text
+    assert trusted.fingerprint not in caplog.text
+
+
+def test_a_worker_that_trusts_keys_does_not_start_with_an_unsigned_bundle(
+    settings: Settings, signed_demo: tuple[Path, Path], ledger: Ledger
+) -> None:
+    _, key = signed_demo
+
+    with pytest.raises(BadBundle, match=r"found no readable manifest\.sig"):
+        Station(replace(settings, worker=WorkerSettings(bundles=(DEMO,), trusted_keys=(key,))))
+    assert ledger.active_bundle("fistula") is None

@@ -55,10 +55,11 @@ from trainer.statistics import (
     wilson,
 )
 from worker import nets
-from worker.bundle import METADATA, NOT_SUGGESTED, SUGGESTED
+from worker.bundle import NOT_SUGGESTED, SUGGESTED
 from worker.ensemble import Band, Ensemble, conformal_set
 from worker.occlusion import Members
 from worker.preprocess import Prepared
+from worker.seal import METADATA
 
 Values: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.int64]
