@@ -38,8 +38,11 @@ app = typer.Typer(
 console = Console()
 complaints = Console(stderr=True)
 
-PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
-"""The password within a URL."""
+PASSWORDS = (
+    re.compile(r"(://[^:/?#@\s]*:)\S*(?=@)"),
+    re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*=)[^&#\s]*", re.IGNORECASE),
+)
+"""Passwords within a URL: before its host, up to the last @, and among its parameters."""
 
 ROW_SECONDS = 2.0
 """A running listener writes rows a moment after the files: what disagrees is looked at again."""
@@ -73,7 +76,7 @@ def check_config() -> None:
         open_audit(settings)
     table = Table("setting", "value", "meaning", title="settings in force")
     for name, field in type(settings).model_fields.items():
-        value = PASSWORD.sub(r"\1***@", _shown(getattr(settings, name)))
+        value = _without_passwords(_shown(getattr(settings, name)))
         table.add_row(f"MONRO_{name.upper()}", value, field.description)
     console.print(table)
     console.print(f"broker: {_verdict(broker_answers(settings.broker))}")
@@ -310,6 +313,12 @@ def _shown(value: Any, name: str = "") -> str:
     if isinstance(value, tuple):
         return "\n".join(map(str, value))
     return str(value)
+
+
+def _without_passwords(text: str) -> str:
+    for password in PASSWORDS:
+        text = password.sub(r"\1***", text)
+    return text
 
 
 def _when(seconds: float) -> str:

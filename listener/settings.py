@@ -1,16 +1,17 @@
-"""What the listener is told: one frozen class, read once from MONRO_ variables.
+"""What the listener is told: one frozen class, read once from MONRO_ variables, and from files of
+the same names where a variable is not set (secret_files.py).
 
 Nothing is guessed. A name that starts with MONRO_ and is not ours stops the start,
 because a misspelt setting is a setting that silently does not apply.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import ByteSize, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from listener.errors import BadSettings
 from listener.ledger import HOPELESS_ATTEMPTS
@@ -26,6 +27,7 @@ from listener.remote import (
     WebSender,
     WebSource,
 )
+from listener.secret_files import SECRETS, SecretFiles, secret_files
 from listener.selection import ANALYSES
 
 PREFIX = "MONRO_"
@@ -36,6 +38,7 @@ REFUSING_ATTEMPTS = 3
 """Left to send a refusal before the ledger gives a job up, silently: even that may be cut short."""
 
 
+Kind = TypeVar("Kind", bound=BaseSettings)
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -226,13 +229,13 @@ class ListenerSettings(Commons):
 
 
 def refuse_unknown_names(
-    known: Iterable[str], prefix: str, environment: Mapping[str, str], leave: tuple[str, ...] = ()
+    known: Iterable[str], prefix: str, given: Iterable[str], leave: tuple[str, ...] = ()
 ) -> None:
-    """Raise BadSettings for each variable with `prefix` that no setting answers to."""
+    """Raise BadSettings for each variable or file with `prefix` that no setting answers to."""
     names = {f"{prefix}{name}".upper() for name in known}
     strays = sorted(
         name
-        for name in environment
+        for name in given
         if name.upper().startswith(prefix)
         and not name.upper().startswith(leave)
         and name.upper() not in names
@@ -255,14 +258,32 @@ def explain_invalid(error: ValidationError, prefix: str = PREFIX) -> BadSettings
     return BadSettings("; ".join(lines))
 
 
+def gather(kind: type[Kind], prefix: str, secrets: SecretFiles) -> Kind:
+    """Settings of one class: from the environment, and what is not there from files.
+
+    Raises:
+        BadSettings: a setting is missing or wrong.
+    """
+    try:
+        return kind(_secrets_dir=secrets.folder)
+    except ValidationError as error:
+        raise explain_invalid(error, prefix) from None
+    except SettingsError as error:
+        raise BadSettings(f"{error}: JSON was expected there") from None
+
+
+def given_names(secrets: SecretFiles) -> list[str]:
+    """Names of all settings that are given, in either way; the folder of files is not one."""
+    return [*(name for name in os.environ if name.upper() != SECRETS), *secrets.names]
+
+
 def read_settings() -> ListenerSettings:
-    """Read the listener's settings from the environment.
+    """Read the listener's settings.
 
     Raises:
         BadSettings: a setting is missing, wrong, unsafe or unknown.
     """
-    refuse_unknown_names(ListenerSettings.model_fields, PREFIX, os.environ, leave=OTHER_PROGRAMS)
-    try:
-        return ListenerSettings()
-    except ValidationError as error:
-        raise explain_invalid(error) from None
+    secrets = secret_files(os.environ)
+    given = given_names(secrets)
+    refuse_unknown_names(ListenerSettings.model_fields, PREFIX, given, leave=OTHER_PROGRAMS)
+    return gather(ListenerSettings, PREFIX, secrets)

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from listener.secret_files import secret_files
 from listener.settings import (
     OTHER_PROGRAMS,
     PREFIX,
     Commons,
     ListenerSettings,
-    explain_invalid,
+    gather,
+    given_names,
     refuse_unknown_names,
 )
 
@@ -86,18 +88,15 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read a worker's settings from the environment.
+    """Read a worker's settings, from variables and files as the listener reads its own.
 
     Raises:
         BadSettings: a setting is missing, wrong or unknown.
     """
-    refuse_unknown_names(ListenerSettings.model_fields, PREFIX, os.environ, leave=OTHER_PROGRAMS)
-    refuse_unknown_names(WorkerSettings.model_fields, WORKER_PREFIX, os.environ)
-    try:
-        commons = Commons()
-    except ValidationError as error:
-        raise explain_invalid(error, PREFIX) from None
-    try:
-        return Settings(commons, WorkerSettings())
-    except ValidationError as error:
-        raise explain_invalid(error, WORKER_PREFIX) from None
+    secrets = secret_files(os.environ)
+    given = given_names(secrets)
+    refuse_unknown_names(ListenerSettings.model_fields, PREFIX, given, leave=OTHER_PROGRAMS)
+    refuse_unknown_names(WorkerSettings.model_fields, WORKER_PREFIX, given)
+    return Settings(
+        gather(Commons, PREFIX, secrets), gather(WorkerSettings, WORKER_PREFIX, secrets)
+    )

@@ -1,5 +1,7 @@
 """A worker answers for its own settings and for what it shares with the listener."""
 
+from pathlib import Path
+
 import pytest
 
 from listener.errors import BadSettings
@@ -54,3 +56,28 @@ def test_settings_of_the_listener_are_left_to_it(environment: pytest.MonkeyPatch
     environment.setenv("MONRO_QUIET_SECONDS", "5")
 
     assert read_settings().commons.site == "site-1"
+
+
+def test_both_halves_may_be_files(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setenv("MONRO_SECRETS", str(tmp_path))
+    for name, value in {
+        "monro_broker": "redis://of-a-file/0",
+        "monro_ledger": "postgresql+psycopg://of-a-file/monro",
+        "monro_worker_device": "cuda:1",
+        "monro_peers": "for the listener",
+    }.items():
+        (tmp_path / name).write_text(value)
+        (tmp_path / name).chmod(0o600)
+    settings = read_settings()
+
+    assert settings.commons.broker == SOUND["MONRO_BROKER"]
+    assert settings.commons.ledger == "postgresql+psycopg://of-a-file/monro"
+    assert settings.worker.device == "cuda:1"
+
+
+def test_an_unknown_file_stops_the_worker(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setenv("MONRO_SECRETS", str(tmp_path))
+    (tmp_path / "monro_worker_devise").write_text("cuda")
+
+    with pytest.raises(BadSettings, match="unknown settings monro_worker_devise"):
+        read_settings()
