@@ -9,7 +9,7 @@ COMPACT := --config deploy/recipes/compact.toml
 # Threads that wait actively fight over few cores, and everything takes ten times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install system-tools check test conformance demo up train-demo bench-train \
+.PHONY: help install system-tools check audit sbom test conformance demo up train-demo bench-train \
 	bench-occlusion bench-study bench-ingest bench-soak bench-ledger chaos chaos-short clean
 .DEFAULT_GOAL := help
 
@@ -34,6 +34,13 @@ check: install           ## what CI runs before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m deploy.dependencies check
+
+audit: install           ## are dependencies as pinned, allowed, and without known vulnerabilities?
+	@$(BIN)/python -m deploy.dependencies audit
+
+sbom: install            ## what the programs are made of, as CycloneDX (monro.cdx.json)
+	@$(BIN)/python -m deploy.dependencies sbom monro.cdx.json
 
 # In a mount namespace of its own, where that is permitted, it has a small disk that fills up.
 MOUNTING = $(shell unshare --map-root-user --mount true 2>/dev/null \
@@ -44,7 +51,7 @@ SHORTLY := --kills 10 --studies 6 --patience 240
 
 test: check system-tools ## everything that must hold, on real servers, on loopback only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
-		tests/listener tests/worker tests/trainer listener worker trainer
+		tests/listener tests/worker tests/trainer tests/deploy listener worker trainer deploy
 	@# A folder of our own: in its namespace everybody is root, and root's may be another's.
 	PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
 		$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/system
