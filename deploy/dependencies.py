@@ -14,6 +14,7 @@ import tomllib
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib.metadata import Distribution, distributions, packages_distributions, version
 from pathlib import Path
 from typing import Annotated, Final
@@ -50,6 +51,8 @@ ALLOWED_LICENCES: Final = frozenset(
 EXCEPTIONS: Final[Mapping[str, str]] = {
     "psycopg": "LGPL-3.0-only: imported, unchanged and replaceable, never linked into our code",
     "psycopg-binary": "LGPL-3.0-only: as psycopg",
+    "nvidia-*": "CUDA libraries under NVIDIA's licence: torch fetches them, we do not pass them on",
+    "cuda-*": "as nvidia-*",
 }
 """Packages at run time whose licence is not in the table above, and why they may be used."""
 
@@ -76,10 +79,12 @@ class Wanted:
     Attributes:
         found: those that are installed.
         missing: those that are not.
+        settled: those whose version another package prescribes exactly, as torch does for CUDA.
     """
 
     found: frozenset[str]
     missing: frozenset[str]
+    settled: frozenset[str]
 
 
 def installed_in(path: Iterable[Path] | None = None) -> dict[str, Distribution]:
@@ -110,7 +115,7 @@ def requirements(pyproject: str, extras: Iterable[str]) -> list[Requirement]:
 
 def closure(asked: Iterable[Requirement], installed: Installed) -> Wanted:
     """Everything that is needed for what is asked for."""
-    found, missing = set(), set()
+    found, missing, settled = set(), set(), set()
     todo = [(canonicalize_name(each.name), frozenset(each.extras)) for each in asked]
     seen = set()
     while todo:
@@ -122,12 +127,12 @@ def closure(asked: Iterable[Requirement], installed: Installed) -> Wanted:
             missing.add(name)
             continue
         found.add(name)
-        todo.extend(
-            (canonicalize_name(each.name), frozenset(each.extras))
-            for each in map(Requirement, installed[name].requires or ())
-            if _applies(each, extras)
-        )
-    return Wanted(frozenset(found), frozenset(missing))
+        needs = map(Requirement, installed[name].requires or ())
+        for each in (each for each in needs if _applies(each, extras)):
+            todo.append((canonicalize_name(each.name), frozenset(each.extras)))
+            if any(one.operator == "==" and "*" not in one.version for one in each.specifier):
+                settled.add(canonicalize_name(each.name))
+    return Wanted(frozenset(found), frozenset(missing), frozenset(settled))
 
 
 def complaints_of_versions(
@@ -136,20 +141,23 @@ def complaints_of_versions(
     """Where what is installed is not what is pinned."""
     for name in sorted(wanted.missing):
         yield f"{name}: is not installed, and is needed; run `make install`"
-    for name in sorted(wanted.found - pinned.keys() - OF_THE_ENVIRONMENT):
-        yield f"{name} {installed[name].version}: is needed, and not pinned; add it to constraints.txt"
+    for name in sorted(wanted.found - pinned.keys() - OF_THE_ENVIRONMENT - wanted.settled):
+        found = installed[name].version
+        yield f"{name} {found}: is needed, and not pinned; add it to constraints.txt"
     for name in sorted(pinned.keys() & installed.keys()):
-        found = Version(installed[name].version)
+        there = Version(installed[name].version)
         # A local part such as +cpu names a build of the same version.
-        if Version(found.public) != Version(pinned[name].public):
-            yield f"{name} {found}: constraints.txt pins {pinned[name]}; run `make install`"
+        if Version(there.public) != Version(pinned[name].public):
+            yield f"{name} {there}: constraints.txt pins {pinned[name]}; run `make install`"
 
 
 def complaints_of_licences(names: Iterable[str], installed: Installed) -> Iterator[str]:
     """What may not be used at run time, or not be there at all."""
     for name in sorted(FORBIDDEN.keys() & installed.keys()):
         yield f"{name}: is forbidden ({FORBIDDEN[name]}); uninstall it"
-    for name in sorted(set(names) - EXCEPTIONS.keys()):
+    for name in sorted(names):
+        if any(fnmatch(name, pattern) for pattern in EXCEPTIONS):
+            continue
         said = licences(installed[name])
         if not said or not said <= ALLOWED_LICENCES:
             yield (

@@ -97,6 +97,18 @@ def test_what_is_needed_and_missing_or_not_pinned_is_named(
     assert unpinned.startswith("small 1.0: is needed, and not pinned")
 
 
+def test_what_another_package_prescribes_exactly_needs_no_pin(
+    install: Install, tmp_path: Path
+) -> None:
+    install("torch-like", "2.13.0", "Requires-Dist: nvidia-x==13.0", "Requires-Dist: loose==2.*")
+    install("nvidia-x", "13.0", "License: proprietary")
+    install("loose", "2.1")
+
+    (said,) = complaints(tmp_path, "torch-like==2.13.0", "torch-like")
+    assert said.startswith("loose 2.1: is needed, and not pinned")
+    assert list(complaints_of_licences(["nvidia-x"], installed_in([tmp_path]))) == []
+
+
 @pytest.mark.parametrize(
     ("lines", "allowed"),
     [
