@@ -31,6 +31,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from deploy.stack import Stack, free_ports
+from listener.__main__ import app
 from tests.system.conftest import Hospital, open_hospital
 from tests.system.malformed import identified, send_malformed
 from tests.system.planted import PATIENTS, Planted, forms, told
@@ -334,6 +335,8 @@ def test_the_run_met_all_that_it_should(run: Run) -> None:
     assert b"1 instance(s) recorded from the spool" in run.heard["listener reconcile"]
     for words in run.heard["messages to the broker"], run.heard["hospital/logs/worker.log"]:
         assert told(words, {jobs["judged"]["job_id"].encode(): "its job"})
+    own = {each.name or str(each.callback.__name__) for each in app.registered_commands}
+    assert own - {"serve"} == {command.split()[0] for command in COMMANDS}
     for command in COMMANDS:
         assert b"Traceback" not in run.heard[f"listener {command}"]
 
