@@ -246,8 +246,8 @@ def run_hospital(folder: Path, sent: dict[str, list[Path]], found: Run) -> None:
         closing(picky),
         open_hospital(
             folder,
-            [picky.destination],
-            lambda port: monitors.append(Monitor(port)),
+            destinations=[picky.destination],
+            on_broker=lambda port: monitors.append(Monitor(port)),
             MONRO_WORKER_MAP_MODE="preview",
             MONRO_RESEND_SECONDS="0.2",
         ) as hospital,
