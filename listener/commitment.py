@@ -29,6 +29,7 @@ from listener.confirmation import (
     STORAGE_COMMITMENT_INSTANCE,
     SUCCESS,
     reference,
+    references,
 )
 from listener.errors import BadAttribute, where
 from listener.ledger import ROWS_AT_ONCE, Ledger
@@ -245,7 +246,7 @@ class Herald(threading.Thread):
         if request.RequestedSOPInstanceUID != STORAGE_COMMITMENT_INSTANCE:
             return NO_SUCH_INSTANCE, None
         try:
-            asked = event.action_information
+            asked = references(request.ActionInformation, event.context.transfer_syntax)
             named = [
                 (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
                 for item in asked.ReferencedSOPSequence

@@ -11,13 +11,15 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from io import BytesIO
 from itertools import groupby
-from typing import Final
+from typing import Final, cast
 
 from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from listener.audit.tally import Party
@@ -27,8 +29,8 @@ from listener.caller import call, caller
 from listener.entries import Sent
 from listener.errors import where
 from listener.ledger import Ledger
+from listener.reading import BROKEN, read_encoded
 from listener.remote import Destination, WebDestination
-from listener.series import BROKEN
 from listener.settings import ListenerSettings
 from listener.tables import deliveries, jobs, move, results
 
@@ -45,6 +47,10 @@ NO_SUCH_INSTANCE: Final = 0x0112
 SUCCESS: Final = 0x0000
 PROCESSING_FAILURE: Final = 0x0110
 PENDING_MATCHES: Final = (0xFF00, 0xFF01)
+
+# A request for commitment, or an answer to one, of 25,000 instances.
+LARGEST_REPORT_BYTES: Final = 4 << 20
+MOST_REPORT_PIECES: Final = 200_000
 
 # Instances named in one request for commitment.
 AT_ONCE: Final = 500
@@ -371,7 +377,8 @@ def resending(settings: ListenerSettings) -> Backoff:
 def on_event_report(event: evt.Event, book: Confirmations) -> tuple[int, None]:
     """Take a destination's answer to a request for commitment, on whatever association it comes."""
     try:
-        answer = event.event_information
+        request = cast(N_EVENT_REPORT, event.request)
+        answer = references(request.EventInformation, event.context.transfer_syntax)
         committed = set(_instances(answer, "ReferencedSOPSequence"))
         failed = {
             uid: int(item.get("FailureReason") or PROCESSING_FAILURE)
@@ -390,6 +397,20 @@ def reference(sop_class: str, sop_uid: str) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_uid
     return item
+
+
+def references(encoded: object, syntax: UID) -> Dataset:
+    """Read a request for commitment, or the answer to one.
+
+    Raises:
+        Exception: it cannot be read, or names more instances than a study has.
+    """
+    return read_encoded(
+        cast(BytesIO, encoded),
+        syntax,
+        most_bytes=LARGEST_REPORT_BYTES,
+        most_pieces=MOST_REPORT_PIECES,
+    )
 
 
 def _instances(answer: Dataset, keyword: str) -> Mapping[str, Dataset]:

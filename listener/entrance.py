@@ -166,11 +166,15 @@ class Entrance:
 
 
 def served_by(entity: AE) -> set[Association]:
-    """Associations of this process that are served or negotiated; threads may live on a little."""
+    """Associations of this process that are served or negotiated; threads may live on a little.
+
+    A connection that has not proposed one is none yet.
+    """
     return {
         each
         for each in entity.active_associations
-        if not (each.is_released or each.is_aborted or each.is_rejected)
+        if each.requestor.primitive is not None
+        and not (each.is_released or each.is_aborted or each.is_rejected)
     }
 
 

@@ -7,13 +7,12 @@ later (recorder.py); if the process dies in between, it is rebuilt from the spoo
 
 import logging
 import uuid
-import zlib
 from collections.abc import Callable
 from io import BytesIO
-from typing import Final, cast
+from typing import Any, Final, cast
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.association import Association
@@ -25,9 +24,10 @@ from pynetdicom.transport import AssociationSocket
 from listener.audit.tally import Party
 from listener.entrance import Entrance, served_by
 from listener.errors import BadAttribute, DoesNotMatch, SpoolFull, where
+from listener.reading import BROKEN, read_encoded
 from listener.recorder import Recorder
 from listener.remote import Peer
-from listener.series import BROKEN, InstanceKey, require_uid
+from listener.series import InstanceKey, require_uid
 from listener.settings import ListenerSettings
 from listener.spool import Arrival, Held, Spool
 from listener.tls import fingerprint_of
@@ -50,8 +50,14 @@ NOT_STORING: Final = frozenset({"1.2.840.10008.1.1", "1.2.840.10008.1.20.1"})
 
 KEY_TAGS: Final = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 
-LARGEST_HEADER_BYTES: Final = 64 << 20
+LARGEST_HEADER_BYTES: Final = 16 << 20
 """A deflated dataset is inflated no further than this in search of its UIDs."""
+
+LONGEST_UID_BYTES: Final = 1024
+"""What is longer is not looked into: each backslash of it would become a UID."""
+
+MOST_PIECES: Final = 100_000
+"""Elements and items that are passed on the way to the UIDs; there are some hundred."""
 
 
 def on_requested(
@@ -282,31 +288,26 @@ def _reject(event: evt.Event, answer: tuple[int, int, int]) -> None:
 
 
 def _read_header(stream: BytesIO, syntax: UID, sop_uid: str) -> Dataset:
-    stream.seek(0)
     try:
-        if syntax.is_deflated:
-            stream = BytesIO(_inflate(stream))
-        return read_dataset(
+        return read_encoded(
             stream,
-            syntax.is_implicit_VR,
-            syntax.is_little_endian,
+            syntax,
+            most_bytes=LARGEST_HEADER_BYTES,
+            most_pieces=MOST_PIECES,
             stop_when=lambda tag, _vr, _length: tag > KEY_TAGS[-1],
-            specific_tags=list(KEY_TAGS),
+            only=KEY_TAGS,
         )
-    except (*BROKEN, zlib.error) as error:
+    except BROKEN as error:
         raise BadAttribute(
             f"instance {sop_uid}: the dataset cannot be read as "
             f"{syntax.name} ({type(error).__name__}); send it again from the source"
         ) from error
 
 
-def _inflate(stream: BytesIO) -> bytes:
-    # PS3.5 A.5: raw deflate, no zlib header.
-    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.getbuffer(), LARGEST_HEADER_BYTES)
-
-
 def _uid(header: Dataset, keyword: str) -> str:
-    value = header.get(keyword)
+    raw: Any = header.get_item(keyword)
+    is_long = isinstance(raw, RawDataElement) and len(raw.value or b"") > LONGEST_UID_BYTES
+    value = () if is_long else header.get(keyword)
     if not isinstance(value, str) or not value:
         raise BadAttribute(
             f"the dataset's {keyword} is {'absent' if value is None else 'not one UID'}; "

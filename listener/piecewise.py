@@ -40,17 +40,25 @@ class Piecewise:
         syntax: that the dataset is encoded in.
         sop_class: that it was announced with.
         sop_uid: likewise.
+        largest: bytes that the dataset may have.
     """
 
     def __init__(
-        self, spool: Spool, head: bytes, syntax: UID, sop_class: str, sop_uid: str
+        self,
+        spool: Spool,
+        head: bytes,
+        syntax: UID,
+        sop_class: str,
+        sop_uid: str,
+        largest: int,
     ) -> None:
         self.sop_class, self.sop_uid = sop_class, sop_uid
         self._syntax = syntax
         self._spool = spool
         self._begun = BytesIO()
         self._key: InstanceKey | None = None
-        self._refused: SpoolFull | None = None
+        self._largest = largest
+        self._refused: SpoolFull | BadAttribute | None = None
         self._incoming: Incoming | None = None
         try:
             self._incoming = spool.begin(head)
@@ -60,6 +68,13 @@ class Piecewise:
     def take(self, content: memoryview) -> None:
         """Write the next piece of the dataset."""
         if self._incoming is None:
+            return
+        if self._incoming.size + len(content) > self._largest:
+            self._refused = BadAttribute(
+                f"instance {self.sop_uid} is larger than the {self._largest:,} bytes that are "
+                "taken; raise MONRO_LARGEST_INSTANCE if it is wanted"
+            )
+            self.drop()
             return
         if self._key is None:
             self._look_for_key(content)

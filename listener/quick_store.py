@@ -31,11 +31,13 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.dul import DULServiceProvider
 
+from listener.doorkeeper import LARGEST_PDU_BYTES, Line
 from listener.errors import CannotStoreQuickly, where
 from listener.handlers import answer
 from listener.piecewise import LONG, SHORT, Piecewise
 from listener.recorder import Recorder
 from listener.series import UID_LENGTH
+from listener.settings import ListenerSettings
 from listener.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -64,10 +66,9 @@ ESTABLISHED: Final = "Sta6"
 CONNECTION_CLOSED: Final = "Evt17"
 INVALID_PDU: Final = "Evt19"
 
-# Some times what we ask for, and less than would fill the memory.
-LARGEST_PDU_BYTES: Final = 1 << 20
 USUAL_PDU_BYTES: Final = 128 << 10
 LARGEST_COMMAND_BYTES: Final = 64 << 10
+MOST_COMMAND_FRAGMENTS: Final = 1000
 
 # PS3.7 9.3.1 and E.1
 GROUP_LENGTH: Final = 0x0000
@@ -123,13 +124,19 @@ class Message(Piecewise):
     """A C-STORE whose dataset is coming in."""
 
     def __init__(
-        self, fields: dict[int, bytes], context_id: int, agreed: UID, syntax: UID, spool: Spool
+        self,
+        fields: dict[int, bytes],
+        context_id: int,
+        agreed: UID,
+        syntax: UID,
+        largest: int,
+        spool: Spool,
     ) -> None:
         self.context_id, self.agreed = context_id, agreed
         self.message_id = fields[MESSAGE_ID]
         sop_class, sop_uid = _class_text(fields[AFFECTED_CLASS]), _text(fields[AFFECTED_INSTANCE])
         head = b"\0" * 128 + b"DICM" + _file_meta(sop_class, sop_uid, syntax)
-        super().__init__(spool, head, syntax, sop_class, sop_uid)
+        super().__init__(spool, head, syntax, sop_class, sop_uid, largest)
 
     def response(self, status: int) -> bytes:
         """The answer as one P-DATA-TF PDU (PS3.7 9.3.1.2)."""
@@ -154,9 +161,12 @@ class QuickReader:
         idle: set while no instances come, and there may be something for pynetdicom to do.
     """
 
-    def __init__(self, association: Association, spool: Spool, recorder: Recorder) -> None:
-        self._association = association
+    def __init__(
+        self, association: Association, largest: int, spool: Spool, recorder: Recorder
+    ) -> None:
+        self._association, self._largest = association, largest
         self._dul: Any = association.dul
+        self._line = Line(association)
         self._spool, self._recorder = spool, recorder
         self._command: list[Fragment] = []
         self._message: Message | None = None
@@ -187,6 +197,7 @@ class QuickReader:
         try:
             # The system forgets this now and then; see `_answer_at_once`.
             _answer_at_once(connection)
+            self._line.begin()
             header = self._receive(connection, 0, PDU_HEADER.size)
             kind, _, length = PDU_HEADER.unpack(header)
             if kind not in PDU_TYPES or length > LARGEST_PDU_BYTES:
@@ -212,16 +223,7 @@ class QuickReader:
         if len(self._buffer) < start + length:
             self._buffer = bytearray(start + length)
         view = memoryview(self._buffer)[start : start + length]
-        patience = connection.gettimeout()
-        until = None if patience is None else monotonic() + patience
-        got = 0
-        while got < length:
-            part = connection.recv_into(view[got:])
-            if not part:
-                raise ConnectionResetError
-            got += part
-            if until is not None and got < length and monotonic() > until:
-                raise TimeoutError
+        self._line.fill(connection, view)
         return view
 
     def _give_up(self, event: str) -> bool:
@@ -233,8 +235,10 @@ class QuickReader:
         """Deal with one fragment; returns what is for pynetdicom."""
         if fragment.is_command:
             self._command.append(fragment.kept())
-            if sum(len(each.content) for each in self._command) > LARGEST_COMMAND_BYTES:
-                raise ValueError(LARGEST_COMMAND_BYTES)
+            size = sum(len(each.content) for each in self._command)
+            # Empty fragments have no size, and there may be many in a PDU.
+            if size > LARGEST_COMMAND_BYTES or len(self._command) > MOST_COMMAND_FRAGMENTS:
+                raise ValueError(size)
             if not fragment.is_last:
                 return ()
             command, self._command = self._command, []
@@ -271,7 +275,7 @@ class QuickReader:
         if _number(fields[DATASET_TYPE]) == NO_DATASET:
             return None
         try:
-            return Message(fields, context_id, *context, self._spool)
+            return Message(fields, context_id, *context, self._largest, self._spool)
         except ValueError:  # a UID that is none
             return None
 
@@ -317,14 +321,14 @@ class QuickReader:
         return False
 
 
-def read_quickly(event: evt.Event, spool: Spool, recorder: Recorder) -> None:
+def read_quickly(
+    event: evt.Event, settings: ListenerSettings, spool: Spool, recorder: Recorder
+) -> None:
     """Let an association be read by a `QuickReader` from now on."""
     association = event.assoc
     connection = cast(Any, association.dul).socket.socket
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A peer that stops in the middle of a PDU is waited for as long as a silent one.
-    connection.settimeout(association.network_timeout)
-    reader = QuickReader(association, spool, recorder)
+    reader = QuickReader(association, settings.largest_instance, spool, recorder)
     cast(Any, association.dul)._read_pdu_data = reader.read
     _look_less_often(association.dimse, reader.idle)
 
@@ -414,7 +418,7 @@ def _number(value: bytes) -> int:
 
 def _text(value: bytes) -> str:
     text = value.rstrip(b"\0 ").decode("ascii")
-    if len(text) > UID_LENGTH or not VALID_UID.match(text):
+    if len(text) > UID_LENGTH or not VALID_UID.fullmatch(text):
         raise ValueError(text)
     return text
 

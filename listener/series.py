@@ -8,24 +8,29 @@ scanners write dirty headers, and a dirty header is no reason to lose a study.
 
 import math
 import re
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
+from listener import reading
 from listener.errors import BadAttribute
+from listener.reading import LARGEST_HEADER_BYTES, TooMuch, read_file
 
 # PS3.5 9.1: digits and dots, at most 64 characters. A UID becomes a file name, so nothing else.
 UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 UID_LENGTH: Final = 64
+
+# What broken files and elements raise. An OSError may be the disk's: `may_pass` tells.
+BROKEN: Final = reading.BROKEN
+
+# The most that a value with explicit VR may hold; those that are looked at have some hundred.
+LONGEST_VALUE_BYTES: Final = 65534
 
 TIMING: Final = "MRTimingAndRelatedParametersSequence"
 MEASURES: Final = "PixelMeasuresSequence"
@@ -51,24 +56,6 @@ VARIANT_TERMS: Final = (
     ("PhaseContrast", "YES", "PC"),
     ("MagnetizationTransfer", "ON_RESONANCE", "MTC"),
     ("MagnetizationTransfer", "OFF_RESONANCE", "MTC"),
-)
-
-# What pydicom 3 raises on broken files and elements; tests read a folder of such files. Where a
-# file is read, an OSError may be the disk's: `may_pass` tells.
-BROKEN: Final = (
-    ArithmeticError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    InvalidDicomError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
 )
 
 
@@ -177,15 +164,25 @@ def may_pass(error: BaseException | None) -> bool:
     return False
 
 
-def read_instance(path: Path, *, pixels: bool) -> Dataset:
+def read_instance(path: Path, *, pixels: bool, most_bytes: int = LARGEST_HEADER_BYTES) -> Dataset:
     """Read a DICOM file with preamble and file meta, with or without its pixels.
 
+    Args:
+        path: of the file.
+        pixels: whether they are read.
+        most_bytes: that may be read, or that a deflated dataset may be inflated to.
+
     Raises:
-        BadAttribute: what the file holds cannot be parsed.
+        BadAttribute: what the file holds cannot be parsed, or is more than is read.
         OSError: the file is not to be had at present; nothing is known of what it holds.
     """
     try:
-        return pydicom.dcmread(path, stop_before_pixels=not pixels)
+        return read_file(path, pixels=pixels, most_bytes=most_bytes)
+    except TooMuch as error:
+        raise BadAttribute(
+            f"an instance has {error} where at most {most_bytes >> 20} MiB are read; if it is an "
+            "image, ask the sender to send it without what is not part of it"
+        ) from error
     except BROKEN as error:
         if may_pass(error):
             raise
@@ -429,8 +426,11 @@ def _items(item: Dataset, keyword: str) -> tuple[Dataset, ...]:
 
 
 def _get(item: Dataset, keyword: str) -> Any:
-    """The value of an element, None where it is absent or cannot be parsed."""
+    """The value of an element, None where it is absent, absurdly long, or cannot be parsed."""
     try:
+        raw: Any = item.get_item(keyword)
+        if isinstance(raw, RawDataElement) and len(raw.value or b"") > LONGEST_VALUE_BYTES:
+            return None  # each backslash of it would become an object
         return item.get(keyword)
     except BROKEN:
         return None

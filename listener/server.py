@@ -19,6 +19,7 @@ from pynetdicom.presentation import PresentationContext
 
 from listener.commitment import Herald
 from listener.confirmation import STORAGE_COMMITMENT, Confirmations, on_event_report
+from listener.doorkeeper import Doorkeeper
 from listener.entrance import Entrance, EntranceServer
 from listener.handlers import on_closed, on_echo, on_requested, on_store
 from listener.quick_store import read_quickly
@@ -134,7 +135,9 @@ def listen(
     entrance: Entrance,
 ) -> list[EntranceServer]:
     """Start answering; returns a running server for each port, whose `shutdown` ends it."""
+    doorkeeper = Doorkeeper(settings.largest_instance)
     handlers: list[Any] = [
+        (evt.EVT_CONN_OPEN, doorkeeper.on_opened),
         (evt.EVT_REQUESTED, on_requested, [settings, spool, entrance]),
         (evt.EVT_SOP_COMMON, on_proposed),
         (evt.EVT_C_ECHO, on_echo),
@@ -144,9 +147,10 @@ def listen(
         (evt.EVT_RELEASED, on_closed, [recorder]),
         (evt.EVT_ABORTED, on_closed, [recorder]),
         (evt.EVT_CONN_CLOSE, on_closed, [recorder]),
+        (evt.EVT_CONN_CLOSE, doorkeeper.on_closed),
     ]
     if settings.quick_store:
-        handlers.append((evt.EVT_CONN_OPEN, read_quickly, [spool, recorder]))
+        handlers.append((evt.EVT_CONN_OPEN, read_quickly, [settings, spool, recorder]))
     servers = entrance.serve(application_entity(settings), handlers)
     for server in servers:
         threading.Thread(target=server.serve_forever, name="entrance", daemon=True).start()

@@ -116,6 +116,11 @@ class ListenerSettings(Commons):
         description="space that must be left above MONRO_KEEP_FREE for a new association; with "
         "less, senders are asked to come again",
     )
+    largest_instance: Annotated[ByteSize, Field(gt=0)] = Field(
+        default=ByteSize(2 * 2**30),
+        description="an instance larger than this is refused; without MONRO_QUICK_STORE so much "
+        "memory may be used for each association",
+    )
     keep_days: Annotated[float, Field(ge=0)] | None = Field(
         default=None,
         description="files of studies whose results were all confirmed are removed after so many "

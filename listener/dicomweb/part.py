@@ -56,14 +56,15 @@ class FilePart:
     Args:
         spool: that takes it.
         study_uid: of the study that it must belong to; None for any.
+        largest: bytes that its dataset may have.
 
     Attributes:
         head: None until it is here.
     """
 
-    def __init__(self, spool: Spool, study_uid: str | None) -> None:
+    def __init__(self, spool: Spool, study_uid: str | None, largest: int) -> None:
         self.head: Head | None = None
-        self._spool, self._study_uid = spool, study_uid
+        self._spool, self._study_uid, self._largest = spool, study_uid, largest
         self._begun = bytearray()
         self._needed = PREAMBLE_BYTES + LONGEST_ELEMENT_HEADER
         self._instance: Piecewise | None = None
@@ -88,7 +89,12 @@ class FilePart:
         self.head, self._begun = found, bytearray()
         _require_storable(found)
         self._instance = Piecewise(
-            self._spool, found.written, found.syntax, found.sop_class, found.sop_uid
+            self._spool,
+            found.written,
+            found.syntax,
+            found.sop_class,
+            found.sop_uid,
+            self._largest,
         )
         self._instance.take(memoryview(begun)[found.size :])
 

@@ -50,7 +50,8 @@ def fetch_by_web(
     try:
         with WebClient(source, settings.tls, settings.association_timeout_seconds) as client:
             for pieces in _files(client, study_uid, wanted):
-                kept.add(_keep(pieces, study_uid, spool, recorder, party, name))
+                part = FilePart(spool, study_uid, settings.largest_instance)
+                kept.add(_keep(pieces, part, recorder, party, name))
                 on_progress(len(kept & names))
         is_whole = True
     except ServiceFailed as error:
@@ -76,15 +77,9 @@ def _files(
 
 
 def _keep(
-    pieces: Iterator[bytes],
-    study_uid: str,
-    spool: Spool,
-    recorder: Recorder,
-    party: Party,
-    name: str,
+    pieces: Iterator[bytes], part: FilePart, recorder: Recorder, party: Party, name: str
 ) -> str:
     """Put one file on stable storage as it comes; returns its instance UID."""
-    part = FilePart(spool, study_uid)
     try:
         for piece in pieces:
             part.take(memoryview(piece))

@@ -149,7 +149,8 @@ class StoreService:
             if study_uid is not None:
                 require_uid("StudyInstanceUID", study_uid)
             boundary = options.get("boundary", "").encode("latin-1")
-            intake = Intake(self._spool, self._recorder, sender, study_uid, boundary)
+            largest = self._settings.largest_instance
+            intake = Intake(self._spool, self._recorder, sender, study_uid, boundary, largest)
         except (BadAttribute, BadMultipart) as error:
             raise Refused(400, str(error)) from None
         self._require_room(request, sender.name)

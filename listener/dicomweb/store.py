@@ -73,6 +73,7 @@ class Intake:
         sender: who sends them.
         study_uid: that they must belong to; None for any.
         boundary: of the parts.
+        largest: bytes that an instance may have.
 
     Attributes:
         name: of the request in the ledger, where it stands for an association.
@@ -89,11 +90,12 @@ class Intake:
         sender: Party,
         study_uid: str | None,
         boundary: bytes,
+        largest: int,
     ) -> None:
         self.name = uuid.uuid4().hex
         self.outcomes: list[Outcome] = []
         self._spool, self._recorder = spool, recorder
-        self._sender, self._study_uid = sender, study_uid
+        self._sender, self._study_uid, self._largest = sender, study_uid, largest
         self._reader = MultipartReader(boundary)
         self._part: FilePart | None = None
         self._failed: Exception | None = None
@@ -137,7 +139,7 @@ class Intake:
     def _begin(self, headers: Mapping[str, str]) -> None:
         if len(self.outcomes) >= MOST_PARTS:
             raise BadMultipart(f"a body has more than {MOST_PARTS:,} parts; send it in several")
-        self._part, self._failed = FilePart(self._spool, self._study_uid), None
+        self._part, self._failed = FilePart(self._spool, self._study_uid, self._largest), None
         kind, _options = media_type(headers.get("content-type", DICOM))
         if kind != DICOM:
             self._failed = BadAttribute(f"a part is {kind}, not {DICOM}; leave it out")

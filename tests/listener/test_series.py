@@ -128,8 +128,10 @@ def test_a_fault_of_the_disk_within_a_sequence_is_not_a_broken_file(tmp_path, mo
             raise OSError("No tag to read at file position 99")  # noqa: B904 - as pydicom does
 
     monkeypatch.setattr(pydicom, "dcmread", read_with_a_fault)
+    path = tmp_path / "instance.dcm"
+    path.touch()
     with pytest.raises(OSError, match="No tag to read"):
-        read_series_facts(tmp_path / "instance.dcm", 1)
+        read_series_facts(path, 1)
 
 
 def test_a_file_that_ends_within_a_sequence_is_refused(tmp_path, facts_of):

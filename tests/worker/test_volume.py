@@ -267,7 +267,9 @@ def test_each_file_is_read_once(saved, monkeypatch):
     reads = []
     dcmread = pydicom.dcmread
     monkeypatch.setattr(
-        pydicom, "dcmread", lambda path, **how: reads.append(path) or dcmread(path, **how)
+        pydicom,
+        "dcmread",
+        lambda file, **how: reads.append(Path(file.name)) or dcmread(file, **how),
     )
     series = Series(AXIAL)
     paths = saved(*classic(series, series.marked(MARK_RAS)[0]))

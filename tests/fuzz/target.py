@@ -1,0 +1,195 @@
+"""A real listener to attack, and what is watched of it: its processes, its memory, its files."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from deploy.stack import answers, free_ports
+from tests.fuzz import wire
+from tests.fuzz.sessions import messages, sound
+
+TIMEOUT_SECONDS: Final = 5.0
+START_SECONDS: Final = 60.0
+SERVED_SECONDS: Final = 30.0
+# Connections are closed by now; threads that go on end soon.
+LET_GO_SECONDS: Final = 3.0
+
+# A process that only imports what it needs has about 90; the largest deflated header has 64.
+MOST_MEMORY_MIB: Final = 400.0
+# Of a process that serves nobody at the moment.
+MOST_THREADS: Final = 12
+MOST_DESCRIPTORS: Final = 64
+
+UID: Final = r"[0-9.]{1,64}"
+OF_THE_SPOOL: Final = re.compile(
+    rf"""(
+    incoming/[0-9a-f]{{32}}\.part
+    | studies/{UID}/{UID}/{UID}\.(dcm|[0-9a-f]{{64}}\.[0-9a-f]{{8}}\.part)
+    | quarantine/{UID}/{UID}/{UID}\.[0-9a-f]{{16}}\.dcm
+    | ledger\.sqlite(-wal|-shm)?
+    )""",
+    re.VERBOSE,
+)
+
+
+class Target:
+    """A listener that runs, with folders beside its spool that nobody may write to."""
+
+    def __init__(self, folder: Path, port: int, process: subprocess.Popen[bytes]) -> None:
+        self.folder, self.port = folder, port
+        self._process = process
+        self.peak_mib: dict[int, float] = {}
+        self._dice = random.Random(0)
+
+    @property
+    def processes(self) -> dict[int, psutil.Process]:
+        """All of the listener's, by their IDs."""
+        parent = psutil.Process(self._process.pid)
+        return {each.pid: each for each in (parent, *parent.children(recursive=True))}
+
+    def look(self) -> None:
+        """Note how much memory each process has ever had."""
+        for pid in self.processes:
+            with suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                found = re.search(r"VmHWM:\s+(\d+) kB", status)
+                if found:
+                    self.peak_mib[pid] = int(found[1]) / 1024
+
+    def written_elsewhere(self) -> list[str]:
+        """Files that lie where none should: beside the spool, or in it under a strange name."""
+        spool = self.folder / "spool"
+        found = [path for path in self.folder.rglob("*") if path.is_file() or path.is_symlink()]
+        return sorted(
+            str(path.relative_to(self.folder))
+            for path in found
+            if path != self.folder / "log"
+            and not (
+                path.is_relative_to(spool)
+                and OF_THE_SPOOL.fullmatch(str(path.relative_to(spool)))
+                and ".." not in path.parts
+            )
+        )
+
+    def serves(self) -> str:
+        """An empty text if a C-ECHO and a C-STORE succeed; or what became of them."""
+        until = time.monotonic() + SERVED_SECONDS
+        while True:
+            echo = messages(wire.ECHO, wire.command(wire.echo_fields().items()), None)
+            store = sound(self._dice)
+            try:
+                with wire.Peer(self.port, SERVED_SECONDS) as peer:
+                    peer.send(store.proposal)
+                    peer.hear(SERVED_SECONDS)
+                    peer.send(*echo)
+                    peer.hear(SERVED_SECONDS)
+                    peer.send(*store.parts)
+                    peer.hear(SERVED_SECONDS)
+                    peer.send(wire.pdu(wire.RELEASE_RQ, bytes(4)))
+                    peer.hear(SERVED_SECONDS)
+                    answer = peer.end()
+            except OSError as error:
+                answer = wire.Answer(ending=type(error).__name__)
+            if answer.kinds == {"accepted": 1, "status 0x0000": 2, "released": 1}:
+                return ""
+            if time.monotonic() > until:
+                return f"{dict(answer.kinds)}, {answer.ending}"
+            time.sleep(0.2)  # rejected for now
+
+    def leaks(self) -> list[str]:
+        """What an idle listener holds too much of, once it had time to let go."""
+        until = time.monotonic() + LET_GO_SECONDS
+        while True:
+            found = []
+            for pid, process in self.processes.items():
+                threads, descriptors = process.num_threads(), process.num_fds()
+                if threads > MOST_THREADS or descriptors > MOST_DESCRIPTORS:
+                    found.append(f"process {pid}: {threads} threads, {descriptors} descriptors")
+            if not found or time.monotonic() > until:
+                return found
+            time.sleep(0.2)
+
+    def faults(self, born: set[int]) -> list[str]:
+        """Everything that is not as it should be; `born` are the processes of the beginning."""
+        found = []
+        served = self.serves()
+        if served:
+            found.append(f"a sound peer was not served: {served}")
+        self.look()
+        if set(self.processes) != born:
+            found.append(f"processes {sorted(born)} became {sorted(self.processes)}")
+        found += [
+            f"process {pid} had {peak:.0f} MiB"
+            for pid, peak in self.peak_mib.items()
+            if peak > MOST_MEMORY_MIB
+        ]
+        found += [f"{path} was written" for path in self.written_elsewhere()]
+        return found + self.leaks()
+
+
+@contextmanager
+def attacked(folder: Path, *, quick: bool, **changes: str) -> Iterator[Target]:
+    """A listener for as long as it is needed."""
+    for name in ("spool", "home", "temporary", "studies"):
+        (folder / name).mkdir(parents=True)
+    (port,) = free_ports(1)
+    destination = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 1}
+    settings = {
+        "MONRO_SPOOL": str(folder / "spool"),
+        "MONRO_BROKER": "redis://127.0.0.1:1/0",
+        "MONRO_SITE": "fuzz",
+        "MONRO_PORT": str(port),
+        "MONRO_OPEN_NODE": "true",
+        "MONRO_KEEP_FREE": "0",
+        "MONRO_ROOM_FOR_STUDY": "0",
+        "MONRO_DESTINATIONS": json.dumps([destination]),
+        "MONRO_QUICK_STORE": str(quick).lower(),
+        "MONRO_ASSOCIATION_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS),
+        "MONRO_QUIET_SECONDS": "1",
+        "MONRO_RELEASED_QUIET_SECONDS": "0.5",
+        "MONRO_POLL_SECONDS": "0.5",
+    }
+    inherited = {name: value for name, value in os.environ.items() if name[:6] != "MONRO_"}
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "listener", "serve"],
+            env={
+                **inherited,
+                **settings,
+                **changes,
+                "HOME": str(folder / "home"),
+                "TMPDIR": str(folder / "temporary"),
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+            cwd=folder / "studies",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    target = Target(folder, port, process)
+    try:
+        until = time.monotonic() + START_SECONDS
+        while not answers(port) or target.serves():
+            assert process.poll() is None, "the listener did not start"
+            assert time.monotonic() < until, "the listener does not answer"
+            time.sleep(0.1)
+        yield target
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
