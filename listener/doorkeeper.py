@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final, cast
 from weakref import WeakSet
 
@@ -20,6 +20,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 
 from listener.confirmation import LARGEST_REPORT_BYTES
+from listener.errors import where
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,22 @@ PDU_HEADER_BYTES: Final = 6
 # Of one process. Who means to associate proposes within milliseconds.
 MOST_SILENT: Final = 50
 
+# For threads of connections that were closed; nothing is accepted meanwhile.
+GOING_SECONDS: Final = 2.0
+
+# How often a connection is looked at: pynetdicom's thousand times a second cost two thirds of a
+# processor for MOST_SILENT of them.
+LOOK_SECONDS: Final = 0.001
+LOOK_AT_SILENT_SECONDS: Final = 0.01
+
 # Requests that wait for their answer; a sender waits for each (PS3.7 D.3.3.3: the default is 1).
 MOST_UNANSWERED: Final = 100
 
-# PS3.8 9.2, as pynetdicom calls it.
+# PS3.8 9.2: states and events of the upper layer's state machine, as pynetdicom calls them.
+IDLE: Final = "Sta1"
+CLOSING: Final = "Sta13"
 INVALID_PDU: Final = "Evt19"
+ENDING: Final = frozenset({"Evt17", INVALID_PDU})
 
 
 class Line:
@@ -51,10 +63,24 @@ class Line:
     def _patience(self) -> float:
         return self._association.network_timeout or float("inf")
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether we only wait for the peer to close the connection."""
+        return bool(self._association.dul.state_machine.current_state == CLOSING)
+
     def begin(self) -> None:
         """A new PDU begins."""
         if self._association.requestor.primitive is not None:
             self._until = monotonic() + self._patience
+
+    def drain(self, connection: socket.socket) -> None:
+        """Pass over what still comes, so that closing does not cut off our last answer.
+
+        Raises:
+            OSError: the peer closed the connection.
+        """
+        if not connection.recv(LARGEST_PDU_BYTES):
+            raise ConnectionResetError
 
     def fill(self, connection: socket.socket, view: memoryview) -> None:
         """Read until a buffer is full.
@@ -96,8 +122,14 @@ class Doorkeeper:
         # Who stops in the middle of a PDU, or reads no answers, is waited for as a silent peer is.
         connection.socket.settimeout(association.network_timeout)
         _read_in_bounds(connection, Line(association))
+        _survive(association)
         self._take_messages_in_bounds(association)
+        cast(Any, association.dul)._run_loop_delay = LOOK_AT_SILENT_SECONDS
         self._make_room(association)
+
+    def on_requested(self, event: evt.Event) -> None:
+        """Look after who has proposed an association as pynetdicom does."""
+        cast(Any, event.assoc.dul)._run_loop_delay = LOOK_SECONDS
 
     def on_closed(self, event: evt.Event) -> None:
         """Let an association end at once whose peer left before it proposed anything.
@@ -108,12 +140,16 @@ class Doorkeeper:
             event.assoc.dul.to_user_queue.put(cast(Any, None))
 
     def _make_room(self, newcomer: Association) -> None:
-        silent = [each for each in newcomer.ae.active_associations if is_silent(each)]
-        waiting = [each for each in silent if each not in self._shown_out]
-        if len(silent) >= 2 * MOST_SILENT:  # they are faster than we
-            self._show_out(newcomer)
-        elif len(waiting) >= MOST_SILENT:
+        """Let the oldest silent connection go for a new one, and wait until enough have gone."""
+        waiting = [each for each in _silent(newcomer) if each not in self._shown_out]
+        if len(waiting) >= MOST_SILENT:
             self._show_out(_first_of_most(waiting))
+        until = monotonic() + GOING_SECONDS
+        while len(_silent(newcomer)) >= 2 * MOST_SILENT:
+            if monotonic() > until:
+                self._show_out(newcomer)
+                return
+            sleep(LOOK_SECONDS)
 
     def _show_out(self, association: Association) -> None:
         if not self._shown_out:
@@ -154,9 +190,10 @@ class Doorkeeper:
         cast(Any, provider).receive_primitive = receive_primitive
 
 
-def is_silent(association: Association) -> bool:
-    """Whether a connection has not proposed an association yet."""
-    return association.requestor.primitive is None
+def _silent(newcomer: Association) -> list[Association]:
+    """Connections of this process that have not proposed an association, oldest first."""
+    running = newcomer.ae.active_associations
+    return [each for each in running if each.requestor.primitive is None]
 
 
 def _size(*files: BytesIO | None) -> int:
@@ -177,9 +214,39 @@ def _read_in_bounds(connection: Any, line: Line) -> None:
         if size > LARGEST_PDU_BYTES:
             raise ConnectionAbortedError
         found = bytearray(size)
+        if line.is_closing:
+            line.drain(connection.socket)
+            return bytearray()
         if size == PDU_HEADER_BYTES:
             line.begin()
         line.fill(connection.socket, memoryview(found))
         return found
 
     connection.recv = recv
+
+
+def _survive(association: Association) -> None:
+    """End an association in order when its state machine fails.
+
+    pynetdicom decodes commands there, and what it makes of a malformed one ends its thread: without
+    an answer, with the value in the log, and without a word to those who wait for the end.
+    """
+    machine: Any = association.dul.state_machine
+    act = machine.do_action
+
+    def do_action(event: str) -> None:
+        try:
+            act(event)
+        except Exception as error:
+            if event in ENDING:
+                raise
+            log.warning(
+                "gave up an association with %s: %s", association.requestor.ae_title, where(error)
+            )
+            with association.dul.to_provider_queue.mutex:  # nobody waits for these answers
+                association.dul.to_provider_queue.queue.clear()
+            cast(Any, association.dul)._kill_thread = False
+            if machine.current_state not in (IDLE, CLOSING):
+                association.dul.event_queue.put(INVALID_PDU)
+
+    machine.do_action = do_action

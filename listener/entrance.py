@@ -7,6 +7,7 @@ import time
 from functools import partial
 from multiprocessing.sharedctypes import RawArray
 from socketserver import BaseServer
+from threading import BoundedSemaphore
 from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,7 @@ from listener.tls import ServerTls
 log = logging.getLogger(__name__)
 
 WAITING_CONNECTIONS: Final = 128
+SIMULTANEOUS_HANDSHAKES: Final = 64
 GIVE_WAY_SECONDS: Final = 0.005
 
 V4_MAPPED: Final = "::ffff:"
@@ -183,6 +185,7 @@ class EntranceServer(ThreadedAssociationServer):
 
     def __init__(self, entrance: Entrance, port: OpenPort, *arguments: Any, **named: Any) -> None:
         self._entrance, self._port = entrance, port
+        self._handshakes = BoundedSemaphore(SIMULTANEOUS_HANDSHAKES)
         super().__init__(*arguments, **named)
         self.bind(evt.EVT_CONN_CLOSE, self._on_closed)
 
@@ -201,8 +204,22 @@ class EntranceServer(ThreadedAssociationServer):
         connection, (host, *rest) = super().get_request()
         return connection, (host.removeprefix(V4_MAPPED) if "." in host else host, rest[0])
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin an association, which goes on in its own threads, before the next one is accepted.
+
+        So who opens connections by the thousand is held up, and they cannot pile up here. TLS has
+        to be spoken first, in a thread, and in so many at most.
+        """
+        if not self._port.speaks_tls:
+            self.finish_request(request, client_address)
+        elif self._handshakes.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            log.warning("refused a TLS connection: %d are being opened", SIMULTANEOUS_HANDSHAKES)
+            self.shutdown_request(request)
+
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection, in a thread of its own; with TLS, once it is spoken."""
+        """Serve a connection; with TLS, once it is spoken."""
         if self._port.speaks_tls:
             try:
                 request = self._shake_hands(request)
@@ -218,6 +235,8 @@ class EntranceServer(ThreadedAssociationServer):
                 )
                 self.shutdown_request(request)
                 return
+            finally:
+                self._handshakes.release()
         super().finish_request(request, client_address)
 
     def service_actions(self) -> None:

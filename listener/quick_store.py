@@ -197,6 +197,9 @@ class QuickReader:
         try:
             # The system forgets this now and then; see `_answer_at_once`.
             _answer_at_once(connection)
+            if self._line.is_closing:
+                self._line.drain(connection)
+                return True
             self._line.begin()
             header = self._receive(connection, 0, PDU_HEADER.size)
             kind, _, length = PDU_HEADER.unpack(header)

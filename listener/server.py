@@ -1,5 +1,6 @@
 """The application entity: what it accepts, from whom, and for how long it waits."""
 
+import sys
 import threading
 from collections.abc import Sequence
 from copy import copy
@@ -77,7 +78,9 @@ def application_entity(settings: ListenerSettings) -> AE:
     """C-ECHO and storage commitment; `on_proposed` adds what a sender wants to store."""
     entity = AE(ae_title=settings.ae_title)
     entity.maximum_pdu_size = MAXIMUM_PDU_BYTES
-    entity.maximum_associations = settings.max_associations
+    # Who is one too many is for `on_requested` to say, which knows of the other processes and does
+    # not count connections that have proposed nothing.
+    entity.maximum_associations = sys.maxsize
     entity.acse_timeout = settings.association_timeout_seconds
     entity.dimse_timeout = settings.association_timeout_seconds
     entity.network_timeout = settings.association_timeout_seconds
@@ -138,6 +141,7 @@ def listen(
     doorkeeper = Doorkeeper(settings.largest_instance)
     handlers: list[Any] = [
         (evt.EVT_CONN_OPEN, doorkeeper.on_opened),
+        (evt.EVT_REQUESTED, doorkeeper.on_requested),
         (evt.EVT_REQUESTED, on_requested, [settings, spool, entrance]),
         (evt.EVT_SOP_COMMON, on_proposed),
         (evt.EVT_C_ECHO, on_echo),
