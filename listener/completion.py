@@ -22,6 +22,9 @@ from listener.settings import ListenerSettings
 log = logging.getLogger(__name__)
 
 
+LOOKED_AT = 5
+"""Instances of a series in search of a readable one: each may take seconds, and studies wait."""
+
 PURGED = "came after its study was purged: to have it judged again, send all of it again"
 
 
@@ -157,7 +160,7 @@ def _read_facts(
 def _facts_of(members: Sequence[Instance]) -> SeriesFacts | BadAttribute:
     """Facts from the first readable instance; whether all are sound is the worker's to say."""
     reason = BadAttribute("the series has no instance")
-    for instance in sorted(members, key=lambda member: member.sop_uid):
+    for instance in sorted(members, key=lambda member: member.sop_uid)[:LOOKED_AT]:
         try:
             return read_series_facts(instance.path, len(members))
         except BadAttribute as error:

@@ -125,11 +125,12 @@ def is_closed(peer: wire.Peer) -> bool:
 
 
 def test_a_peer_that_leaves_before_it_proposes_leaves_no_thread_behind(
-    tmp_path: Path, ledger: Ledger, listening: Any, quick: bool
+    tmp_path: Path, ledger: Ledger, listening: Any, quick: bool, mr_slice: Dataset
 ) -> None:
     with listening(Spool(tmp_path / "spool"), ledger, quick_store=quick) as send:
         for _ in range(20):  # as a load balancer looks whether a port is open
             socket.create_connection(("127.0.0.1", send.settings.port)).close()
+        assert send(mr_slice) == 0x0000  # it was accepted after all of them
         until(lambda: acceptors() == [], 5)
 
 
