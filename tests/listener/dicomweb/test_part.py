@@ -13,9 +13,11 @@ from listener.errors import BadAttribute, DoesNotMatch
 from listener.spool import Spool
 from tests.listener.dicomweb.conftest import file_of
 
+LARGEST = 1 << 20
+
 
 def keep(spool: Spool, file: bytes, step: int = 1 << 20, study_uid: str | None = None) -> Path:
-    part = FilePart(spool, study_uid)
+    part = FilePart(spool, study_uid, LARGEST)
     try:
         for start in range(0, len(file), step):
             part.take(memoryview(file)[start : start + step])
@@ -128,3 +130,12 @@ def test_what_no_association_would_bring_is_refused(spool: Spool, mr_slice: Data
 
     with pytest.raises(UnknownSyntax):
         keep(spool, spoilt(file_of(mr_slice), b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.7\0"))
+
+
+def test_a_file_that_is_larger_than_is_taken_is_refused_and_leaves_nothing(
+    tmp_path: Path, mr_slice: Dataset
+) -> None:
+    mr_slice.PixelData = bytes(LARGEST)
+    spool = Spool(tmp_path / "spool")
+    with pytest.raises(BadAttribute, match="MONRO_LARGEST_INSTANCE"):
+        keep(spool, file_of(mr_slice), step=1000)
