@@ -1,5 +1,6 @@
 """STOW-RS over real HTTP: what is kept, what is not, and what the sender is told of each."""
 
+import os
 import socket
 import threading
 import time
@@ -60,7 +61,7 @@ def test_success_is_answered_only_once_the_bytes_are_on_stable_storage(
         asked_to.set()
         assert may_sync.wait(10)
         fsync(descriptor)
-        synced.append(descriptor)
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}"), os.fstat(descriptor).st_size))
 
     monkeypatch.setattr(spool_module.os, "fsync", slow_fsync)
     answers: list[Any] = []
@@ -73,7 +74,10 @@ def test_success_is_answered_only_once_the_bytes_are_on_stable_storage(
     thread.join()
 
     assert answers[0].status == 200
-    assert len(synced) >= 2, "the file and its folder"
+    (folder,) = spool.root.glob("studies/*/*")
+    size = len(file_of(mr_slice))
+    assert [at for path, at in synced if path.startswith(f"{folder}/")] == [size], "the whole file"
+    assert str(folder) in {path for path, _size in synced}, "and its name"
     assert kept(spool) == [mr_slice.SOPInstanceUID]
 
 
@@ -277,23 +281,26 @@ def test_a_request_for_parts_without_end_is_broken_off(
 # --- room ---
 
 
+def answer_to_head(web: Web, length: int) -> bytes:
+    """What is answered before anything of the body was sent."""
+    with socket.create_connection(web.address, 5) as connection:
+        connection.sendall(request_head(length, web))
+        return connection.recv(1000)
+
+
 def test_a_full_disk_is_said_to_be_full_before_anything_is_sent(
-    serving: Serving, spool: Spool, mr_slice: Dataset
+    serving: Serving, spool: Spool
 ) -> None:
-    spool.keep_free = 1 << 60
-    with serving() as web:
-        answer = web.send(mr_slice)
-    assert answer.status == 503
-    assert int(answer.headers["Retry-After"]) > 0
-    assert kept(spool) == []
+    spool.keep_free = spool.free_bytes() - 50_000_000
+    with serving(room_for_study=100_000_000) as web:
+        answer = answer_to_head(web, 100)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: " in answer.lower()
 
 
-def test_a_body_that_is_larger_than_the_room_is_not_begun(
-    web: Web, spool: Spool, mr_slice: Dataset
-) -> None:
-    body = body_of(file_of(mr_slice))
-    spool.keep_free = spool.free_bytes() - len(body) // 2
-    assert web.post(body).status == 503
+def test_a_body_that_is_larger_than_the_room_is_not_begun(web: Web, spool: Spool) -> None:
+    spool.keep_free = spool.free_bytes() - 50_000_000
+    assert answer_to_head(web, 100_000_000).startswith(b"HTTP/1.1 503 ")
 
 
 def test_a_disk_that_fills_up_on_the_way_is_told_of_each_instance(
