@@ -51,6 +51,9 @@ def test_sound_settings_are_read_and_frozen(environment: pytest.MonkeyPatch) -> 
         ("MONRO_AUDIT", "file://audit.log", "'file://audit.log' is no target"),
         ("MONRO_AUDIT", "syslog+tls://logs", "MONRO_TLS names no certificate"),
         ("MONRO_QUIET_SECOND", "5", "unknown settings MONRO_QUIET_SECOND"),
+        ("MONRO_WEB_PORT", "8080", "nobody may send over DICOMweb"),
+        ("MONRO_WEB_SENDERS", '[{"name": "a", "token_file": "a"}]', "needs MONRO_WEB_PORT"),
+        ("MONRO_WEB_SENDERS", '[{"name": "a"}]', "a token_file or a certificate"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_and_is_named(
@@ -78,3 +81,28 @@ def test_a_peer_may_be_tied_to_a_network() -> None:
     assert peer.admits("PACS", "10.1.2.3")
     assert not peer.admits("PACS", "10.2.2.3")
     assert not peer.admits("OTHER", "10.1.2.3")
+
+
+def test_who_may_send_over_dicomweb_is_not_both_listed_and_anybody(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.delenv("MONRO_PEERS")
+    environment.setenv("MONRO_OPEN_NODE", "true")
+    environment.setenv("MONRO_WEB_PORT", "8080")
+    assert read_settings().web_senders == ()
+
+    environment.setenv("MONRO_WEB_SENDERS", '[{"name": "a", "token_file": "a"}]')
+    with pytest.raises(BadSettings, match="MONRO_WEB_SENDERS and MONRO_OPEN_NODE=true contradict"):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://pacs", "https://me:secret@pacs/dicom-web", "pacs", "https://pacs?x"]
+)
+def test_a_service_is_named_by_a_url_without_a_password(
+    environment: pytest.MonkeyPatch, url: str
+) -> None:
+    environment.setenv("MONRO_DESTINATIONS", json.dumps([{"name": "pacs", "url": url}]))
+    with pytest.raises(BadSettings) as caught:
+        read_settings()
+    assert "secret" not in str(caught.value)
