@@ -47,8 +47,8 @@ folders: the ledger, maps and layers, and the audit trail, which is pseudonymise
 COMMANDS: Final = (
     "check-config", "status", "status --json", "show {judged}", "show {judged} --json",
     "show {refused}", "show {without a series} --json", "show {malformed}", "account",
-    "account --json", "reconcile", "account", "retry {judged}", "cancel {judged}", "rules",
-    "transitions",
+    "account --json", "reconcile", "account", "pull {judged}", "retry {judged}", "cancel {judged}",
+    "rules", "transitions",
 )  # fmt: skip
 """Everything that the listener's command line prints, between the deliveries."""
 
