@@ -56,7 +56,7 @@ LARGEST_HEADER_BYTES: Final = 16 << 20
 LONGEST_UID_BYTES: Final = 1024
 """What is longer is not looked into: each backslash of it would become a UID."""
 
-MOST_PIECES: Final = 100_000
+MOST_PIECES: Final = 30_000
 """Elements and items that are passed on the way to the UIDs; there are some hundred."""
 
 

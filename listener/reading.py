@@ -23,11 +23,6 @@ from pydicom.sequence import Sequence as PydicomSequence
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
-# Makers write some 300 pieces for a frame: these are 1,600 frames. As many items take 250 MiB, and
-# seven seconds.
-LARGEST_HEADER_BYTES: Final = 64 << 20
-MOST_PIECES: Final = 500_000
-
 # pydicom makes objects of the names in SpecificCharacterSet while it reads; there are a dozen.
 LONGEST_CHARSET_BYTES: Final = 1024
 CHARSET_TAGS: Final = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
@@ -62,15 +57,17 @@ class TooMuch(ValueError):
 
 
 class Allowance:
-    """What may be read of one dataset, and of the sequences in it.
+    """What may be read of one dataset, or of several together.
 
     Attributes:
+        most_bytes: at the beginning.
+        bytes_left: of them.
         exceeded: what there was too much of; empty while there was not.
     """
 
     def __init__(self, most_bytes: int, most_pieces: int) -> None:
-        self.most_bytes = most_bytes
-        self._bytes, self._pieces = most_bytes, most_pieces
+        self.most_bytes = self.bytes_left = most_bytes
+        self._pieces_left = most_pieces
         self.exceeded = ""
 
     def take(self, size: int) -> None:
@@ -79,11 +76,11 @@ class Allowance:
         Raises:
             TooMuch: it was the last straw.
         """
-        self._bytes -= size
-        self._pieces -= 1
-        if self._bytes < 0:
+        self.bytes_left -= size
+        self._pieces_left -= 1
+        if self.bytes_left < 0:
             self.refuse("too many bytes")
-        if self._pieces < 0:
+        if self._pieces_left < 0:
             self.refuse("too many elements and items")
 
     def refuse(self, why: str) -> NoReturn:
@@ -101,6 +98,8 @@ class Measured:
     def __init__(self, file: BinaryIO, allowance: Allowance) -> None:
         self._file, self._allowance = file, allowance
         self._last = b""
+        self._end = file.seek(0, io.SEEK_END)
+        file.seek(0)
         self.name = getattr(file, "name", "")
         self.seek, self.tell = file.seek, file.tell
 
@@ -116,7 +115,8 @@ class Measured:
         if self._last in CHARSET_TAGS and size > LONGEST_CHARSET_BYTES:
             self._allowance.refuse("too many character sets")
         # A length that was made up is no reason to reserve memory.
-        found = self._file.read(min(size, self._allowance.most_bytes + 1))
+        there = max(0, self._end - self._file.tell())
+        found = self._file.read(min(size, there, max(0, self._allowance.bytes_left) + 1))
         self._allowance.take(len(found))
         self._last = found[:4]
         return found
@@ -126,19 +126,18 @@ class Deflated(Exception):
     """What follows is deflated: only then does pydicom read a file to its end."""
 
 
-def read_file(path: Path, *, pixels: bool, most_bytes: int = LARGEST_HEADER_BYTES) -> Dataset:
+def read_file(path: Path, *, pixels: bool, allowance: Allowance) -> Dataset:
     """Read a file, and all sequences in it, as pydicom does.
 
     Args:
         path: of a DICOM file with preamble and file meta information.
         pixels: whether pixels are read, too.
-        most_bytes: that may be read, and be inflated to.
+        allowance: what is read or inflated is taken from it.
 
     Raises:
         TooMuch: there are more, or too many elements and items.
         Exception: whatever pydicom raises on broken files.
     """
-    allowance = Allowance(most_bytes, MOST_PIECES)
     with path.open("rb") as file, _measured(allowance):
         try:
             dataset: Dataset = pydicom.dcmread(
@@ -211,7 +210,7 @@ def _inflated(file: BinaryIO, pixels: bool, allowance: Allowance) -> Dataset:
     """The dataset of a deflated file, inflated as far as is allowed."""
     file.seek(PREAMBLE_BYTES)
     meta = FileMetaDataset(read_dataset(file, False, True, stop_when=_is_after_meta))
-    inflated, is_all = _inflate(file.read(), allowance.most_bytes)
+    inflated, is_all = _inflate(file.read(), max(1, allowance.bytes_left))
     if pixels and not is_all:
         allowance.refuse("too many bytes once inflated")
     dataset = read_dataset(

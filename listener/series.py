@@ -20,7 +20,7 @@ from pydicom.sequence import Sequence
 
 from listener import reading
 from listener.errors import BadAttribute
-from listener.reading import LARGEST_HEADER_BYTES, TooMuch, read_file
+from listener.reading import Allowance, TooMuch, read_file
 
 # PS3.5 9.1: digits and dots, at most 64 characters. A UID becomes a file name, so nothing else.
 UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
@@ -28,6 +28,11 @@ UID_LENGTH: Final = 64
 
 # What broken files and elements raise. An OSError may be the disk's: `may_pass` tells.
 BROKEN: Final = reading.BROKEN
+
+# Makers write some 300 pieces for a frame: these are 1,000 frames. As many items take 150 MiB, and
+# some seconds.
+LARGEST_HEADER_BYTES: Final = 64 << 20
+MOST_PIECES: Final = 300_000
 
 # The most that a value with explicit VR may hold; those that are looked at have some hundred.
 LONGEST_VALUE_BYTES: Final = 65534
@@ -164,24 +169,25 @@ def may_pass(error: BaseException | None) -> bool:
     return False
 
 
-def read_instance(path: Path, *, pixels: bool, most_bytes: int = LARGEST_HEADER_BYTES) -> Dataset:
+def read_instance(path: Path, *, pixels: bool, allowance: Allowance | None = None) -> Dataset:
     """Read a DICOM file with preamble and file meta, with or without its pixels.
 
     Args:
         path: of the file.
         pixels: whether they are read.
-        most_bytes: that may be read, or that a deflated dataset may be inflated to.
+        allowance: of the series, say; None for what a header may have.
 
     Raises:
         BadAttribute: what the file holds cannot be parsed, or is more than is read.
         OSError: the file is not to be had at present; nothing is known of what it holds.
     """
+    allowance = allowance or Allowance(LARGEST_HEADER_BYTES, MOST_PIECES)
     try:
-        return read_file(path, pixels=pixels, most_bytes=most_bytes)
+        return read_file(path, pixels=pixels, allowance=allowance)
     except TooMuch as error:
         raise BadAttribute(
-            f"an instance has {error} where at most {most_bytes >> 20} MiB are read; if it is an "
-            "image, ask the sender to send it without what is not part of it"
+            f"an instance has {error} where at most {allowance.most_bytes >> 20} MiB are read; if "
+            "it is an image, ask the sender to send it without what is not part of it"
         ) from error
     except BROKEN as error:
         if may_pass(error):

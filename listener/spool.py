@@ -154,9 +154,10 @@ class Spool:
         """Write the next piece of an instance.
 
         Raises:
-            SpoolFull: the disk is full.
+            SpoolFull: less than `keep_free` would be left: what was begun may be large.
         """
         try:
+            self._require_space(memoryview(piece).nbytes)
             incoming.write(piece)
         except OSError as error:
             self._complain(error, memoryview(piece).nbytes)

@@ -8,8 +8,10 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pynetdicom.dsutils import encode, encode_file_meta
 
+from listener import completion
 from listener.completion import Patience, plan_studies, reason_to_complete
 from listener.entries import BundleRow, Count, Gathering, Received
+from listener.errors import BadAttribute
 from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.spool import Spool
@@ -178,6 +180,27 @@ def test_one_unreadable_instance_does_not_hide_its_series(
     first.path.write_bytes(b"not DICOM any more")
 
     assert len(plan_studies(ledger, ["fistula"])) == 1
+
+
+def test_a_series_of_unreadable_instances_is_given_up_after_a_few(
+    tmp_path: Path,
+    ledger: Ledger,
+    a_t1_slice: Callable[..., Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    slices = [a_t1_slice("1.2.3", "1.2.3.1") for _ in range(20)]
+    receive(spool, ledger, slices)
+    looked_at = []
+
+    def unreadable(path: Path, _instances: int) -> None:
+        looked_at.append(path)
+        raise BadAttribute("it took ten seconds")
+
+    monkeypatch.setattr(completion, "read_series_facts", unreadable)
+    plan_studies(ledger, ["fistula"])
+
+    assert len(set(looked_at)) == len(looked_at) <= completion.LOOKED_AT
 
 
 def test_files_that_are_not_to_be_had_put_off_their_study_and_no_other(

@@ -31,6 +31,7 @@ from listener.errors import CannotStoreQuickly
 from listener.ledger import Ledger
 from listener.quick_store import require_what_is_needed
 from listener.spool import Spool
+from tests.fuzz import wire
 
 VERIFICATION = "1.2.840.10008.1.1"
 
@@ -289,6 +290,28 @@ def test_garbage_ends_its_association_and_no_other(
         association.dul.socket.socket.sendall(garbage)
         until(lambda: not association.is_established)
         assert send(mr_slice) == 0x0000
+
+
+def test_a_command_in_countless_empty_fragments_ends_its_association_at_once(
+    tmp_path: Path, ledger: Ledger, listening: Any, mr_slice: Dataset
+) -> None:
+    empty = wire.data(*[wire.fragment(wire.PLAIN, 1, b"")] * 60_000)
+    with (
+        listening(Spool(tmp_path / "spool"), ledger) as send,
+        wire.Peer(send.settings.port, 20) as peer,
+    ):
+        peer.send(wire.proposal())
+        assert peer.hear(5)
+        begun = time.monotonic()
+        peer.send(empty)
+        assert not peer.hear(20)
+        assert time.monotonic() - begun < 5
+        assert send(mr_slice) == 0x0000
+
+
+def test_a_uid_with_a_line_break_is_none() -> None:
+    with pytest.raises(ValueError, match=r"1\.2\.3"):
+        quick_store._text(b"1.2.3\n")
 
 
 def test_a_pynetdicom_without_what_is_needed_is_refused_by_name(

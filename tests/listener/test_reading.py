@@ -15,11 +15,11 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from listener import reading
+from listener import confirmation, series
 from listener.errors import BadAttribute
 from listener.handlers import read_key
 from listener.ledger import Ledger
-from listener.reading import TooMuch, read_file
+from listener.reading import Allowance, TooMuch, read_file
 from listener.series import read_series_facts
 from listener.spool import Spool
 from tests.fuzz import wire
@@ -67,7 +67,7 @@ def memory() -> Any:
 def test_a_header_that_grows_in_memory_is_refused(
     tmp_path: Path, name: str, deflates: bool, monkeypatch: pytest.MonkeyPatch, memory: Any
 ) -> None:
-    monkeypatch.setattr(reading, "MOST_PIECES", 50_000)
+    monkeypatch.setattr(series, "MOST_PIECES", 20_000)
     path = tmp_path / "1.dcm"
     dataset = b"".join(header(*UIDS)) + BOMBS[name] + PIXELS
     if deflates:
@@ -91,7 +91,7 @@ def test_pixels_that_grow_beyond_what_may_be_read_are_refused(tmp_path: Path, me
     tracemalloc.reset_peak()
 
     with pytest.raises(TooMuch, match="once inflated"):
-        read_file(path, pixels=True, most_bytes=10 << 20)
+        read_file(path, pixels=True, allowance=Allowance(10 << 20, 1000))
     assert read_series_facts(path, 1).rows == 4  # the header alone is small
     assert memory() < MOST_MIB
 
@@ -102,7 +102,9 @@ def test_a_length_that_was_made_up_reserves_no_memory(tmp_path: Path, memory: An
     spoiled = wire.explicit(0x00400555, b"UT", b"", 0x7FFFFFF0)
     path.write_bytes(HEAD + meta(ExplicitVRLittleEndian) + b"".join(header(*UIDS)) + spoiled)
 
-    assert read_file(path, pixels=False).StudyInstanceUID == "1.2"
+    assert (
+        read_file(path, pixels=False, allowance=Allowance(1 << 30, 1000)).StudyInstanceUID == "1.2"
+    )
     assert memory() < 80
 
 
@@ -150,8 +152,9 @@ def test_no_dataset_grows_in_memory_while_its_uids_are_looked_for(name: str) -> 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_request_for_commitment_of_a_million_items_is_refused(
-    tmp_path: Path, ledger: Ledger, listening: Any
+    tmp_path: Path, ledger: Ledger, listening: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(confirmation, "MOST_REPORT_PIECES", 10_000)
     asked = wire.command(wire.action_fields().items())
     dataset = wire.implicit(0x00081195, b"1.2.3.4\0") + wire.implicit(
         0x00081199, wire.ITEM * 300_000
@@ -188,7 +191,7 @@ def test_real_and_odd_files_are_read_as_pydicom_reads_them(shared_data: Path) ->
                 usual = pydicom.dcmread(path, stop_before_pixels=not pixels)
             except Exception:  # noqa: BLE001 - anything may be wrong with these files
                 continue
-            found = read_file(path, pixels=pixels, most_bytes=1 << 30)
+            found = read_file(path, pixels=pixels, allowance=Allowance(1 << 30, 1 << 30))
             assert same(found, usual), path
             read += 1
     assert read > 150

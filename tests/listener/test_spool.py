@@ -129,6 +129,18 @@ def test_other_bytes_under_the_same_uid_are_kept_apart(tmp_path: Path) -> None:
     assert [key for key, _ in spool.quarantined()] == [KEY]
 
 
+def test_an_instance_that_outgrows_the_disk_while_it_comes_in_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, keep_free=1000)
+    monkeypatch.setattr(spool, "free_bytes", lambda: 1500)
+    incoming = spool.begin(HEAD)
+    spool.add(incoming, bytes(400))
+    with pytest.raises(SpoolFull, match="600 more would leave"):
+        spool.add(incoming, bytes(600))
+    incoming.drop()
+
+
 def test_a_full_spool_takes_nothing_and_says_how_much_room_is_missing(tmp_path: Path) -> None:
     spool = Spool(tmp_path, keep_free=1 << 62)
 
