@@ -30,6 +30,8 @@ CHARSET_TAGS: Final = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 # What pydicom, too, counts as pixels.
 PIXELS: Final = frozenset({0x7FE00010, 0x7FE00009, 0x7FE00008})
 
+FEW_BYTES: Final = 1 << 16
+
 PREAMBLE_BYTES: Final = 132
 """PS3.10 7.1: 128 bytes of preamble and 'DICM' stand before the file meta information."""
 
@@ -98,8 +100,6 @@ class Measured:
     def __init__(self, file: BinaryIO, allowance: Allowance) -> None:
         self._file, self._allowance = file, allowance
         self._last = b""
-        self._end = file.seek(0, io.SEEK_END)
-        file.seek(0)
         self.name = getattr(file, "name", "")
         self.seek, self.tell = file.seek, file.tell
 
@@ -114,12 +114,17 @@ class Measured:
             raise Deflated
         if self._last in CHARSET_TAGS and size > LONGEST_CHARSET_BYTES:
             self._allowance.refuse("too many character sets")
-        # A length that was made up is no reason to reserve memory.
-        there = max(0, self._end - self._file.tell())
-        found = self._file.read(min(size, there, max(0, self._allowance.bytes_left) + 1))
+        found = self._file.read(size if size <= FEW_BYTES else self._there(size))
         self._allowance.take(len(found))
         self._last = found[:4]
         return found
+
+    def _there(self, size: int) -> int:
+        """As many of so many bytes as there may be: a made-up length shall reserve no memory."""
+        here = self.tell()
+        end = self.seek(0, io.SEEK_END)
+        self.seek(here)
+        return min(size, max(0, end - here), max(0, self._allowance.bytes_left) + 1)
 
 
 class Deflated(Exception):
