@@ -12,17 +12,21 @@ import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import RLELossless
 
 from listener.series import BROKEN, Header, may_pass
+from worker.codestream import Claim, claim
+from worker.limits import LIMITS
 
 Stored: TypeAlias = NDArray[np.integer[Any]]
 
@@ -31,21 +35,28 @@ PLUGINS: Final = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")
 DIES_OF_BROKEN_STREAMS: Final = frozenset({"gdcm"})
 UNDECODABLE: Final = (*BROKEN, BrokenProcessPool, RuntimeError)
 
-# A decoder that takes this long over one object hangs: 500 frames take some ten seconds.
-OBJECT_SECONDS: Final = 300.0
+# Of a compressed frame, against its pixels uncompressed: no codec makes noise larger by half.
+LARGEST_RATIO: Final = 2
+LARGEST_OVERHEAD_BYTES: Final = 1 << 20
 
 # prctl(2): the signal that the kernel sends to this process when its parent dies.
 PR_SET_PDEATHSIG: Final = 1
 
 
 class Undecodable(Exception):
-    """No decoder could read the pixels of an object."""
+    """No decoder could read the pixels of an object, or may try."""
 
 
 class Decoder:
-    """Decodes the objects of one series; to be closed, since it may hold a process."""
+    """Decodes the objects of one series; to be closed, since it may hold a process.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: for all of them.
+    """
+
+    def __init__(self, seconds: float = LIMITS.decode_seconds) -> None:
+        self._until = monotonic() + seconds
+        self._seconds = seconds
         self._aside: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -67,6 +78,9 @@ class Decoder:
             Undecodable: no decoder succeeded; the message names the last error's type.
             OSError: no process can be started at present.
         """
+        if monotonic() > self._until:
+            raise Undecodable(f"they take longer than {self._seconds:g} s")
+        _disbelieve(dataset)
         failure: Exception = NotImplementedError()
         for plugin in _plugins(dataset):
             try:
@@ -96,12 +110,41 @@ class Decoder:
             self._aside = ProcessPoolExecutor(
                 1, mp_context=get_context("spawn"), initializer=_end_with_parent
             )
-        return self._aside.submit(_frames, pixels, plugin).result(OBJECT_SECONDS)
+        return self._aside.submit(_frames, pixels, plugin).result(
+            max(0.0, self._until - monotonic())
+        )
 
 
 def _end_with_parent() -> None:
     """Leave no decoder behind when the worker is killed."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _disbelieve(dataset: Dataset) -> None:
+    """Keep from the decoders what claims to be larger than the header says.
+
+    Raises:
+        Undecodable: it does.
+    """
+    header = Header(dataset)
+    rows, columns = header.whole("Rows") or 0, header.whole("Columns") or 0
+    size = rows * columns * max(1, (header.whole("BitsAllocated") or 0) // 8)
+    try:
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if not syntax.is_compressed or syntax.is_deflated:
+            return
+        frames = header.whole("NumberOfFrames") or 1
+        for frame in generate_frames(dataset.PixelData, number_of_frames=frames):
+            found = claim(frame, syntax)
+            if found not in (None, Claim(rows, columns, 1)):
+                raise Undecodable(
+                    f"a codestream of {found.rows} x {found.columns} pixels in {found.samples} "
+                    f"component(s) where the header says {rows} x {columns} in 1"
+                )
+            if len(frame) > LARGEST_RATIO * size + LARGEST_OVERHEAD_BYTES:
+                raise Undecodable(f"a codestream of {len(frame)} bytes for {size} bytes of pixels")
+    except UNDECODABLE as error:
+        raise Undecodable(type(error).__name__) from error
 
 
 def _plugins(dataset: Dataset) -> tuple[str, ...]:

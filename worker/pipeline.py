@@ -10,22 +10,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from pydicom.dataset import Dataset
 
 from listener.entries import Job
 from listener.entries import Predecessor as EarlierJob
 from listener.errors import BadAttribute
+from listener.reading import Allowance
 from listener.selection import Selection, select
 from listener.series import SeriesFacts, read_instance, read_series_facts
 from worker.bundle import Bundle
 from worker.ensemble import Ensemble
+from worker.limits import LIMITS, Limits
 from worker.occlusion import Effort, OcclusionMap, explain
 from worker.preprocess import NoHead, Prepared, prepare
 from worker.quality import NEEDED, Reason, UnusableStudy, check_headers, check_volume
 from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor
 from worker.results.uids import Lineage
-from worker.volume import Volume, read_volume
+from worker.volume import MOST_PIECES, Volume, read_volume
+
+LARGEST_HEADERS_BYTES: Final = 512 << 20
+"""Of all instances of a series: 2,000 of them with 250 KiB each."""
 
 
 class Stopwatch:
@@ -105,13 +111,16 @@ class Estimate:
     prepared: Prepared
 
 
-def estimate(commission: Commission, ensemble: Ensemble, watch: Stopwatch) -> Estimate:
+def estimate(
+    commission: Commission, ensemble: Ensemble, watch: Stopwatch, limits: Limits = LIMITS
+) -> Estimate:
     """Find the probability for the chosen series.
 
     Args:
         commission: what is asked for.
         ensemble: of the bundle that the commission names.
         watch: takes the times of the steps.
+        limits: of the series.
 
     Raises:
         UnusableStudy: the study cannot be judged, and this is why.
@@ -120,7 +129,7 @@ def estimate(commission: Commission, ensemble: Ensemble, watch: Stopwatch) -> Es
     bundle = ensemble.bundle
     with watch.step("read"):
         check_headers(_chosen_series(commission.job))
-        volume = read_volume(commission.paths)
+        volume = read_volume(commission.paths, limits)
         check_volume(volume)
     with watch.step("prepare"):
         prepared = _prepare(volume, bundle)
@@ -191,15 +200,16 @@ def refuse(commission: Commission, refusal: UnusableStudy) -> NotJudged | None:
 
 
 def read_headers(paths: Sequence[Path]) -> tuple[Dataset, ...]:
-    """Headers without pixels, of the files that have a readable one.
+    """Headers without pixels, of the files that have a readable one, as many as fit the memory.
 
     Raises:
         OSError: a file is not to be had at present.
     """
     headers = []
+    allowance = Allowance(LARGEST_HEADERS_BYTES, MOST_PIECES)
     for path in paths:
         try:
-            headers.append(read_instance(path, pixels=False))
+            headers.append(read_instance(path, pixels=False, allowance=allowance))
         except BadAttribute:
             continue
     return tuple(headers)

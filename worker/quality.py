@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from listener.selection import contrast_evidence
 from listener.series import SeriesFacts
 from listener.wording import Said, contrast_said
+from worker.limits import LIMITS
 from worker.preprocess import MASK_SPACING_MM, NoHead, head_mask
 
 if TYPE_CHECKING:
@@ -31,10 +32,6 @@ GAP_TOLERANCE: Final = 0.1
 # Slices that lean by more than 3 degrees against their normal no longer form an upright block.
 LEAN_TOLERANCE: Final = 0.05
 SAME_POSITION_MM: Final = 0.05  # far below any slice distance, above rounding
-# A head at 0.5 mm is 512 x 512 x 400; as float32, twice, this limit costs 1 GiB.
-MAX_VOXELS: Final = 512**3
-MAX_BYTES: Final = 2 * 1024**3
-
 # The smallest field of view that takes in a whole adult head, and one with large margins: R, A, S.
 FIELD_OF_VIEW_MM: Final = (120.0, 150.0, 130.0)
 HEAD_LITRES: Final = (1.2, 12.0)  # a child's brain and skull; a head with neck and shoulders
@@ -86,8 +83,7 @@ NEEDED: Final = {
     Reason.UNREADABLE: "complete MR images in grey with their position; please send the series "
     "again",
     Reason.MIXED: "one stack of parallel images of one acquisition",
-    Reason.TOO_LARGE: f"a series of at most {MAX_VOXELS / 1e6:.0f} million voxels and "
-    f"{MAX_BYTES / 1024**3:.0f} GiB",
+    Reason.TOO_LARGE: LIMITS.needed,
     Reason.INTERNAL: "the attention of the operator, who finds the reason with `listener show` and "
     "in the worker's log",
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from listener.secret_files import secret_files
@@ -18,6 +18,7 @@ from listener.settings import (
     given_names,
     refuse_unknown_names,
 )
+from worker.limits import LIMITS, Limits
 
 WORKER_PREFIX = "MONRO_WORKER_"
 
@@ -72,11 +73,40 @@ class WorkerSettings(BaseSettings):
     series_base: Annotated[int, Field(ge=0, le=2**31 - 10)] | None = Field(
         default=None, description="results' series numbers begin after it; empty: as the analysis"
     )
+    largest_series: Annotated[ByteSize, Field(gt=0)] = Field(
+        default=ByteSize(LIMITS.series_bytes),
+        description="files of a series, also once inflated; larger ones are refused",
+    )
+    most_slices: Annotated[int, Field(ge=1)] = Field(
+        default=LIMITS.slices, description="slices of a series; those with more are refused"
+    )
+    most_slice_pixels: Annotated[int, Field(ge=1)] = Field(
+        default=LIMITS.slice_pixels, description="pixels of a slice; larger ones are refused"
+    )
+    most_voxels: Annotated[int, Field(ge=1)] = Field(
+        default=LIMITS.voxels,
+        description="voxels of a series; each takes up to twelve bytes while it is read",
+    )
+    decode_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=LIMITS.decode_seconds,
+        description="for the pixels of a series; what takes longer is refused",
+    )
     algorithm_purpose: Literal["Newcode1", "109102"] = Field(
         default="Newcode1",
         description="code for the model among contributing equipment: that of IHE AIR, or DICOM's "
         "109102 where an archive refuses the former",
     )
+
+    @property
+    def limits(self) -> Limits:
+        """What is spent on one series at most."""
+        return Limits(
+            self.largest_series,
+            self.most_slices,
+            self.most_slice_pixels,
+            self.most_voxels,
+            self.decode_seconds,
+        )
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class Station:
             frozenset(map(Kind, settings.worker.extras)),
         )
         self._effort = _effort(settings.worker)
+        self._limits = settings.worker.limits
         self._sends_early = settings.worker.early_report
         self._lease_seconds = commons.lease_seconds
         self._max_attempts = commons.max_attempts
@@ -103,7 +104,7 @@ class Station:
         asked = commission(job, ensemble.bundle, self._site, self._options)
         try:
             self._require_hope(job)
-            score = estimate(asked, ensemble, watch)
+            score = estimate(asked, ensemble, watch, self._limits)
             asked = self._tell_score(asked, score.outcome, watch)
             outcome = judge(asked, score, ensemble, watch, _watcher(lease), self._effort)
         except UnusableStudy as refusal:

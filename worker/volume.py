@@ -21,19 +21,17 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from listener.errors import BadAttribute
+from listener.reading import Allowance, TooMuch
 from listener.series import Header, frame_headers, read_instance
 from worker.decoder import Decoder, Stored, Undecodable
+from worker.limits import LIMITS, Limits
 from worker.preprocess import canonical
-from worker.quality import (
-    MAX_BYTES,
-    MAX_VOXELS,
-    NEEDED,
-    SAME_POSITION_MM,
-    Reason,
-    UnusableStudy,
-)
+from worker.quality import NEEDED, SAME_POSITION_MM, Reason, UnusableStudy
 
 LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+# Elements and items of a series: of 2,000 slices with a thousand each.
+MOST_PIECES: Final = 2_000_000
 
 # Scanners round direction cosines to 4-6 digits; half a degree is another plan of the scan.
 COSINE_TOLERANCE: Final = 0.005
@@ -132,7 +130,7 @@ class _Frame:
     image_type: tuple[str, ...]
 
 
-def read_volume(paths: Sequence[Path]) -> Volume:
+def read_volume(paths: Sequence[Path], limits: Limits = LIMITS) -> Volume:
     """Read one series, classic or enhanced multi-frame, from its files; each is read once.
 
     The result is a volume for any set of parallel images; whether slices are enough, evenly spaced
@@ -142,13 +140,13 @@ def read_volume(paths: Sequence[Path]) -> Volume:
         UnusableStudy: UNREADABLE, MIXED or TOO_LARGE.
         OSError: a file is not to be had at present, or no process to decode it.
     """
-    datasets = _datasets(paths)
+    datasets = _datasets(paths, limits)
     frames = [_frames(dataset) for dataset in datasets]
     every = [frame for of_one in frames for frame in of_one]
-    _refuse_what_is_too_large(every)
+    _refuse_what_is_too_large(every, limits)
     _refuse_mixtures(every)
     order = _along_normal([frame.slice for frame in every])
-    planes = _planes(datasets, frames, np.argsort(order).tolist())
+    planes = _planes(datasets, frames, np.argsort(order).tolist(), limits)
     slices = tuple(every[at].slice for at in order)
     voxels, affine = canonical(planes, LPS_TO_RAS @ _planes_to_lps(slices))
     return Volume(np.ascontiguousarray(voxels), affine, slices, planes)
@@ -157,15 +155,21 @@ def read_volume(paths: Sequence[Path]) -> Volume:
 # --- headers ---
 
 
-def _datasets(paths: Sequence[Path]) -> list[Dataset]:
+def _datasets(paths: Sequence[Path], limits: Limits) -> list[Dataset]:
     if not paths:
         raise _unreadable("no images")
+    if len(paths) > limits.slices:
+        raise _too_large(f"{len(paths)} files", limits)
     size = sum(path.stat().st_size for path in paths)
-    if size > MAX_BYTES:
-        raise _too_large(f"{size / 1024**3:.1f} GiB")
+    if size > limits.series_bytes:
+        raise _too_large(f"{size / 1024**3:.1f} GiB", limits)
+    # Headers are looked at twice here and there.
+    allowance = Allowance(limits.series_bytes + size, MOST_PIECES)
     try:
-        return [read_instance(path, pixels=True) for path in paths]
+        return [read_instance(path, pixels=True, allowance=allowance) for path in paths]
     except BadAttribute as error:
+        if isinstance(error.__cause__, TooMuch):
+            raise _too_large(str(error.__cause__), limits) from error
         why = type(error.__cause__).__name__
         raise _unreadable(f"an image that cannot be parsed ({why})") from error
 
@@ -244,10 +248,15 @@ def _directions(cosines: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[
 # --- one consistent stack ---
 
 
-def _refuse_what_is_too_large(frames: Sequence[_Frame]) -> None:
+def _refuse_what_is_too_large(frames: Sequence[_Frame], limits: Limits) -> None:
+    if len(frames) > limits.slices:
+        raise _too_large(f"{len(frames)} slices", limits)
+    largest = max((frame.slice for frame in frames), key=lambda piece: piece.rows * piece.columns)
+    if largest.rows * largest.columns > limits.slice_pixels:
+        raise _too_large(f"a slice of {largest.rows} x {largest.columns} pixels", limits)
     voxels = sum(frame.slice.rows * frame.slice.columns for frame in frames)
-    if voxels > MAX_VOXELS:
-        raise _too_large(f"{voxels / 1e6:.0f} million voxels")
+    if voxels > limits.voxels:
+        raise _too_large(f"{voxels / 1e6:.0f} million voxels", limits)
 
 
 def _one(value: Callable[[_Frame], Any]) -> Callable[[Sequence[_Frame]], bool]:
@@ -319,13 +328,16 @@ def _along_normal(slices: Sequence[Slice]) -> list[int]:
 
 
 def _planes(
-    datasets: list[Dataset], frames: Sequence[Sequence[_Frame]], places: Iterable[int]
+    datasets: list[Dataset],
+    frames: Sequence[Sequence[_Frame]],
+    places: Iterable[int],
+    limits: Limits,
 ) -> NDArray[np.float32]:
     """Decode every frame into its place; datasets are let go as soon as they are decoded."""
     every = [frame.slice for of_one in frames for frame in of_one]
     planes = np.empty((len(every), every[0].rows, every[0].columns), dtype=np.float32)
     place = iter(places)
-    with Decoder() as decoder:
+    with Decoder(limits.decode_seconds) as decoder:
         for at, of_one in enumerate(frames):
             for frame, stored in zip(of_one, _stored(decoder, datasets[at], of_one), strict=True):
                 with np.errstate(over="ignore"):  # refused below
@@ -379,5 +391,5 @@ def _mixed(found: str) -> UnusableStudy:
     return UnusableStudy(Reason.MIXED, found, NEEDED[Reason.MIXED])
 
 
-def _too_large(found: str) -> UnusableStudy:
-    return UnusableStudy(Reason.TOO_LARGE, found, NEEDED[Reason.TOO_LARGE])
+def _too_large(found: str, limits: Limits) -> UnusableStudy:
+    return UnusableStudy(Reason.TOO_LARGE, found, limits.needed)

@@ -71,9 +71,8 @@ def test_a_machine_that_starts_no_process_says_nothing_of_the_image(image, monke
         decoder.stored_values(image(JPEG_LOSSLESS))
 
 
-def test_a_decoder_that_hangs_is_given_up(image, monkeypatch):
-    monkeypatch.setattr(decoder_module, "OBJECT_SECONDS", 0.0)
-    with Decoder() as decoder, pytest.raises(Undecodable, match="TimeoutError"):
+def test_a_decoder_that_hangs_is_given_up(image):
+    with Decoder(seconds=0.05) as decoder, pytest.raises(Undecodable, match="TimeoutError"):
         decoder.stored_values(image(JPEG_LOSSLESS))
 
 

@@ -30,7 +30,7 @@ from pydicom.uid import (
 from listener.errors import BadAttribute
 from listener.selection import select
 from listener.series import read_series_facts
-from worker import volume as volume_module
+from worker.limits import Limits
 from worker.quality import Reason, UnusableStudy, check_headers, check_volume
 from worker.volume import read_volume
 
@@ -506,10 +506,23 @@ def test_a_series_that_announces_too_many_voxels_is_refused_before_they_are_allo
     assert refusal(saved(*datasets)).reason is Reason.TOO_LARGE
 
 
-def test_files_too_large_to_load_are_refused_unread(saved, monkeypatch):
-    monkeypatch.setattr(volume_module, "MAX_BYTES", 1000)
+@pytest.mark.parametrize(
+    ("limits", "found", "needed"),
+    [
+        (Limits(series_bytes=1000), "0.0 GiB", "and 0.0 GiB"),
+        (Limits(slices=12), "13 files", "at most 12 slices"),
+        (Limits(slice_pixels=1000), "a slice of 36 x 32 pixels", "0.0 million pixels in each"),
+        (Limits(voxels=10_000), "0 million voxels", "0 million voxels"),
+    ],
+)
+def test_a_series_that_is_larger_than_the_settings_allow_is_refused(saved, limits, found, needed):
     series = Series(AXIAL)
-    assert refusal(saved(*classic(series, series.marked(MARK_RAS)[0]))).reason is Reason.TOO_LARGE
+    paths = saved(*classic(series, series.marked(MARK_RAS)[0]))
+    with pytest.raises(UnusableStudy) as error:
+        read_volume(paths, limits)
+    assert error.value.reason is Reason.TOO_LARGE
+    assert error.value.found == found
+    assert needed in error.value.needed
 
 
 # --- real series ---
