@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from listener.__main__ import app
+from listener.__main__ import app, console
 from listener.errors import BadSettings
 from listener.settings import read_settings
 
@@ -170,7 +170,8 @@ def test_check_config_prints_no_password(
 ) -> None:
     put(folder, "monro_broker", url)
     monkeypatch.setenv("MONRO_SPOOL", str(tmp_path / "spool"))
-    done = CliRunner().invoke(app, ["check-config"], env={"COLUMNS": "300"})
+    monkeypatch.setattr(console, "width", 300)
+    done = CliRunner().invoke(app, ["check-config"])
 
     assert "127.0.0.1:1" in done.output
     assert "hunter2" not in done.output
