@@ -77,7 +77,8 @@ STORE_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
         handlers.OUT_OF_RESOURCES: "the disk would be too full; nothing was kept",
         handlers.SOP_CLASS_NOT_SUPPORTED: "the command names another SOP class than its "
         "presentation context",
-        handlers.CANNOT_UNDERSTAND: "UIDs are missing, malformed, or contradict the command",
+        handlers.CANNOT_UNDERSTAND: "UIDs are missing, malformed, or contradict the "
+        "command; or the instance is larger than `MONRO_LARGEST_INSTANCE`",
         quick_store.UNFORESEEN: "something unforeseen; nothing was kept, the log says where",
     }
 )

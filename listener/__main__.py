@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from listener.accounting import STATES, StudyAccount, account
 from listener.audit.trail import Audit, open_audit
+from listener.cautions import cautions
 from listener.dispatch import Dispatcher, broker_answers, celery_app
 from listener.errors import MonroError
 from listener.knock import answers
@@ -79,6 +80,8 @@ def check_config() -> None:
         value = _without_passwords(_shown(getattr(settings, name)))
         table.add_row(f"MONRO_{name.upper()}", value, field.description)
     console.print(table)
+    for caution in cautions(settings):
+        complaints.print(f"caution: {caution}", style="yellow", markup=False)
     console.print(f"broker: {_verdict(broker_answers(settings.broker))}")
     for destination in settings.destinations:
         verdict = _verdict(answers(destination, settings))
@@ -281,7 +284,7 @@ def acting(what: str, study: str | None = None) -> Iterator[Audit]:
     with open_audit(read_settings()) as audit:
         try:
             yield audit
-        except Exception:
+        except BaseException:  # Ctrl-C as well
             audit.acted(what, study, failed=True)
             raise
         audit.acted(what, study)

@@ -1,9 +1,9 @@
 """Our application entity as one that calls others: how long it waits, and how it speaks."""
 
 import ssl
-from typing import Any
+from typing import Any, cast
 
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
 from listener.errors import BadSettings
@@ -33,7 +33,18 @@ def call(ours: AE, theirs: Entity, tls: Tls | None, **options: Any) -> Associati
     """
     if theirs.tls:
         options["tls_args"] = (_context(tls), theirs.host)
+    handlers = options.pop("evt_handlers", ())
+    options["evt_handlers"] = [(evt.EVT_CONN_OPEN, _lose_patience), *handlers]
     return ours.associate(theirs.host, theirs.port, ae_title=theirs.ae_title, **options)
+
+
+def _lose_patience(event: evt.Event) -> None:
+    """Wait no longer for a peer in the middle of a PDU, or of TLS, than for a silent one.
+
+    pynetdicom would wait for ever, and whoever waits for its thread would as well.
+    """
+    association = event.assoc
+    cast(Any, association.dul).socket.socket.settimeout(association.network_timeout)
 
 
 def _context(tls: Tls | None) -> ssl.SSLContext:

@@ -33,7 +33,7 @@ from listener.confirmation import (
 )
 from listener.errors import BadAttribute, where
 from listener.ledger import ROWS_AT_ONCE, Ledger
-from listener.remote import Entity, WebDestination
+from listener.remote import Entity, Peer, WebDestination
 from listener.series import BROKEN, require_uid
 from listener.settings import ListenerSettings
 from listener.spool import Spool
@@ -326,8 +326,8 @@ class Herald(threading.Thread):
             if isinstance(each, WebDestination) or each.ae_title != promise.calling:
                 continue
             if each.port is not None:
-                host, port, tls = promise.address, each.port, each.tls
-                return Entity(ae_title=promise.calling, host=host, port=port, tls=tls)
+                host = each.host if isinstance(each, Peer) and each.host else promise.address
+                return Entity(ae_title=promise.calling, host=host, port=each.port, tls=each.tls)
         return None
 
     def _unreachable(self, promise: Promise) -> str:

@@ -77,7 +77,10 @@ def _longest_pause(study: Gathering, patience: Patience) -> tuple[float, str]:
         return patience.stalled_seconds, f"{' and '.join(more)}, but quiet for"
     if any(each.missing == 0 for each in said):
         names = " and ".join(each.source for each in said if each.missing == 0)
-        return patience.counted_seconds, f"{names} has no more of it, and quiet for"
+        sign = f"{names} has no more of it, and quiet for"
+        # A source that is being filled meanwhile has just what was passed on.
+        usual = patience.quiet_seconds if study.open_associations else 0.0
+        return max(patience.counted_seconds, usual), sign
     if study.open_associations:
         return patience.stalled_seconds, "an association is still open, but quiet for"
     if study.released_at is not None and len(said) == len(patience.sources):

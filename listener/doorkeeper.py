@@ -127,6 +127,13 @@ class Doorkeeper:
         cast(Any, association.dul)._run_loop_delay = LOOK_AT_SILENT_SECONDS
         self._make_room(association)
 
+    def on_called(self, event: evt.Event) -> None:
+        """Give a connection that we opened ourselves its limits."""
+        association = event.assoc
+        _read_in_bounds(cast(Any, association.dul).socket, Line(association))
+        _survive(association)
+        self._take_messages_in_bounds(association)
+
     def on_requested(self, event: evt.Event) -> None:
         """Look after who has proposed an association as pynetdicom does."""
         cast(Any, event.assoc.dul)._run_loop_delay = LOOK_SECONDS

@@ -3,11 +3,12 @@
 import logging
 import socket
 import ssl
+import threading
 import time
+from collections import Counter
 from functools import partial
 from multiprocessing.sharedctypes import RawArray
 from socketserver import BaseServer
-from threading import BoundedSemaphore
 from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -24,7 +25,9 @@ from listener.tls import ServerTls
 log = logging.getLogger(__name__)
 
 WAITING_CONNECTIONS: Final = 128
-SIMULTANEOUS_HANDSHAKES: Final = 64
+MOST_HANDSHAKES: Final = 256
+HANDSHAKES_OF_ONE_ADDRESS: Final = 16
+HANDSHAKE_SECONDS: Final = 10.0
 GIVE_WAY_SECONDS: Final = 0.005
 
 V4_MAPPED: Final = "::ffff:"
@@ -180,12 +183,38 @@ def served_by(entity: AE) -> set[Association]:
     }
 
 
+class Handshakes:
+    """TLS that is being spoken with others, who may be slow, or never mean to finish."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def begin(self, address: str) -> bool:
+        """Whether one more may begin: who opens many must not keep others out."""
+        with self._lock:
+            if (
+                self._begun[address] >= HANDSHAKES_OF_ONE_ADDRESS
+                or self._begun.total() >= MOST_HANDSHAKES
+            ):
+                return False
+            self._begun[address] += 1
+            return True
+
+    def end(self, address: str) -> None:
+        """One has come to its end."""
+        with self._lock:
+            self._begun[address] -= 1
+            if not self._begun[address]:
+                del self._begun[address]
+
+
 class EntranceServer(ThreadedAssociationServer):
     """Accepts associations at one port of an `Entrance`."""
 
     def __init__(self, entrance: Entrance, port: OpenPort, *arguments: Any, **named: Any) -> None:
         self._entrance, self._port = entrance, port
-        self._handshakes = BoundedSemaphore(SIMULTANEOUS_HANDSHAKES)
+        self._handshakes = Handshakes()
         super().__init__(*arguments, **named)
         self.bind(evt.EVT_CONN_CLOSE, self._on_closed)
 
@@ -212,10 +241,16 @@ class EntranceServer(ThreadedAssociationServer):
         """
         if not self._port.speaks_tls:
             self.finish_request(request, client_address)
-        elif self._handshakes.acquire(blocking=False):
-            super().process_request(request, client_address)
+        elif self._handshakes.begin(client_address[0]):
+            try:
+                super().process_request(request, client_address)
+            except RuntimeError:  # there is no thread for it
+                self._handshakes.end(client_address[0])
+                raise
         else:
-            log.warning("refused a TLS connection: %d are being opened", SIMULTANEOUS_HANDSHAKES)
+            log.warning(
+                "refused a TLS connection from %s: too many are being opened", client_address[0]
+            )
             self.shutdown_request(request)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -236,7 +271,7 @@ class EntranceServer(ThreadedAssociationServer):
                 self.shutdown_request(request)
                 return
             finally:
-                self._handshakes.release()
+                self._handshakes.end(client_address[0])
         super().finish_request(request, client_address)
 
     def service_actions(self) -> None:
@@ -253,7 +288,7 @@ class EntranceServer(ThreadedAssociationServer):
         tls = self._entrance.tls
         assert tls is not None  # the settings see to it
         patience = connection.gettimeout()
-        connection.settimeout(self.ae.acse_timeout)
+        connection.settimeout(HANDSHAKE_SECONDS)
         spoken = tls.context.wrap_socket(connection, server_side=True)
         spoken.settimeout(patience)
         return spoken

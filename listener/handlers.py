@@ -162,11 +162,19 @@ def on_echo(_event: evt.Event) -> int:
     return SUCCESS
 
 
-def on_store(event: evt.Event, spool: Spool, recorder: Recorder) -> int:
+def on_store(
+    event: evt.Event, spool: Spool, recorder: Recorder, study_uid: str | None = None
+) -> int:
     """Answer one C-STORE request with a status.
 
     A peer that missed our answer sends again, so the write bears repeating. Anything
     unforeseen is left to pynetdicom, which answers 0xC211 for us.
+
+    Args:
+        event: of pynetdicom.
+        spool: that takes the instance.
+        recorder: takes its row.
+        study_uid: that it must belong to; None for any.
     """
     request = cast(C_STORE, event.request)
     sop_class, sop_uid = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
@@ -174,6 +182,10 @@ def on_store(event: evt.Event, spool: Spool, recorder: Recorder) -> int:
 
     def keep() -> Held:
         key = read_key(dataset, event.context.transfer_syntax, sop_class, sop_uid)
+        if study_uid not in (None, key.study_uid):
+            raise DoesNotMatch(
+                f"instance {key.sop_uid} is of study {key.study_uid}, but {study_uid} was asked for"
+            )
         return spool.write(key, file_head(event), dataset.getbuffer())
 
     agreed = str(event.context.abstract_syntax)

@@ -1,6 +1,6 @@
 """What a source has of a study, instance by instance: asked by C-FIND or QIDO-RS."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from pydicom import Dataset
@@ -10,7 +10,7 @@ from pynetdicom.association import Association
 from listener.audit.tally import Party
 from listener.audit.trail import NO_AUDIT, Audit
 from listener.caller import call, caller
-from listener.dicomweb.client import InstanceListed, WebClient
+from listener.dicomweb.client import InstanceListed, SeriesListed, WebClient
 from listener.errors import BadAttribute, ServiceFailed, SourceFailed
 from listener.remote import Source, WebSource
 from listener.series import BROKEN, require_uid
@@ -57,10 +57,12 @@ def list_instances(
         raise SourceFailed(source.name, "does not answer, or does not offer C-FIND")
     try:
         return [
-            InstanceListed(series_uid, sop_uid, sop_class, modality)
-            for series_uid, modality in list(_series(association, source, study_uid, audit))
-            if wants(modality)
-            for sop_uid, sop_class in _instances(association, source, study_uid, series_uid, audit)
+            instance
+            for series in list(_series(association, source, study_uid, audit))
+            if wants(series.modality)
+            for instance in _all_of(
+                series, _instances(association, source, study_uid, series, audit), source.name
+            )
         ]
     except BadAttribute as error:
         raise SourceFailed(source.name, f"answers C-FIND with what is none: {error}") from error
@@ -81,33 +83,53 @@ def _list_by_web(
                 instance
                 for series in list(client.series(study_uid))
                 if wants(series.modality)
-                for instance in client.instances(study_uid, series.series_uid)
+                for instance in _all_of(
+                    series, client.instances(study_uid, series.series_uid), source.name
+                )
             ]
     except ServiceFailed as error:
         raise SourceFailed(source.name, error.found) from error
 
 
+def _all_of(
+    series: SeriesListed, found: Iterable[InstanceListed], source: str
+) -> list[InstanceListed]:
+    """The instances of a series, unless they are fewer than the source counts itself."""
+    listed = list(found)
+    if series.instances is not None and len(listed) < series.instances:
+        raise SourceFailed(source, f"lists {len(listed)} of {series.instances} instances")
+    return listed
+
+
 def _series(
     association: Association, source: Source, study_uid: str, audit: Audit
-) -> Iterator[tuple[str, str]]:
-    """UID and modality of each series."""
+) -> Iterator[SeriesListed]:
     wanted = Dataset()
     wanted.QueryRetrieveLevel, wanted.StudyInstanceUID = "SERIES", study_uid
     wanted.SeriesInstanceUID = wanted.Modality = ""
+    wanted.NumberOfSeriesRelatedInstances = None
     for found in _find(association, source, wanted, audit):
-        yield _uid(found, "SeriesInstanceUID"), str(found.get("Modality") or "")
+        count = found.get("NumberOfSeriesRelatedInstances")
+        yield SeriesListed(
+            _uid(found, "SeriesInstanceUID"),
+            str(found.get("Modality") or ""),
+            int(count) if count else None,
+        )
 
 
 def _instances(
-    association: Association, source: Source, study_uid: str, series_uid: str, audit: Audit
-) -> Iterator[tuple[str, str]]:
-    """UID and SOP class of each instance of a series; the class is empty where it is not told."""
+    association: Association, source: Source, study_uid: str, series: SeriesListed, audit: Audit
+) -> Iterator[InstanceListed]:
+    """The instances of a series; their class is empty where it is not told."""
     wanted = Dataset()
     wanted.QueryRetrieveLevel, wanted.StudyInstanceUID = "IMAGE", study_uid
-    wanted.SeriesInstanceUID = series_uid
+    wanted.SeriesInstanceUID = series.series_uid
     wanted.SOPInstanceUID = wanted.SOPClassUID = ""
     for found in _find(association, source, wanted, audit):
-        yield _uid(found, "SOPInstanceUID"), str(found.get("SOPClassUID") or "")
+        sop_class = str(found.get("SOPClassUID") or "")
+        yield InstanceListed(
+            series.series_uid, _uid(found, "SOPInstanceUID"), sop_class, series.modality
+        )
 
 
 def _find(
@@ -118,8 +140,11 @@ def _find(
     try:
         for response, found in association.send_c_find(wanted, STUDY_ROOT_FIND):
             status = response.get("Status")
-            if status in PENDING and found is not None:
-                yield found
+            if status not in PENDING:
+                continue
+            if found is None:
+                raise SourceFailed(source.name, "answers C-FIND with what cannot be read")
+            yield found
     except (*BROKEN, RuntimeError) as error:
         raise SourceFailed(source.name, f"broke off ({type(error).__name__})") from error
     if status != SUCCESS:

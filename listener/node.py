@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from listener.audit.trail import NO_AUDIT, Audit, open_audit
+from listener.cautions import cautions
 from listener.commitment import Herald
 from listener.completion import Patience, complete_studies, plan_studies
 from listener.delivery import couriers
@@ -60,6 +61,8 @@ class Node:
         """
         if self._settings.tls is not None:
             server_context(self._settings.tls)
+        for caution in cautions(self._settings):
+            log.warning("%s", caution)
         ports = open_ports(self._settings)
         self.audit = open_audit(self._settings, forwards=True).start()
         if self._settings.web_port is not None:
@@ -114,6 +117,7 @@ class Node:
             except Exception as error:  # noqa: BLE001 - what else is to be done must not wait for it
                 log.error("a receiver's rows come with the next round: %s", where(error))
             try:
+                self._revive_web()
                 steward(self.ledger, self._dispatcher, self._settings)
                 if time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
@@ -121,6 +125,11 @@ class Node:
                     purged_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("this round was cut short, the next one follows: %s", where(error))
+
+    def _revive_web(self) -> None:
+        if self._web is not None and not self._web.is_alive:
+            log.error("the web service died and is started again")
+            self._web.start()
 
     def _make_up_for_dead_receivers(self) -> None:
         self.receivers.replace_dead()

@@ -62,8 +62,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class Tls(BaseModel, frozen=True, extra="forbid"):
     """How we speak TLS, as server and as client: PEM files, read again when they change.
 
-    `profile` is one of the secure transport connection profiles of PS3.15 B: BCP 195 (B.9), the one
-    that offers nothing older than TLS 1.2 (B.10), or the one with a short list of ciphers (B.11).
+    `profile` is one of the secure transport connection profiles of PS3.15 B: that of BCP 195 as it
+    is now (B.12), or one of the retired ones, non-downgrading (B.10) and extended (B.11).
     """
 
     certificate: Path
@@ -99,10 +99,12 @@ class Peer(Caller, frozen=True):
     """Who may send to us: a calling AE title, from an address or with a certificate if given.
 
     `port` is where it listens itself, for answers to its requests for storage commitment, with TLS
-    or without.
+    or without; and `host` where it is not called by the address that it came from, such as the name
+    that its certificate bears.
     """
 
     ae_title: AETitle
+    host: str | None = None
     port: Port | None = None
     tls: bool = False
     max_associations: Annotated[int, Field(ge=1)] | None = None

@@ -17,6 +17,7 @@ from pynetdicom.association import Association
 from listener.caller import call, caller
 from listener.dicomweb.client import InstanceListed
 from listener.dicomweb.retrieve import Progress, fetch_by_web
+from listener.doorkeeper import Doorkeeper
 from listener.errors import SourceFailed
 from listener.handlers import on_closed, on_store
 from listener.recorder import Recorder
@@ -82,7 +83,8 @@ def fetch(
     if source.retrieve != "get":
         entity.add_requested_context(STUDY_ROOT_MOVE)
     handlers: list[Any] = [
-        (evt.EVT_C_STORE, on_store, [spool, recorder]),
+        (evt.EVT_CONN_OPEN, Doorkeeper(settings.largest_instance).on_called),
+        (evt.EVT_C_STORE, on_store, [spool, recorder, study_uid]),
         (evt.EVT_RELEASED, on_closed, [recorder]),
         (evt.EVT_ABORTED, on_closed, [recorder]),
         (evt.EVT_CONN_CLOSE, on_closed, [recorder]),

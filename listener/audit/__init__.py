@@ -4,6 +4,7 @@
     message.py   one message, and its XML
     patient.py   whom a study is of, under a pseudonym unless the site asks for names
     tally.py     instances counted until their transfer is over
+    repeats.py   alerts that come by the thousand
     writer.py    the thread that writes, and what becomes of messages that cannot be written
     lines.py     a restricted file that several processes append to
     syslog.py    from such a file to a collector of messages

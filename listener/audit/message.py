@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +35,9 @@ APPLICATION_SERVER: Final = "4"
 
 LONGEST_TEXT: Final = 1000
 """Characters of one value: what others send us must not make a message that nobody takes."""
+
+MOST_CLASSES: Final = 100
+"""Named in one message, which must fit into a datagram: nobody has so many."""
 
 NOT_XML: Final = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold, however they are written."""
@@ -205,9 +209,18 @@ def _add_subject(root: Element, subject: Subject) -> None:
         SubElement(element, "ParticipantObjectDetail", type=kind, value=encoded)
     if subject.classes:
         description = SubElement(element, "ParticipantObjectDescription")
-        for sop_class, count in sorted(subject.classes.items()):
+        for sop_class, count in _most_frequent(subject.classes):
             of_class = {"UID": sop_class} if sop_class else {}
             SubElement(description, "SOPClass", of_class, NumberOfInstances=str(count))
+
+
+def _most_frequent(classes: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Counts of the classes that are frequent, and of all others together."""
+    ranked = Counter(classes).most_common()
+    told = dict(ranked[:MOST_CLASSES])
+    if rest := sum(count for _, count in ranked[MOST_CLASSES:]):
+        told[""] = told.get("", 0) + rest
+    return sorted(told.items())
 
 
 def _add_code(parent: Element, name: str, code: Code) -> None:

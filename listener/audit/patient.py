@@ -11,16 +11,19 @@ import re
 import secrets
 from contextlib import suppress
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import pydicom
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
 
 from listener.audit import codes
 from listener.audit.lines import FOLDER_ONLY_OURS
 from listener.audit.message import PATIENT, PERSON, Subject
 from listener.errors import BadSettings
-from listener.series import BROKEN
+from listener.reading import BROKEN, PREAMBLE_BYTES, read_encoded
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,16 @@ PSEUDONYM_DIGITS: Final = 32
 """128 bits: no two patients of a hospital share them."""
 
 UNKNOWN: Final = "unknown"
+
+PATIENT_NAME: Final = 0x00100010
+PATIENT_ID: Final = 0x00100020
+
+# (0002,0000), whose value counts the bytes of meta information after it.
+META_LENGTH_BYTES: Final = 12
+
+# Far more than stands before the patient in any header.
+MOST_BYTES: Final = 1 << 20
+MOST_PIECES: Final = 20_000
 
 
 class Patient(NamedTuple):
@@ -43,13 +56,28 @@ def read_patient(path: Path | None) -> Patient:
     if path is None:
         return Patient()
     try:
-        header = pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["PatientID", "PatientName"]
-        )
+        header = _read_as_far_as_needed(path)
         return Patient(*(str(header.get(each, "")) for each in ("PatientID", "PatientName")))
     except BROKEN as error:
         log.warning("%s does not tell whose it is: %s", path.name, type(error).__name__)
         return Patient()
+
+
+def _read_as_far_as_needed(path: Path) -> Dataset:
+    """Read an instance up to its patient, within bounds: others wrote it."""
+    meta = read_file_meta_info(path)
+    begun = PREAMBLE_BYTES + META_LENGTH_BYTES + int(meta.FileMetaInformationGroupLength)
+    with path.open("rb") as file:
+        file.seek(begun)
+        encoded = BytesIO(file.read(MOST_BYTES))
+    return read_encoded(
+        encoded,
+        UID(meta.TransferSyntaxUID),
+        most_bytes=MOST_BYTES,
+        most_pieces=MOST_PIECES,
+        stop_when=lambda tag, _vr, _length: tag > PATIENT_ID,
+        only=[PATIENT_NAME, PATIENT_ID],
+    )
 
 
 class Named:

@@ -21,6 +21,7 @@ from listener.audit.codes import Code
 from listener.audit.lines import Lines
 from listener.audit.message import Message, Origin, Participant, Subject
 from listener.audit.patient import Named, Patient, Pseudonymous, read_patient
+from listener.audit.repeats import Repeats
 from listener.audit.syslog import Collector, Forwarder, Outbox
 from listener.audit.tally import UNKNOWN_PARTY, Party, Share
 from listener.audit.writer import Draft, Target, Writer
@@ -63,6 +64,7 @@ class Audit:
     ) -> None:
         self._origin, self._patients = origin, patients
         self._target, self._forwarder = target, forwarder
+        self._rejections = Repeats()
         self._writer = None if target is None else Writer(target, origin, self._finish, self._alert)
 
     def __enter__(self) -> Self:
@@ -185,7 +187,12 @@ class Audit:
         )
 
     def rejected(self, party: Party, why: str) -> None:
-        """We refused to talk with somebody."""
+        """We refused to talk with somebody; one message a minute speaks for all from an address."""
+        passed_over = self._rejections.due(party.address)
+        if passed_over is None:
+            return
+        if passed_over:
+            why += f"; and {passed_over} more from there since the last message"
         node = message.node(party.address or UNKNOWN_PARTY.name, party.name)
         self._tell(
             Message(

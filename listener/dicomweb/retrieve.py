@@ -43,24 +43,23 @@ def fetch_by_web(
     Raises:
         SourceFailed: the service does not hand over, or not as the standard has it.
     """
-    names = {each.sop_uid for each in wanted}
-    name, kept = uuid.uuid4().hex, set()
+    missing, name = {each.sop_uid for each in wanted}, uuid.uuid4().hex
     party = Party(source.name, urlsplit(source.url).hostname or "", is_ae=False, calls=False)
     is_whole = False
     try:
         with WebClient(source, settings.tls, settings.association_timeout_seconds) as client:
             for pieces in _files(client, study_uid, wanted):
                 part = FilePart(spool, study_uid, settings.largest_instance)
-                kept.add(_keep(pieces, part, recorder, party, name))
-                on_progress(len(kept & names))
+                if _keep(pieces, part, missing, recorder, party, name):
+                    on_progress(len(wanted) - len(missing))
         is_whole = True
     except ServiceFailed as error:
         raise SourceFailed(source.name, error.found) from error
-    except (BadAttribute, SpoolFull) as error:
-        raise SourceFailed(source.name, f"sends what is not kept: {error}") from error
+    except SpoolFull as error:
+        raise SourceFailed(source.name, f"was not let finish: {error}") from error
     finally:
         recorder.closed(name, released=is_whole)
-    return len(kept & names)
+    return len(wanted) - len(missing)
 
 
 def _files(
@@ -77,15 +76,33 @@ def _files(
 
 
 def _keep(
-    pieces: Iterator[bytes], part: FilePart, recorder: Recorder, party: Party, name: str
-) -> str:
-    """Put one file on stable storage as it comes; returns its instance UID."""
+    pieces: Iterator[bytes],
+    part: FilePart,
+    missing: set[str],
+    recorder: Recorder,
+    party: Party,
+    name: str,
+) -> bool:
+    """Put one file on stable storage as it comes, if it is missing; whether it was kept.
+
+    One that is none must not hold up the others, and one that was here before is no news: with it
+    the study would seem to go on coming in.
+    """
     try:
         for piece in pieces:
             part.take(memoryview(piece))
-        sop_class = part.head.sop_class if part.head is not None else ""
-        take(part.keep, recorder, party, name, sop_class)
-        assert part.head is not None  # it was kept
-        return part.head.sop_uid
+            if part.head is not None and part.head.sop_uid not in missing:
+                break
+        else:
+            sop_class = part.head.sop_class if part.head is not None else ""
+            take(part.keep, recorder, party, name, sop_class)
+            assert part.head is not None  # it was kept
+            missing.discard(part.head.sop_uid)
+            return True
+    except BadAttribute as error:
+        log.warning("refused an instance from %s: %s", party.name, error)
     finally:
         part.drop()
+    for _ in pieces:  # on to the next file
+        pass
+    return False

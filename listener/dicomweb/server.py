@@ -3,10 +3,13 @@
 import asyncio
 import hashlib
 import logging
+import os
+import socket
 import ssl
 import threading
 import time
-from typing import Final
+from typing import Any, Final
+from weakref import WeakSet
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -22,6 +25,9 @@ from listener.settings import ListenerSettings
 from listener.spool import Spool
 
 log = logging.getLogger(__name__)
+
+MOST_CONNECTIONS: Final = 256
+CONNECTIONS_OF_ONE_ADDRESS: Final = 64
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
@@ -62,6 +68,41 @@ class Connection(H11Protocol):
         self._deadline = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
 
 
+class LimitedPort(socket.socket):
+    """A socket that listens, and lets nobody open more connections than we can bear.
+
+    Connections count before TLS is spoken on them: each takes a descriptor of the process that
+    completes and delivers studies, too.
+    """
+
+    _open: "WeakSet[socket.socket]"
+
+    def dup(self) -> "LimitedPort":
+        """Another one for the same port."""
+        return LimitedPort(self.family, self.type, self.proto, os.dup(self.fileno()))
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; raises BlockingIOError where one was turned away."""
+        connection, address = super().accept()
+        if not hasattr(self, "_open"):
+            self._open = WeakSet()
+        here = [each for each in self._open if each.fileno() >= 0]
+        from_there = sum(_peer(each) == address[0] for each in here)
+        if len(here) >= MOST_CONNECTIONS or from_there >= CONNECTIONS_OF_ONE_ADDRESS:
+            log.warning("turned a connection from %s away: there are too many", address[0])
+            connection.close()
+            raise BlockingIOError
+        self._open.add(connection)
+        return connection, address
+
+
+def _peer(connection: socket.socket) -> str:
+    try:
+        return str(connection.getpeername()[0])
+    except OSError:  # it has just left
+        return ""
+
+
 class WebServer:
     """Serves STOW-RS until it is stopped.
 
@@ -82,17 +123,22 @@ class WebServer:
         assert settings.web_port is not None
         self._address = settings.bind, settings.web_port
         self._encryption = web_context(settings.tls) if settings.tls is not None else None
-        self._port = open_port(settings.bind, settings.web_port)
-        self._settings, self._spool = settings, spool
-        self._ledger, self._audit = ledger, audit
+        opened = open_port(settings.bind, settings.web_port)
+        self._port = LimitedPort(opened.family, opened.type, opened.proto, opened.detach())
+        self._settings, self._spool, self._audit = settings, spool, audit
+        self._recorder = Recorder(ledger, audit)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it answers."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to answer."""
-        self._recorder = Recorder(self._ledger, self._audit)
+        """Begin to answer, or begin anew."""
         service = StoreService(self._settings, self._spool, self._recorder, self._audit)
         self._server = uvicorn.Server(self._config(service))
         self._thread = threading.Thread(
-            target=self._server.run, args=([self._port],), name="web", daemon=True
+            target=self._server.run, args=([self._port.dup()],), name="web", daemon=True
         )
         self._thread.start()
         deadline = time.monotonic() + START_SECONDS
@@ -105,8 +151,9 @@ class WebServer:
     def stop(self) -> None:
         """Answer no more, let requests come to their end, write the last rows."""
         self._server.should_exit = True
-        self._thread.join()
+        self._thread.join(2 * STOP_SECONDS)
         self._recorder.close()
+        self._port.close()
 
     def _config(self, service: StoreService) -> uvicorn.Config:
         encryption = self._encryption

@@ -45,7 +45,8 @@ def test_a_study_is_complete_when_it_was_quiet_for_as_long_as_the_signs_ask(
     [
         ((0,), 0, 104, None),
         ((0,), 0, 105, "pacs has no more of it, and quiet for 5 s"),
-        ((0,), 1, 105, "pacs has no more of it, and quiet for 5 s"),
+        ((0,), 1, 159, None),
+        ((0,), 1, 160, "pacs has no more of it, and quiet for 60 s"),
         ((None,), 0, 109, None),
         ((None,), 0, 110, "association released, then quiet for 10 s"),
         ((), 0, 159, None),

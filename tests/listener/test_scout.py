@@ -1,5 +1,7 @@
 """A source is asked what a study should hold, and what is missing is fetched from there."""
 
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +15,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, MRImageStorage
 from pynetdicom import AE, evt
 
+from listener.caller import call, caller
 from listener.completion import Patience, complete_studies
 from listener.entries import Count
 from listener.errors import MonroError, SourceFailed
 from listener.inventory import list_instances
 from listener.ledger import Ledger
 from listener.pull import Pulled, pull
-from listener.remote import Source
+from listener.remote import Entity, Source
 from listener.scout import Scout
 from listener.settings import ListenerSettings
 from listener.spool import Spool
@@ -39,6 +42,8 @@ class Pacs:
     sends_to: int = 0
     asked: list[str] = field(default_factory=list)
     find_status: int = 0x0000
+    counts: int | None = None
+    slips_in: Dataset | None = None
 
     @contextmanager
     def open(self) -> Iterator["Pacs"]:
@@ -86,6 +91,8 @@ class Pacs:
             match.SeriesInstanceUID = each.SeriesInstanceUID
             if wanted.QueryRetrieveLevel == "SERIES":
                 match.Modality = each.Modality
+                if self.counts is not None:
+                    match.NumberOfSeriesRelatedInstances = self.counts
             else:
                 match.SOPInstanceUID, match.SOPClassUID = each.SOPInstanceUID, each.SOPClassUID
             if str(match) not in told:
@@ -98,6 +105,7 @@ class Pacs:
     def _on_get(self, event: evt.Event) -> Iterator[Any]:
         self.asked.append("GET")
         handed = self._handed_over(event.identifier)
+        handed += [self.slips_in] if self.slips_in is not None else []
         yield len(handed)
         for each in handed:
             yield 0xFF00, each
@@ -366,19 +374,122 @@ def test_a_source_may_speak_dicomweb(
     assert received(ours.spool) == {each.SOPInstanceUID for each in study}
 
 
-def test_a_file_that_is_none_is_not_kept_and_the_source_is_named(
-    settings_for: Any, study: list[Dataset], ledger: Ledger
+def test_one_file_that_is_none_does_not_hold_up_the_others(
+    settings_for: Any, study: list[Dataset], ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = web_pacs(study)
     whole = service.answer
     service.answer = lambda asked: replace(
-        whole(asked), body=whole(asked).body.replace(b"DICM", b"NOPE")
+        whole(asked), body=whole(asked).body.replace(b"DICM", b"NOPE", 1)
     )
     with service.open():
         ours = settings_for(sources=[{"name": "pacs", "url": service.url}])
-        with pytest.raises(SourceFailed, match="source pacs sends what is not kept: a part is no"):
-            pull("1.2.3", ours, ledger, Spool(ours.spool))
+        pulled = pull("1.2.3", ours, ledger, Spool(ours.spool))
+    assert pulled.came == 0, "each of them was asked for by name"
+    assert "a part is no DICOM file" in caplog.text
     assert received(ours.spool) == set()
+
+
+def test_a_bad_file_among_good_ones_is_passed_over(
+    settings_for: Any, study: list[Dataset], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("listener.dicomweb.retrieve.ONE_BY_ONE", 0)
+    service = web_pacs(study)
+    whole = service.answer
+    service.answer = lambda asked: replace(
+        whole(asked), body=whole(asked).body.replace(b"DICM", b"NOPE", 1)
+    )
+    with service.open():
+        ours = settings_for(sources=[{"name": "pacs", "url": service.url}])
+        pulled = pull("1.2.3", ours, ledger, Spool(ours.spool))
+    assert pulled == Pulled("pacs", has=7, missing=7, came=4), "the first of each series was bad"
+
+
+def test_what_is_here_already_is_no_news_where_a_whole_series_is_fetched(
+    settings_for: Any, study: list[Dataset], ledger: Ledger, listening: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("listener.dicomweb.retrieve.ONE_BY_ONE", 0)
+    service = web_pacs(study[:3])
+    withheld = [part10(each) for each in study[1:3]]
+    whole = service.answer
+
+    def answer(asked: Asked) -> Reply:
+        reply = whole(asked)
+        for file in withheld:
+            part = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + file + b"\r\n"
+            reply = replace(reply, body=reply.body.replace(part, b""))
+        return reply
+
+    service.answer = answer
+    with service.open():
+        ours = settings_for(
+            sources=[{"name": "pacs", "url": service.url}],
+            counted_seconds=0,
+            retry_first_seconds=3600,
+        )
+        with listening(Spool(ours.spool), ledger) as send:
+            send(study[0])
+            until_recorded(ledger, 1)
+            scout = scout_of(ours, ledger)
+            scout.ask_due()
+            asked = len(service.asked)
+            scout.ask_due()
+    assert missing(ledger) == (Count("pacs", 2),)
+    assert len(service.asked) == asked, "it was asked again as if something had come"
+
+
+def test_a_source_that_lists_less_than_it_counts_is_not_believed(
+    settings: Any, pacs: Pacs, study: list[Dataset]
+) -> None:
+    pacs.counts = 4
+    ours = settings()
+    with pacs.open(), pytest.raises(SourceFailed, match="lists 3 of 4 instances"):
+        list_instances(ours.sources[0], ours, "1.2.3")
+
+
+def test_instances_of_another_study_are_not_taken_from_a_source(
+    settings: Any, pacs: Pacs, study: list[Dataset], ledger: Ledger,
+    an_mr_slice: Callable[..., Dataset], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    pacs.slips_in = an_mr_slice("9.9.9")
+    ours = settings("get")
+    with pacs.open():
+        pull("1.2.3", ours, ledger, Spool(ours.spool))
+    assert received(ours.spool) == {each.SOPInstanceUID for each in study}
+    assert "but 1.2.3 was asked for" in caplog.text
+
+
+def test_an_instance_that_is_too_large_ends_what_fetches_it(
+    settings: Any, pacs: Pacs, study: list[Dataset], ledger: Ledger
+) -> None:
+    study[0].PixelData = bytes(2 << 20)
+    ours = settings("get", largest_instance=1 << 20)
+    with pacs.open(), pytest.raises(SourceFailed):
+        pull("1.2.3", ours, ledger, Spool(ours.spool))
+
+
+@pytest.mark.parametrize("says", [b"", b"\x02\x00\x00"])
+def test_a_peer_that_accepts_a_connection_and_says_no_more_is_given_up(
+    settings_for: Any, free_port: int, says: bytes
+) -> None:
+    ours = settings_for(association_timeout_seconds=1)
+    entity = caller("MONRO", 1)
+    entity.add_requested_context("1.2.840.10008.1.1")
+    with socket.create_server(("127.0.0.1", free_port)) as port:
+        threading.Thread(target=silent, args=(port, says), daemon=True).start()
+        begun = time.monotonic()
+        theirs = Entity(ae_title="PACS", host="127.0.0.1", port=free_port)
+        association = call(entity, theirs, ours.tls)
+    assert not association.is_established
+    assert time.monotonic() - begun < 10
+
+
+def silent(port: socket.socket, says: bytes) -> None:
+    connection, _ = port.accept()
+    connection.sendall(says)
+    time.sleep(20)
+    connection.close()
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")

@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pynetdicom import AE, evt
 
 from listener.caller import call, caller
 from listener.delivery import Courier
+from listener.entrance import HANDSHAKES_OF_ONE_ADDRESS, Handshakes
 from listener.entries import Result
 from listener.errors import BadSettings
 from listener.ledger import Ledger
@@ -229,6 +230,27 @@ def test_who_never_shakes_hands_holds_up_nobody_and_is_left(
             begun = time.monotonic()
             assert silent.recv(1) == b""
         assert time.monotonic() - begun < 10
+
+
+def test_one_address_cannot_keep_others_out_by_opening_many(
+    secured: Any, hospital: Hospital, tls_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handshakes = Handshakes()
+    taken = [handshakes.begin("10.0.0.66") for _ in range(300)]
+    assert taken.count(True) == HANDSHAKES_OF_ONE_ADDRESS
+    assert handshakes.begin("10.0.0.5")
+    handshakes.end("10.0.0.66")
+    assert handshakes.begin("10.0.0.66")
+
+    monkeypatch.setattr("listener.entrance.HANDSHAKE_SECONDS", 1.0)
+    with secured(), ExitStack() as silent:
+        for _ in range(2 * HANDSHAKES_OF_ONE_ADDRESS):
+            address = ("127.0.0.1", tls_port)
+            silent.enter_context(socket.create_connection(address, timeout=5))
+        time.sleep(0.5)
+        assert not is_let_in(tls_port, hospital.tls("scanner"))
+        time.sleep(1)
+        assert is_let_in(tls_port, hospital.tls("scanner")), "their time is over"
 
 
 @pytest.mark.parametrize("profile", CIPHERS)

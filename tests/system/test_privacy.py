@@ -328,7 +328,7 @@ def test_the_run_met_all_that_it_should(run: Run) -> None:
     assert b"the destination does not answer" in log
     for complaint in (
         b"not a UID",
-        b"contradicts the C-STORE command",
+        b"contradicts what it was announced with",
         b"a PDU was not understood",
     ):
         assert complaint in log
