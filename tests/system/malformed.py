@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+from urllib.parse import quote
 
+import urllib3
 from pydicom import Dataset, config
 from pydicom.dataelem import RawDataElement
+from pydicom.dataset import FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -18,7 +21,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.dsutils import encode
+from pynetdicom.dsutils import encode, encode_file_meta
 
 from tests.system.planted import Planted
 
@@ -60,6 +63,32 @@ def identified(patient: Planted, what: str) -> Dataset:
         setattr(dataset, level, generate_uid(entropy_srcs=[level, what]))
     dataset.Modality, dataset.InstanceNumber = "MR", "1"
     return dataset
+
+
+def post_malformed(port: int, token: str, patient: Planted) -> None:
+    """Send all instances of this by STOW-RS, as parts of one request and to a path of their own."""
+    parts = [
+        b"\0" * 128 + b"DICM" + _file_meta(sop_uid) + dataset
+        for dataset, sop_uid in _instances(patient)
+    ]
+    parts += [patient.name.encode(), b"DICM" + patient.patient_id.encode()]
+    body = b"".join(b"--x\r\nContent-Type: application/dicom\r\n\r\n" + p + b"\r\n" for p in parts)
+    kind = 'multipart/related; type="application/dicom"; boundary=x'
+    for path, shown in (
+        ("/studies", token),
+        (f"/studies/{patient.patient_id}", token),
+        ("/studies", patient.patient_id),
+    ):
+        headers = {"Content-Type": kind, "Authorization": f"Bearer {shown}"}
+        url = f"http://127.0.0.1:{port}{quote(path)}"
+        urllib3.request("POST", url, body=body + b"--x--\r\n", headers=headers, retries=False)
+
+
+def _file_meta(sop_uid: str) -> bytes:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = MRImageStorage, sop_uid
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return encode_file_meta(meta)
 
 
 def send_malformed(port: int, patient: Planted) -> None:

@@ -33,7 +33,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from deploy.stack import Stack, free_ports
 from listener.__main__ import app
 from tests.system.conftest import Hospital, open_hospital
-from tests.system.malformed import identified, send_malformed
+from tests.system.malformed import identified, post_malformed, send_malformed
 from tests.system.planted import PATIENTS, Planted, forms, told
 from trainer.phantom import OVERT, draw_case, render
 from trainer.phantom_study import NOBODY, write_slices
@@ -51,6 +51,8 @@ COMMANDS: Final = (
     "rules", "transitions",
 )  # fmt: skip
 """Everything that the listener's command line prints, between the deliveries."""
+
+TOKEN: Final = "a token of a web sender"
 
 Heard = dict[str, bytes]
 
@@ -242,6 +244,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def run_hospital(folder: Path, sent: dict[str, list[Path]], found: Run) -> None:
     picky, monitors = PickyArchive(PATIENTS["judged"]), list[Monitor]()
+    (web_port,) = free_ports(1)
+    folder.mkdir()
+    (folder / "token").write_text(TOKEN)
     with (
         closing(picky),
         open_hospital(
@@ -250,6 +255,12 @@ def run_hospital(folder: Path, sent: dict[str, list[Path]], found: Run) -> None:
             on_broker=lambda port: monitors.append(Monitor(port)),
             MONRO_WORKER_MAP_MODE="preview",
             MONRO_RESEND_SECONDS="0.2",
+            MONRO_SOURCES='[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", '
+            '"port": ORTHANC_PORT}]',
+            MONRO_WEB_PORT=str(web_port),
+            MONRO_WEB_SENDERS=json.dumps(
+                [{"name": "web", "token_file": str(folder / "token")}],
+            ),
         ) as hospital,
     ):
         stack = hospital.stack
@@ -258,6 +269,7 @@ def run_hospital(folder: Path, sent: dict[str, list[Path]], found: Run) -> None:
             hospital.send(paths)
         found.heard |= dict(processes(stack))
         send_malformed(stack.listener_port, PATIENTS["malformed"])
+        post_malformed(web_port, TOKEN, PATIENTS["malformed"])
         assert store(stack.listener_port, contradicted(sent["refused"][0])) == 0x0000
         deliver(hospital, picky, uids)
         put_into_the_spool(folder / "spool", sent["judged"][0])
@@ -332,6 +344,8 @@ def test_the_run_met_all_that_it_should(run: Run) -> None:
         b"a PDU was not understood",
     ):
         assert complaint in log
+    assert b"fetched from pacs" in run.heard["listener pull {judged}"]
+    assert b"refused an instance from web" in log
     assert b"1 instance(s) recorded from the spool" in run.heard["listener reconcile"]
     for words in run.heard["messages to the broker"], run.heard["hospital/logs/worker.log"]:
         assert told(words, {jobs["judged"]["job_id"].encode(): "its job"})
