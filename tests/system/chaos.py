@@ -208,8 +208,7 @@ class Chaos:
 
     def _kill_receiver(self) -> None:
         listener = psutil.Process(self._stack.pid("listener"))
-        children = listener.children()
-        receivers = [each for each in children if "spawn_main" in " ".join(each.cmdline())]
+        receivers = [each for each in listener.children() if _is_receiver(each)]
         if receivers:  # they are being started otherwise
             self._dice.choice(receivers).kill()
 
@@ -246,6 +245,14 @@ class Chaos:
             os.posix_fallocate(file.fileno(), 0, max(1, size))
         time.sleep(self._dice.uniform(1, 4))
         ballast.unlink(missing_ok=True)
+
+
+def _is_receiver(process: psutil.Process) -> bool:
+    """Whether it receives; one that was killed a moment ago does not."""
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 @contextmanager
