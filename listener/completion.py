@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from listener.entries import BundleRow, Gathering, Instance, Plan
-from listener.errors import BadAttribute
+from listener.errors import BadAttribute, where
 from listener.ledger import Ledger
 from listener.selection import Selection, select
 from listener.series import SeriesFacts, read_series_facts
@@ -107,8 +107,13 @@ def plan_studies(ledger: Ledger, analyses: Sequence[str]) -> list[str]:
     for study_uid, revision in ledger.unplanned():
         try:
             queued += _plan_study(ledger, study_uid, revision, bundles)
-        except (IntegrityError, OSError) as error:  # the next round tries again
+        except IntegrityError as error:  # the next round tries again
             log.error("study %s cannot be planned: %s", study_uid, type(error).__name__)
+            ledger.note_waiting(study_uid, f"cannot be planned: {type(error).__name__}")
+        except SQLAlchemyError:
+            raise  # without a ledger there is nothing to go on with
+        except Exception as error:  # noqa: BLE001 - one study must not hold up all others
+            log.error("study %s cannot be planned: %s", study_uid, where(error))
             ledger.note_waiting(study_uid, f"cannot be planned: {type(error).__name__}")
     return queued
 

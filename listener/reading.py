@@ -61,16 +61,26 @@ class TooMuch(ValueError):
 class Allowance:
     """What may be read of one dataset, or of several together.
 
+    Args:
+        most_bytes: of all of them.
+        most_pieces: elements and items of all of them, roughly.
+        most_in_one: likewise, of one dataset; None for no limit beside the other.
+
     Attributes:
         most_bytes: at the beginning.
         bytes_left: of them.
         exceeded: what there was too much of; empty while there was not.
     """
 
-    def __init__(self, most_bytes: int, most_pieces: int) -> None:
+    def __init__(self, most_bytes: int, most_pieces: int, most_in_one: int | None = None) -> None:
         self.most_bytes = self.bytes_left = most_bytes
         self._pieces_left = most_pieces
+        self._most_in_one = self._left_in_one = most_in_one or most_pieces
         self.exceeded = ""
+
+    def begin(self) -> None:
+        """Another dataset is read."""
+        self._left_in_one = self._most_in_one
 
     def take(self, size: int) -> None:
         """Count one piece of so many bytes.
@@ -80,9 +90,10 @@ class Allowance:
         """
         self.bytes_left -= size
         self._pieces_left -= 1
+        self._left_in_one -= 1
         if self.bytes_left < 0:
             self.refuse("too many bytes")
-        if self._pieces_left < 0:
+        if self._pieces_left < 0 or self._left_in_one < 0:
             self.refuse("too many elements and items")
 
     def refuse(self, why: str) -> NoReturn:
@@ -143,6 +154,7 @@ def read_file(path: Path, *, pixels: bool, allowance: Allowance) -> Dataset:
         TooMuch: there are more, or too many elements and items.
         Exception: whatever pydicom raises on broken files.
     """
+    allowance.begin()
     with path.open("rb") as file, _measured(allowance):
         try:
             dataset: Dataset = pydicom.dcmread(

@@ -37,6 +37,8 @@ MOST_PIECES: Final = 300_000
 # The most that a value with explicit VR may hold; those that are looked at have some hundred.
 LONGEST_VALUE_BYTES: Final = 65534
 
+LARGEST_WHOLE: Final = 2**32 - 1
+
 TIMING: Final = "MRTimingAndRelatedParametersSequence"
 MEASURES: Final = "PixelMeasuresSequence"
 AGENT: Final = "ContrastBolusAgentSequence"
@@ -212,6 +214,13 @@ def read_series_facts(path: Path, instances: int) -> SeriesFacts:
     return _facts(read_instance(path, pixels=False), instances)
 
 
+def require_names(dataset: Dataset) -> None:
+    """Raise BadAttribute unless a dataset has the UIDs that others refer to it by."""
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        value = _get(dataset, keyword)
+        require_uid(keyword, value if isinstance(value, str) else "")
+
+
 class Header:
     """Looks attributes up where classic and where enhanced images keep them.
 
@@ -256,9 +265,9 @@ class Header:
         return next(iter(self.numbers(*places)), None)
 
     def whole(self, *places: str) -> int | None:
-        """`number`, rounded."""
+        """`number`, rounded; what no integer string holds (PS3.5 6.2, IS) counts as malformed."""
         number = self.number(*places)
-        return None if number is None else round(number)
+        return None if number is None or abs(number) > LARGEST_WHOLE else round(number)
 
     def _values(self, places: Iterable[str]) -> Iterator[Any]:
         found = (_walk(layer, place) for place in places for layer in self.layers)

@@ -33,6 +33,8 @@ Stored: TypeAlias = NDArray[np.integer[Any]]
 # Tried in this order, as far as they are installed and know the transfer syntax.
 PLUGINS: Final = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")
 DIES_OF_BROKEN_STREAMS: Final = frozenset({"gdcm"})
+# Its Rust panics at a broken stream, which is no Exception and would end the worker.
+PANICS: Final = {RLELossless: frozenset({"pylibjpeg"})}
 UNDECODABLE: Final = (*BROKEN, BrokenProcessPool, RuntimeError)
 
 # Of a compressed frame, against its pixels uncompressed: no codec makes noise larger by half.
@@ -81,6 +83,7 @@ class Decoder:
         if monotonic() > self._until:
             raise Undecodable(f"they take longer than {self._seconds:g} s")
         _disbelieve(dataset)
+
         failure: Exception = NotImplementedError()
         for plugin in _plugins(dataset):
             try:
@@ -154,7 +157,8 @@ def _plugins(dataset: Dataset) -> tuple[str, ...]:
         installed = get_decoder(syntax).available_plugins if syntax.is_compressed else ("",)
     except UNDECODABLE:
         return ()
-    return tuple(plugin for plugin in ("", *PLUGINS) if plugin in installed)
+    trusted = set(installed) - PANICS.get(syntax, frozenset())
+    return tuple(plugin for plugin in ("", *PLUGINS) if plugin in trusted)
 
 
 def _frames(dataset: Dataset, plugin: str) -> list[Stored]:

@@ -34,3 +34,6 @@ class Limits:
 
 
 LIMITS: Final = Limits()
+
+MOST_PIECES: Final = 1_000_000
+"""Elements and items of all headers of a series: of 800 slices of a maker who writes a thousand."""

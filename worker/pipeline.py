@@ -19,16 +19,17 @@ from listener.entries import Predecessor as EarlierJob
 from listener.errors import BadAttribute
 from listener.reading import Allowance
 from listener.selection import Selection, select
-from listener.series import SeriesFacts, read_instance, read_series_facts
+from listener.series import MOST_PIECES as MOST_PIECES_IN_ONE
+from listener.series import SeriesFacts, read_instance, read_series_facts, require_names
 from worker.bundle import Bundle
 from worker.ensemble import Ensemble
-from worker.limits import LIMITS, Limits
+from worker.limits import LIMITS, MOST_PIECES, Limits
 from worker.occlusion import Effort, OcclusionMap, explain
 from worker.preprocess import NoHead, Prepared, prepare
 from worker.quality import NEEDED, Reason, UnusableStudy, check_headers, check_volume
 from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor
 from worker.results.uids import Lineage
-from worker.volume import MOST_PIECES, Volume, read_volume
+from worker.volume import Volume, read_volume
 
 LARGEST_HEADERS_BYTES: Final = 512 << 20
 """Of all instances of a series: 2,000 of them with 250 KiB each."""
@@ -206,10 +207,13 @@ def read_headers(paths: Sequence[Path]) -> tuple[Dataset, ...]:
         OSError: a file is not to be had at present.
     """
     headers = []
-    allowance = Allowance(LARGEST_HEADERS_BYTES, MOST_PIECES)
+    allowance = Allowance(LARGEST_HEADERS_BYTES, MOST_PIECES, MOST_PIECES_IN_ONE)
     for path in paths:
         try:
-            headers.append(read_instance(path, pixels=False, allowance=allowance))
+            header = read_instance(path, pixels=False, allowance=allowance)
+            require_names(header)
+
+            headers.append(header)
         except BadAttribute:
             continue
     return tuple(headers)

@@ -22,16 +22,14 @@ from pydicom.dataset import Dataset
 
 from listener.errors import BadAttribute
 from listener.reading import Allowance, TooMuch
+from listener.series import MOST_PIECES as MOST_PIECES_IN_ONE
 from listener.series import Header, frame_headers, read_instance
 from worker.decoder import Decoder, Stored, Undecodable
-from worker.limits import LIMITS, Limits
+from worker.limits import LIMITS, MOST_PIECES, Limits
 from worker.preprocess import canonical
 from worker.quality import NEEDED, SAME_POSITION_MM, Reason, UnusableStudy
 
 LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-# Elements and items of a series: of 2,000 slices with a thousand each.
-MOST_PIECES: Final = 2_000_000
 
 # Scanners round direction cosines to 4-6 digits; half a degree is another plan of the scan.
 COSINE_TOLERANCE: Final = 0.005
@@ -164,7 +162,7 @@ def _datasets(paths: Sequence[Path], limits: Limits) -> list[Dataset]:
     if size > limits.series_bytes:
         raise _too_large(f"{size / 1024**3:.1f} GiB", limits)
     # Headers are looked at twice here and there.
-    allowance = Allowance(limits.series_bytes + size, MOST_PIECES)
+    allowance = Allowance(limits.series_bytes + size, MOST_PIECES, MOST_PIECES_IN_ONE)
     try:
         return [read_instance(path, pixels=True, allowance=allowance) for path in paths]
     except BadAttribute as error:

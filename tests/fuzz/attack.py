@@ -47,7 +47,8 @@ def speak(session: Session, port: int) -> wire.Answer:
                 if not peer.send(part):
                     break
         if session.statuses:
-            peer.hear(HEAR_SECONDS, session.statuses)
+            is_sound = session.family == "sound"
+            peer.hear(PATIENCE_SECONDS if is_sound else HEAR_SECONDS, session.statuses)
         return peer.end()
 
 

@@ -32,6 +32,9 @@ MOST_MEMORY_MIB: Final = 450.0
 MOST_THREADS: Final = 12
 MOST_DESCRIPTORS: Final = 64
 
+# What the log says of an error that nobody foresaw, and of patients.
+UNFORESEEN: Final = ("Traceback", "cut short", "cannot be planned", "was not kept", "PLANTED")
+
 UID: Final = r"[0-9.]{1,64}"
 OF_THE_SPOOL: Final = re.compile(
     rf"""(
@@ -52,6 +55,7 @@ class Target:
         self._process = process
         self.peak_mib: dict[int, float] = {}
         self._dice = random.Random(0)
+        self._read_so_far = 0
 
     @property
     def processes(self) -> dict[int, psutil.Process]:
@@ -108,6 +112,14 @@ class Target:
                 return f"{dict(answer.kinds)}, {answer.ending}"
             time.sleep(0.2)  # rejected for now
 
+    def _complaints(self) -> list[str]:
+        """Lines of the log, since the last look, that no input may bring about."""
+        with (self.folder / "log").open(errors="replace") as log:
+            log.seek(self._read_so_far)
+            lines = log.read()
+            self._read_so_far = log.tell()
+        return [line for line in lines.splitlines() if any(each in line for each in UNFORESEEN)]
+
     def leaks(self) -> list[str]:
         """What an idle listener holds too much of, once it had time to let go."""
         until = time.monotonic() + LET_GO_SECONDS
@@ -136,6 +148,7 @@ class Target:
             if peak > MOST_MEMORY_MIB
         ]
         found += [f"{path} was written" for path in self.written_elsewhere()]
+        found += [f"the log says: {line}" for line in self._complaints()]
         return found + self.leaks()
 
 

@@ -13,7 +13,7 @@ from listener.completion import Patience, plan_studies, reason_to_complete
 from listener.entries import BundleRow, Count, Gathering, Received
 from listener.errors import BadAttribute
 from listener.ledger import Ledger
-from listener.series import InstanceKey
+from listener.series import InstanceKey, SeriesFacts
 from listener.spool import Spool
 
 BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
@@ -202,6 +202,31 @@ def test_a_series_of_unreadable_instances_is_given_up_after_a_few(
     plan_studies(ledger, ["fistula"])
 
     assert len(set(looked_at)) == len(looked_at) <= completion.LOOKED_AT
+
+
+def test_a_study_that_cannot_be_planned_for_unknown_reasons_holds_up_no_other(
+    tmp_path: Path,
+    ledger: Ledger,
+    a_t1_slice: Callable[..., Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    spool = Spool(tmp_path / "spool")
+    receive(spool, ledger, [a_t1_slice("1.2", "1.2.1")])
+    receive(spool, ledger, [a_t1_slice("1.3", "1.3.1")])
+    read = completion.read_series_facts
+
+    def fails(path: Path, instances: int) -> SeriesFacts:
+        if "1.2.1" in path.parts:
+            raise KeyError("PLANTED^NAME")
+        return read(path, instances)
+
+    monkeypatch.setattr(completion, "read_series_facts", fails)
+
+    assert len(plan_studies(ledger, ["fistula"])) == 1
+    known = ledger.study("1.2")
+    assert known is not None
+    assert known["reason"] == "cannot be planned: KeyError"
 
 
 def test_files_that_are_not_to_be_had_put_off_their_study_and_no_other(

@@ -12,7 +12,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from listener.errors import BadAttribute
+from listener.selection import select
 from listener.series import InstanceKey, read_series_facts
+from tests.fuzz import images
 
 STUDY, SERIES, INSTANCE = "1.2.3", "1.2.3.4", "1.2.3.4.5"
 SAGITTAL = [0, 1, 0, 0, 0, -1]
@@ -105,6 +107,17 @@ def test_an_instance_without_a_uid_is_refused(facts_of, missing):
     delattr(dataset, missing)
     with pytest.raises(BadAttribute, match=missing):
         facts_of(dataset)
+
+
+def test_a_number_that_no_integer_string_holds_counts_as_malformed(tmp_path):
+    path = tmp_path / "1.dcm"
+    elements = images.sound(1) | {0x00280008: (b"DS", b"1e308 "), 0x00200011: (b"DS", b"-1e300")}
+    path.write_bytes(images.file(elements))
+
+    facts = read_series_facts(path, 100)
+
+    assert (facts.frames, facts.series_number) == (1, None)
+    assert select("fistula", [facts]).verdicts  # it multiplies
 
 
 def test_a_file_that_is_no_dicom_is_refused(tmp_path):

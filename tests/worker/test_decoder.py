@@ -2,12 +2,17 @@
 
 import errno
 import multiprocessing
+import random
+import struct
+from io import BytesIO
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import RLELossless
 
+from tests.fuzz import images
 from worker import decoder as decoder_module
 from worker.decoder import PLUGINS, Decoder, Undecodable
 
@@ -94,3 +99,58 @@ def test_an_object_without_pixels_is_refused(image):
 
 def test_the_decoder_that_may_die_is_the_last_resort():
     assert PLUGINS[-1] == "gdcm"
+
+
+def test_a_stream_that_panics_its_decoder_is_refused():
+    _, files = images.one(random.Random("1:75"))  # segments that are longer than the frame
+    dataset = pydicom.dcmread(BytesIO(files[0]))
+    assert dataset.file_meta.TransferSyntaxUID == RLELossless
+    with Decoder() as decoder, pytest.raises(Undecodable):
+        decoder.stored_values(dataset)
+
+
+@pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize(
+    ("syntax", "spoil", "message"),
+    [
+        (images.JPEG_2000, lambda stream: patched(stream, b"\xff\x51", 6, ">L", 60_000),
+         r"48 x 60000 pixels in 1 .* says 48 x 40"),
+        (images.JPEG_2000, lambda stream: patched(stream, b"\xff\x51", 38, ">H", 16384),
+         r"48 x 40 pixels in 16384 .* says 48 x 40"),
+        (images.JPEG_LS, lambda stream: patched(stream, b"\xff\xf7", 5, ">H", 65535),
+         "65535 x 40 pixels"),
+        (images.JPEG, lambda stream: patched(stream, b"\xff\xc0", 7, ">H", 65535),
+         "48 x 65535 pixels"),
+        (images.RLE, lambda stream: stream + b"\x81\0" * 1_000_000, "2000000 bytes for 3840 bytes"),
+    ],
+)  # fmt: skip
+def test_a_codestream_that_is_larger_than_its_header_says_reaches_no_decoder(
+    monkeypatch, syntax, spoil, message
+):
+    monkeypatch.setattr(decoder_module, "_frames", lambda *_: pytest.fail("it was decoded"))
+    stream = spoil(images.streams()[syntax])
+    dataset = pydicom.dcmread(BytesIO(images.compressed(images.sound(1), syntax, stream)))
+    if syntax == images.RLE:
+        message = message.replace("2000000", str(len(stream)))
+    with Decoder() as decoder, pytest.raises(Undecodable, match=message):
+        decoder.stored_values(dataset)
+
+
+def patched(stream, mark, offset, form, value):
+    """A codestream with another number in the segment that a marker begins."""
+    at = stream.index(mark) + offset
+    new = struct.pack(form, value)
+    return stream[:at] + new + stream[at + len(new) :]
+
+
+def test_codecs_that_say_what_their_header_says_are_decoded():
+    for syntax in (images.JPEG_2000, images.JPEG_LS, images.RLE):
+        data = images.compressed(images.sound(1), syntax, images.streams()[syntax])
+        with Decoder() as decoder:
+            (values,) = decoder.stored_values(pydicom.dcmread(BytesIO(data)))
+        np.testing.assert_array_equal(values, images.pixels())
+
+
+def test_a_series_that_is_not_decoded_in_time_is_given_up(image):
+    with Decoder(seconds=0) as decoder, pytest.raises(Undecodable, match="longer than 0 s"):
+        decoder.stored_values(image(PLAIN))

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from listener.entries import Instance, Job
-from worker.pipeline import Commission, Stopwatch, estimate, refuse
+from tests.fuzz import images
+from worker.pipeline import Commission, Stopwatch, estimate, read_headers, refuse
 from worker.quality import Reason, UnusableStudy
 from worker.results.outcome import Options
 
@@ -39,3 +40,18 @@ def test_a_file_that_is_no_dicom_is_refused_and_addresses_nothing(tmp_path):
         judged(commission)
     assert refusal.value.reason is Reason.UNREADABLE
     assert refuse(commission, refusal.value) is None
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom's, about the UIDs we plant
+@pytest.mark.parametrize("tag", [0x00080016, 0x00080018, 0x0020000D, 0x0020000E])
+@pytest.mark.parametrize("value", [None, b"not a UID ", b"1.2\\1.3 "])
+def test_a_refusal_is_addressed_by_headers_that_have_names(tmp_path, tag, value):
+    nameless, named = images.sound(1), images.sound(2)
+    nameless.pop(tag)
+    if value is not None:
+        nameless[tag] = (b"UI", value)
+    paths = [tmp_path / "1.dcm", tmp_path / "2.dcm"]
+    for path, elements in zip(paths, (nameless, named), strict=True):
+        path.write_bytes(images.file(elements))
+
+    assert [each.SOPInstanceUID for each in read_headers(paths)] == ["1.2.3.4.2"]
