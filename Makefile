@@ -10,7 +10,7 @@ COMPACT := --config deploy/recipes/compact.toml
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help install system-tools check audit sbom test conformance demo up train-demo bench-train \
-	bench-occlusion bench-study bench-ingest bench-soak bench-ledger chaos chaos-short clean
+	bench-occlusion bench-study bench-ingest bench-soak bench-ledger chaos chaos-short fuzz clean
 .DEFAULT_GOAL := help
 
 help:                    ## what can be made
@@ -51,7 +51,8 @@ SHORTLY := --kills 10 --studies 6 --patience 240
 
 test: check system-tools ## everything that must hold, on real servers, on loopback only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
-		tests/listener tests/worker tests/trainer tests/deploy listener worker trainer deploy
+		tests/listener tests/worker tests/trainer tests/deploy tests/fuzz \
+		listener worker trainer deploy
 	@# A folder of our own: in its namespace everybody is root, and root's may be another's.
 	PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
 		$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/system
@@ -65,6 +66,10 @@ chaos: install system-tools   ## kill everything 200 times (KILLS=, STUDIES=): w
 
 chaos-short: install system-tools  ## the same in under three minutes
 	@$(CHAOS) $(SHORTLY)
+
+fuzz: install            ## hostile input for listener and worker (INPUTS=20000, SEED=1)
+	@deploy/loopback-only.sh $(BIN)/python -m tests.fuzz \
+		--inputs $(or $(INPUTS),20000) --seed $(or $(SEED),1)
 
 demo: install            ## a synthetic study in, a report and an overlay out (STUDY=folder: yours)
 	@$(BIN)/python -m deploy.local demo $(if $(STUDY),--study '$(STUDY)')

@@ -8,9 +8,11 @@ what counts as broken.
 """
 
 import ctypes
+import resource
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from math import ceil
 from multiprocessing import get_context
 from time import monotonic
 from types import TracebackType
@@ -40,6 +42,9 @@ UNDECODABLE: Final = (*BROKEN, BrokenProcessPool, RuntimeError)
 # Of a compressed frame, against its pixels uncompressed: no codec makes noise larger by half.
 LARGEST_RATIO: Final = 2
 LARGEST_OVERHEAD_BYTES: Final = 1 << 20
+
+# Of the process aside: 2048 x 2048 pixels of 500 frames, and what libraries map without using it.
+ADDRESS_BYTES: Final = 8 << 30
 
 # prctl(2): the signal that the kernel sends to this process when its parent dies.
 PR_SET_PDEATHSIG: Final = 1
@@ -83,7 +88,6 @@ class Decoder:
         if monotonic() > self._until:
             raise Undecodable(f"they take longer than {self._seconds:g} s")
         _disbelieve(dataset)
-
         failure: Exception = NotImplementedError()
         for plugin in _plugins(dataset):
             try:
@@ -111,16 +115,21 @@ class Decoder:
         if self._aside is None:
             # Not forked: a copy of a process with warm networks and threads may deadlock.
             self._aside = ProcessPoolExecutor(
-                1, mp_context=get_context("spawn"), initializer=_end_with_parent
+                1,
+                mp_context=get_context("spawn"),
+                initializer=_confine,
+                initargs=(ceil(self._seconds),),
             )
         return self._aside.submit(_frames, pixels, plugin).result(
             max(0.0, self._until - monotonic())
         )
 
 
-def _end_with_parent() -> None:
-    """Leave no decoder behind when the worker is killed."""
+def _confine(seconds: int) -> None:
+    """Leave no decoder behind that hangs, or whose worker was killed; and bound its memory."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, ADDRESS_BYTES))
 
 
 def _disbelieve(dataset: Dataset) -> None:

@@ -212,7 +212,6 @@ def read_headers(paths: Sequence[Path]) -> tuple[Dataset, ...]:
         try:
             header = read_instance(path, pixels=False, allowance=allowance)
             require_names(header)
-
             headers.append(header)
         except BadAttribute:
             continue

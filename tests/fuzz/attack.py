@@ -28,12 +28,16 @@ class Verdict:
         inputs: how many were sent.
         answers: how each was answered, counted.
         families: the same by family of input.
+        crashes: processes that were gone, or new, where they should not have been.
+        written_elsewhere: files outside the spool, or in it under a strange name.
         faults: what was not as it should be, with the inputs before it.
     """
 
     inputs: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     families: Counter[str] = field(default_factory=Counter)
+    crashes: int = 0
+    written_elsewhere: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -74,6 +78,7 @@ class Attack:
             self.send(leg)
             faults = self._target.faults(self._born)
             self._verdict.faults += [f"inputs {leg.start} to {leg.stop}: {each}" for each in faults]
+            self._verdict.crashes += len(self._born - set(self._target.processes))
             self._born = set(self._target.processes)
             print(
                 f"{leg.stop} inputs, {time.monotonic() - begun:.0f} s, {len(faults)} fault(s)",
@@ -81,6 +86,7 @@ class Attack:
                 file=sys.stderr,
                 flush=True,
             )
+        self._verdict.written_elsewhere += len(self._target.written_elsewhere())
 
     def send(self, numbers: Iterable[int]) -> None:
         """Send inputs from several senders at a time."""

@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import random
+import resource
 import struct
 from io import BytesIO
 
@@ -65,6 +66,15 @@ def test_a_decoder_that_something_else_killed_is_started_again(image):
         child.join()
         (values,) = decoder.stored_values(image(JPEG_LOSSLESS))
     np.testing.assert_array_equal(values, plain)
+
+
+def test_a_decoder_aside_has_limits_of_its_own(image):
+    others = set(multiprocessing.active_children())
+    with Decoder(seconds=55.5) as decoder:
+        decoder.stored_values(image(JPEG_LOSSLESS))
+        (child,) = set(multiprocessing.active_children()) - others
+        assert resource.prlimit(child.pid, resource.RLIMIT_CPU) == (56, 56)
+        assert resource.prlimit(child.pid, resource.RLIMIT_AS)[0] == decoder_module.ADDRESS_BYTES
 
 
 def test_a_machine_that_starts_no_process_says_nothing_of_the_image(image, monkeypatch):
