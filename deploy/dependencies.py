@@ -61,8 +61,8 @@ FORBIDDEN: Final[Mapping[str, str]] = {
 }
 """Packages that must not be installed at all: pydicom uses decoders that it merely finds."""
 
-OF_THE_ENVIRONMENT: Final = frozenset({"pip"})
-"""Not pinned: a virtual environment comes with it, and it installs the rest."""
+UNPINNED: Final = ("pip", "nvidia-*", "cuda-*")
+"""A virtual environment comes with pip, and torch with CUDA where it is not the CPU's build."""
 
 VULNERABILITIES: Final = "https://pypi.org/pypi/pip-audit/{}/json"
 """Where pip-audit reads what is known of a version, its own here. Mirrors often lack this."""
@@ -141,7 +141,9 @@ def complaints_of_versions(
     """Where what is installed is not what is pinned."""
     for name in sorted(wanted.missing):
         yield f"{name}: is not installed, and is needed; run `make install`"
-    for name in sorted(wanted.found - pinned.keys() - OF_THE_ENVIRONMENT - wanted.settled):
+    for name in sorted(wanted.found - pinned.keys() - wanted.settled):
+        if any(fnmatch(name, pattern) for pattern in UNPINNED):
+            continue
         found = installed[name].version
         yield f"{name} {found}: is needed, and not pinned; add it to constraints.txt"
     for name in sorted(pinned.keys() & installed.keys()):
