@@ -15,19 +15,16 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from listener.series import SeriesFacts
+from listener.weighting import Weighting, above, between, says, weighting
 from listener.wording import (
     DIFFUSION_PERFUSION_WORDS,
     FAT_SATURATION_WORDS,
-    FLUID_WORDS,
     HEAD_WORDS,
     LOCALIZER_WORDS,
     OTHER_BODY_WORDS,
-    OTHER_WEIGHTING_WORDS,
     Said,
     contrast_said,
     names_something,
-    says_t1,
-    says_t2,
     words_of,
 )
 
@@ -102,197 +99,6 @@ def _region_of(texts: tuple[str, ...]) -> Region:
 BRAIN_AND_HEAD_CODES: Final = frozenset({"T-A0100", "12738006", "T-D1100", "69536005"})
 
 
-# --- weighting ---
-
-
-class Weighting(enum.Enum):
-    """How the image is weighted, as far as the headers tell."""
-
-    T1 = "T1"
-    OTHER = "not T1"
-    UNKNOWN = "unknown"
-
-
-def weighting(facts: SeriesFacts) -> Weighting:
-    """The verdict of the first row of WEIGHTING_ROWS that applies."""
-    return next((found for _, found, holds in WEIGHTING_ROWS if holds(facts)), Weighting.UNKNOWN)
-
-
-def _named_words(facts: SeriesFacts) -> frozenset[str]:
-    return frozenset(words_of(facts.description, facts.protocol, facts.sequence_name))
-
-
-def _says_t1(facts: SeriesFacts) -> bool:
-    return says_t1(_named_words(facts))
-
-
-def _says_t2(facts: SeriesFacts) -> bool:
-    return says_t2(_named_words(facts))
-
-
-def _says(words: frozenset[str]) -> Callable[[SeriesFacts], bool]:
-    return lambda facts: not words.isdisjoint(_named_words(facts))
-
-
-def _between(value: float | None, low: float, high: float) -> bool:
-    return value is not None and low <= value <= high
-
-
-def _above(value: float | None, limit: float) -> bool:
-    return value is not None and value > limit
-
-
-def _gradient(facts: SeriesFacts) -> bool:
-    return "GR" in facts.scanning_sequence and "SE" not in facts.scanning_sequence
-
-
-def _spin(facts: SeriesFacts) -> bool:
-    return "SE" in facts.scanning_sequence and "GR" not in facts.scanning_sequence
-
-
-def _inverted(facts: SeriesFacts) -> bool:
-    return "IR" in facts.scanning_sequence or (facts.inversion_time or 0) > 0
-
-
-def _prepared(facts: SeriesFacts) -> bool:
-    """A magnetisation-prepared gradient echo: MPRAGE, BRAVO, TFE."""
-    return _gradient(facts) and (_inverted(facts) or "MP" in facts.sequence_variant)
-
-
-def _balanced(facts: SeriesFacts) -> bool:
-    """A steady state without spoiling or inversion: FIESTA, TrueFISP, balanced FFE."""
-    variant = set(facts.sequence_variant)
-    return _gradient(facts) and not _inverted(facts) and "SS" in variant and "SP" not in variant
-
-
-# AcquisitionContrast, PS3.3 C.8.13.3.1.1: these are the terms that are no T1.
-OTHER_CONTRASTS: Final = frozenset(
-    {
-        "DIFFUSION",
-        "FLOW_ENCODED",
-        "FLUID_ATTENUATED",
-        "PERFUSION",
-        "PROTON_DENSITY",
-        "STIR",
-        "TAGGING",
-        "TEMPERATURE",
-        "T2",
-        "T2_STAR",
-        "TOF",
-        "MAGNETIZATION_TRANSFER",
-    }
-)
-
-# TR, TE and TI in ms, flip angles in degrees; the first row that holds decides.
-WEIGHTING_ROWS: Final[tuple[tuple[str, Weighting, Callable[[SeriesFacts], bool]], ...]] = (
-    (
-        "AcquisitionContrast names another weighting",
-        Weighting.OTHER,
-        lambda f: f.acquisition_contrast in OTHER_CONTRASTS,
-    ),
-    (
-        "time of flight, phase contrast or angiography",
-        Weighting.OTHER,
-        lambda f: f.angio or not {"TOF", "PC"}.isdisjoint(f.sequence_variant),
-    ),
-    (
-        "the name says STIR, SWI, PD, angiography, a map or the like",
-        Weighting.OTHER,
-        _says(OTHER_WEIGHTING_WORDS),
-    ),
-    ("the name says T2 and not T1", Weighting.OTHER, lambda f: _says_t2(f) and not _says_t1(f)),
-    (
-        "the name says FLAIR and not T1",
-        Weighting.OTHER,
-        lambda f: _says(FLUID_WORDS)(f) and not _says_t1(f),
-    ),
-    ("echo planar", Weighting.OTHER, lambda f: "EP" in f.scanning_sequence),
-    ("TE above 40: T2", Weighting.OTHER, lambda f: _above(f.echo_time, 40)),
-    (
-        "gradient echo, TE above 12: T2* or SWI",
-        Weighting.OTHER,
-        lambda f: _gradient(f) and _above(f.echo_time, 12),
-    ),
-    (
-        "inversion, TI of 1500 and more: FLAIR",
-        Weighting.OTHER,
-        lambda f: _inverted(f) and _above(f.inversion_time, 1499),
-    ),
-    (
-        "spin echo, inversion, TI up to 300: STIR",
-        Weighting.OTHER,
-        lambda f: _spin(f) and _between(f.inversion_time, 1, 300),
-    ),
-    (
-        "spin echo without inversion, TR above 2000: PD or T2",
-        Weighting.OTHER,
-        lambda f: _spin(f) and not _inverted(f) and _above(f.repetition_time, 2000),
-    ),
-    (
-        "balanced steady state",
-        Weighting.OTHER,
-        lambda f: _balanced(f) and _above(f.flip_angle, 29),
-    ),
-    (
-        "AcquisitionContrast is T1",
-        Weighting.T1,
-        lambda f: f.acquisition_contrast == "T1" or "T1" in f.image_type[2:],
-    ),
-    (
-        "spin echo, TE up to 35, TR 200 to 1200: SE, TSE, SPACE, CUBE, VISTA",
-        Weighting.T1,
-        lambda f: (
-            _spin(f)
-            and not _inverted(f)
-            and _between(f.echo_time, 1, 35)
-            and _between(f.repetition_time, 200, 1200)
-        ),
-    ),
-    (
-        "spin echo, inversion, TE up to 35, TI 400 to 1300: T1 FLAIR",
-        Weighting.T1,
-        lambda f: (
-            _spin(f) and _between(f.echo_time, 1, 35) and _between(f.inversion_time, 400, 1300)
-        ),
-    ),
-    (
-        "prepared gradient echo, TE up to 8, TI 300 to 1400 or flip up to 20: MPRAGE, BRAVO, TFE",
-        Weighting.T1,
-        lambda f: (
-            _prepared(f)
-            and _between(f.echo_time, 0.5, 8)
-            and (
-                _between(f.inversion_time, 300, 1400)
-                or (f.inversion_time is None and _between(f.flip_angle, 4, 20))
-            )
-        ),
-    ),
-    (
-        "spoiled 3D gradient echo, TR 4 to 50, TE up to 8, flip 8 to 50: SPGR, FLASH, VIBE",
-        Weighting.T1,
-        lambda f: (
-            _gradient(f)
-            and not _balanced(f)
-            and _between(f.repetition_time, 4, 50)
-            and _between(f.echo_time, 0.5, 8)
-            and _between(f.flip_angle, 8, 50)
-        ),
-    ),
-    (
-        "spoiled 2D gradient echo, TR 50 to 400, TE up to 8, flip 50 and more: FLASH",
-        Weighting.T1,
-        lambda f: (
-            _gradient(f)
-            and not _balanced(f)
-            and _between(f.repetition_time, 50, 400)
-            and _between(f.echo_time, 0.5, 8)
-            and _between(f.flip_angle, 50, 100)
-        ),
-    ),
-    ("the name says T1", Weighting.T1, _says_t1),
-)
-
-
 # --- the rules of each analysis ---
 
 
@@ -342,6 +148,8 @@ PHASE_TYPES: Final = frozenset(
 )
 
 HEAD_LENGTH_MM: Final = 120.0
+FINE_MM: Final = 1.0  # perivascular spaces are about as wide
+USUAL_TE_MS: Final = (70.0, 140.0)
 THIN_MM: Final = 1.6  # 1 mm slices resampled to an isotropic 1.5 mm still count
 
 
@@ -366,57 +174,74 @@ def _magnitude(facts: SeriesFacts) -> bool:
 
 
 def _localizer(facts: SeriesFacts) -> bool:
-    return "LOCALIZER" in facts.image_type or _says(LOCALIZER_WORDS)(facts)
+    return "LOCALIZER" in facts.image_type or says(LOCALIZER_WORDS)(facts)
 
 
 def _diffusion_or_perfusion(facts: SeriesFacts) -> bool:
     return (
-        _above(facts.b_value, 0)
+        above(facts.b_value, 0)
         or not DIFFUSION_PERFUSION_TYPES.isdisjoint(facts.image_type[2:])
         or facts.acquisition_contrast in {"DIFFUSION", "PERFUSION"}
-        or _says(DIFFUSION_PERFUSION_WORDS)(facts)
+        or says(DIFFUSION_PERFUSION_WORDS)(facts)
     )
 
 
 def _fat_saturated(facts: SeriesFacts) -> bool:
-    return "FS" in facts.scan_options or _says(FAT_SATURATION_WORDS)(facts)
+    return "FS" in facts.scan_options or says(FAT_SATURATION_WORDS)(facts)
 
 
 def _covers_head(facts: SeriesFacts) -> bool:
     return facts.slices * (facts.slice_step or 0.0) >= HEAD_LENGTH_MM
 
 
+USABLE: Final[tuple[Rule, ...]] = (
+    Rule("mr", "must", "holds magnetic resonance images", is_mr_image),
+    Rule("grey", "must", "is grey, and bright where the signal is strong", _grey),
+    Rule("original", "must", "is original, not derived from other images", _original),
+    Rule("magnitude", "must", "shows magnitude, not phase or a field map", _magnitude),
+    Rule(
+        "no-mosaic",
+        "must",
+        "holds one slice per image, not a mosaic",
+        lambda f: "MOSAIC" not in f.image_type,
+    ),
+    Rule("no-localizer", "must", "is not a localizer", lambda f: not _localizer(f)),
+    Rule(
+        "no-diffusion",
+        "must",
+        "is neither diffusion nor perfusion nor functional imaging",
+        lambda f: not _diffusion_or_perfusion(f),
+    ),
+    Rule(
+        "one-time",
+        "must",
+        "shows one point in time",
+        lambda f: (f.temporal_positions or 1) == 1,
+    ),
+    Rule(
+        "head",
+        "must",
+        "shows the head, or says of no other body part",
+        lambda f: region(f) is not Region.OTHER,
+    ),
+)
+"""What every analysis asks of a series."""
+
+COVERAGE: Final = Rule("coverage", "prefer", "is long enough for a whole head", _covers_head, 30)
+NAMED_HEAD: Final = Rule(
+    "named-head", "prefer", "names the head or brain", lambda f: region(f) is Region.HEAD, 5
+)
+NORMALISED: Final = Rule(
+    "normalised",
+    "prefer",
+    "is corrected for coil sensitivity",
+    lambda f: "NORM" in f.image_type,
+    points=1,
+)
+
 RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "fistula": (
-        Rule("mr", "must", "holds magnetic resonance images", is_mr_image),
-        Rule("grey", "must", "is grey, and bright where the signal is strong", _grey),
-        Rule("original", "must", "is original, not derived from other images", _original),
-        Rule("magnitude", "must", "shows magnitude, not phase or a field map", _magnitude),
-        Rule(
-            "no-mosaic",
-            "must",
-            "holds one slice per image, not a mosaic",
-            lambda f: "MOSAIC" not in f.image_type,
-        ),
-        Rule("no-localizer", "must", "is not a localizer", lambda f: not _localizer(f)),
-        Rule(
-            "no-diffusion",
-            "must",
-            "is neither diffusion nor perfusion nor functional imaging",
-            lambda f: not _diffusion_or_perfusion(f),
-        ),
-        Rule(
-            "one-time",
-            "must",
-            "shows one point in time",
-            lambda f: (f.temporal_positions or 1) == 1,
-        ),
-        Rule(
-            "head",
-            "must",
-            "shows the head, or says of no other body part",
-            lambda f: region(f) is not Region.OTHER,
-        ),
+        *USABLE,
         Rule("t1", "must", "is T1-weighted", lambda f: weighting(f) is Weighting.T1),
         Rule(
             "contrast",
@@ -425,31 +250,42 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
             lambda f: contrast_evidence(f) is not None,
             points=100,
         ),
-        Rule("coverage", "prefer", "is long enough for a whole head", _covers_head, points=30),
+        COVERAGE,
         Rule("sagittal", "prefer", "is sagittal", lambda f: f.plane == "sagittal", points=20),
         Rule("3d", "prefer", "is a 3D acquisition", lambda f: f.mr_acquisition_type == "3D", 15),
         Rule(
             "thin",
             "prefer",
             f"has slices at most {THIN_MM} mm apart",
-            lambda f: _between(f.slice_step, 0.1, THIN_MM),
+            lambda f: between(f.slice_step, 0.1, THIN_MM),
             points=10,
         ),
-        Rule(
-            "named-head",
-            "prefer",
-            "names the head or brain",
-            lambda f: region(f) is Region.HEAD,
-            points=5,
-        ),
+        NAMED_HEAD,
         Rule("fat-saturated", "prefer", "is fat-saturated", _fat_saturated, points=3),
+        NORMALISED,
+    ),
+    "infection": (
+        *USABLE,
+        Rule("axial", "must", "is axial", lambda f: f.plane == "axial"),
+        Rule("t2", "must", "is T2-weighted", lambda f: weighting(f) is Weighting.T2),
+        COVERAGE,
         Rule(
-            "normalised",
+            "spin-echo",
             "prefer",
-            "is corrected for coil sensitivity",
-            lambda f: "NORM" in f.image_type,
-            points=1,
+            f"is a spin echo with TE {USUAL_TE_MS[0]:g} to {USUAL_TE_MS[1]:g} ms",
+            lambda f: "SE" in f.scanning_sequence and between(f.echo_time, *USUAL_TE_MS),
+            points=20,
         ),
+        Rule(
+            "fine",
+            "prefer",
+            f"has pixels of at most {FINE_MM:g} mm",
+            lambda f: f.pixel_spacing is not None and max(f.pixel_spacing) <= FINE_MM,
+            points=15,
+        ),
+        NAMED_HEAD,
+        Rule("no-fat-saturation", "prefer", "has its fat", lambda f: not _fat_saturated(f), 3),
+        NORMALISED,
     ),
 }
 

@@ -19,14 +19,13 @@ from listener.errors import BadAttribute
 from listener.selection import (
     RULES,
     Region,
-    Weighting,
     contrast_evidence,
     region,
     rules_table,
     select,
-    weighting,
 )
 from listener.series import SeriesFacts, read_series_facts
+from listener.weighting import Weighting, weighting
 
 # The paper's series (Faghani 2024): sagittal fat-saturated 3D TSE, TR 600, TE 7.2.
 PAPER = SeriesFacts(
@@ -169,7 +168,6 @@ def test_t1_is_recognised_where_descriptions_are_silent(name):
 
 
 OTHER_BY_PHYSICS = {
-    "T2 TSE": replace(SILENT, echo_time=95.0, repetition_time=5000.0),
     "PD TSE": replace(SILENT, echo_time=20.0, repetition_time=3000.0),
     "3D FLAIR": replace(
         SILENT,
@@ -228,6 +226,21 @@ def test_a_description_of_t1_does_not_overrule_clear_physics(name):
     assert not verdict(facts).wanted
 
 
+T2_BY_PHYSICS = {
+    "TSE": replace(SILENT, echo_time=95.0, repetition_time=5000.0),
+    "TSE at low field": replace(SILENT, echo_time=120.0, repetition_time=2200.0),
+    "T2 by its coded contrast": replace(
+        SILENT, acquisition_contrast="T2", scanning_sequence=(), echo_time=None
+    ),
+}
+
+
+@pytest.mark.parametrize("name", T2_BY_PHYSICS)
+def test_t2_is_recognised_where_descriptions_are_silent(name):
+    assert weighting(T2_BY_PHYSICS[name]) is Weighting.T2
+    assert not verdict(T2_BY_PHYSICS[name]).wanted
+
+
 def test_weighting_that_nothing_tells_is_not_guessed():
     nothing = replace(SILENT, scanning_sequence=(), echo_time=None, repetition_time=None)
     assert weighting(nothing) is Weighting.UNKNOWN
@@ -246,6 +259,9 @@ def test_weighting_that_nothing_tells_is_not_guessed():
         ("T1 map", Weighting.OTHER),
         ("T1map", Weighting.OTHER),
         ("T2 FLAIR", Weighting.OTHER),
+        ("ax t2 tirm dark-fluid", Weighting.OTHER),
+        ("AX T2 TSE", Weighting.T2),
+        ("t2_tse_tra_512", Weighting.T2),
         ("FLAIR 3D", Weighting.OTHER),
         ("SWI_Images", Weighting.OTHER),
         ("3D TOF MRA", Weighting.OTHER),
@@ -462,7 +478,7 @@ def test_a_localizer_that_names_no_body_part_does_not_make_a_knee_a_head():
 
 
 def test_a_study_with_only_t2_of_a_silent_body_part_may_be_mr_of_the_head():
-    t2 = replace(OTHER_BY_PHYSICS["T2 TSE"], body_part="")
+    t2 = replace(T2_BY_PHYSICS["TSE"], body_part="")
     selection = select("fistula", [t2])
     assert (selection.chosen, selection.holds_head_mr) == (None, True)
 
@@ -516,3 +532,75 @@ def test_real_scouts_and_mosaics_are_never_wanted(shared_data, folder):
     files = [path for path in (shared_data / "odd" / folder).rglob("*") if path.is_file()]
     assert len(files) in {9, 11}
     assert not any(verdict(read_series_facts(path, 1)).wanted for path in files)
+
+
+# The paper's series (Cüce 2025): axial T2, thick slices.
+AXIAL_T2 = replace(
+    PAPER,
+    series_uid="1.2.9",
+    instances=24,
+    description="AX T2 TSE",
+    scan_options=(),
+    mr_acquisition_type="2D",
+    echo_time=100.0,
+    repetition_time=4500.0,
+    contrast_agent="",
+    pixel_spacing=(0.45, 0.45),
+    slice_thickness=5.0,
+    spacing_between=6.0,
+    orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+)
+
+
+def test_each_analysis_finds_its_own_series_in_one_study():
+    study = [PAPER, AXIAL_T2]
+    assert select("fistula", study).chosen == PAPER.series_uid
+    assert select("infection", study).chosen == AXIAL_T2.series_uid
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("mr", {"modality": "CT", "sop_class": CTImageStorage}),
+        ("head", {"description": "AX T2 CERVICAL SPINE", "body_part": "CSPINE"}),
+        ("axial", {"orientation": PAPER.orientation}),
+        ("axial", {"orientation": None}),
+        ("t2", {"description": "AX T2 FLAIR"}),
+        ("t2", {"description": "AX T2*", "scanning_sequence": ("GR",), "echo_time": 20.0}),
+        ("t2", {"description": "AX T1", "echo_time": 10.0, "repetition_time": 500.0}),
+        (
+            "t2",
+            {
+                "description": "AX DARK",
+                "scanning_sequence": ("SE", "IR"),
+                "inversion_time": 2500.0,
+                "repetition_time": 9000.0,
+            },
+        ),
+    ],
+)
+def test_the_axial_t2_is_told_from_what_looks_like_it(rule, changes):
+    sentence = next(each.sentence for each in RULES["infection"] if each.name == rule)
+    found = select("infection", [replace(AXIAL_T2, **changes)]).verdicts[0]
+    assert not found.wanted
+    assert sentence in found.decided_by
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("coverage", {"instances": 8}),
+        ("spin-echo", {"echo_time": 300.0}),
+        ("fine", {"pixel_spacing": (1.4, 1.4)}),
+        ("named-head", {"body_part": "", "description": "AX T2 TSE"}),
+        ("no-fat-saturation", {"scan_options": ("FS",)}),
+        ("normalised", {"image_type": ("ORIGINAL", "PRIMARY", "M")}),
+    ],
+)
+def test_the_better_of_two_axial_t2_is_chosen(rule, changes):
+    better = replace(AXIAL_T2, image_type=("ORIGINAL", "PRIMARY", "M", "NORM"))
+    worse = replace(better, **changes, series_uid="1.2.8", series_number=99)
+    sentence = next(each.sentence for each in RULES["infection"] if each.name == rule)
+    found = select("infection", [worse, better])
+    assert found.chosen == better.series_uid
+    assert sentence in found.verdicts[0].decided_by
