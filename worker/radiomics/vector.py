@@ -1,0 +1,79 @@
+"""The features of one region, and what they were computed with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class MixedVectors(ValueError):
+    """Feature vectors that were not measured in the same way."""
+
+    def __init__(self, position: int, found: str, expected: str) -> None:
+        super().__init__(position, found, expected)
+        self.position, self.found, self.expected = position, found, expected
+
+    def __str__(self) -> str:
+        return (
+            f"feature vector {self.position}: found {self.found}, expected {self.expected} like "
+            "the first vector; extract all of them anew with one installation and one configuration"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """Features of one region, and what they were computed with.
+
+    Attributes:
+        names: image_family_feature, as in PyRadiomics; the order is the configuration's.
+        values: (features,) finite.
+        library: the package's name.
+        version: of the package, and of the package that filters.
+        config_hash: of the `Radiomics` asked for.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+    library: str
+    version: str
+    config_hash: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The vector as JSON can hold it; no digit is lost, nor the order where keys are sorted."""
+        return {
+            "library": self.library,
+            "version": self.version,
+            "config_hash": self.config_hash,
+            "names": list(self.names),
+            "values": self.values.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Vector":
+        """The vector that `as_json` made.
+
+        Raises:
+            KeyError: something that belongs to a vector is missing.
+        """
+        return cls(
+            names=tuple(stored["names"]),
+            values=np.array(stored["values"], dtype=np.float64),
+            library=stored["library"],
+            version=stored["version"],
+            config_hash=stored["config_hash"],
+        )
+
+
+def require_same(vectors: Sequence[Vector]) -> None:
+    """Let only vectors pass that were computed in the same way: others must never be mixed.
+
+    Raises:
+        MixedVectors: one is of another library, version or configuration than the first.
+    """
+    for position, vector in enumerate(vectors):
+        for what in ("library", "version", "config_hash"):
+            found, expected = getattr(vector, what), getattr(vectors[0], what)
+            if found != expected:
+                raise MixedVectors(position + 1, f"{what} {found}", expected)
