@@ -15,29 +15,26 @@ head too, each in its own way.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from trainer.acquisition import GREY_VALUES, acquire, draw_coil
+from trainer.head import FIELD_OF_VIEW_MM, Head, Signs, draw_person, tissue_means
 from trainer.scanner import PHANTOM_SCANNER, Scanner
-
-Field: TypeAlias = NDArray[np.float32]
-Point: TypeAlias = tuple[float, float, float]
+from trainer.shapes import Field, Grid, Point
 
 # Streams of randomness per seed.
 SIGN_STREAM, ANATOMY_STREAM, NOISE_STREAM = range(3)
 
 NORMAL_MRI: Final = 0.19  # share of patients without any sign (D'Antona 2021)
 KEPT_SIGN: Final = 0.4  # probability that a patient with few signs has a given one
-FIELD_OF_VIEW_MM: Final = (184.0, 228.0, 216.0)
 SPACING_MM: Final = 2.0
-# Grey values per unit of MEANS: white matter near 400, as scanners deliver.
-GREY_VALUES: Final = 4.0
 # A voxel shows a sign when it changes by more than this share of white matter.
 VISIBLE_CHANGE: Final = 0.1
 
@@ -62,33 +59,6 @@ MEANS: Final[Mapping[str, float]] = MappingProxyType(
         "sinus": 165,
     }
 )
-
-
-@dataclass(frozen=True)
-class Signs:
-    """What intracranial hypotension changes, as sizes.
-
-    Attributes:
-        dura_mm: thickness of the pachymeninges.
-        dura_gain: their enhancement, 1 for normal.
-        sinus_mm: half width of the venous sinuses.
-        sinus_round: their section is round rather than triangular (venous distension).
-        subdural_mm: depth of fluid over the convexities, 0 for none.
-        prepontine_mm: depth of the prepontine cistern.
-        mamillopontine_mm: from mamillary bodies to pons.
-        suprasellar_mm: height of the suprasellar cistern.
-        pituitary_mm: height of the pituitary gland.
-    """
-
-    dura_mm: float
-    dura_gain: float
-    sinus_mm: float
-    sinus_round: bool
-    subdural_mm: float
-    prepontine_mm: float
-    mamillopontine_mm: float
-    suprasellar_mm: float
-    pituitary_mm: float
 
 
 # The sizes that make up each sign.
@@ -211,17 +181,14 @@ def render(
         spacing_mm: of the pixels of its sagittal slices; slices lie slice_ratio times as far apart.
         scanner: how it is seen.
     """
-    edges_mm = (spacing_mm * scanner.slice_ratio, spacing_mm, spacing_mm)
-    shape = _shape(edges_mm)
-    affine = np.diag([*edges_mm, 1.0])
-    affine[:3, 3] = [-(size - 1) / 2 * edge for size, edge in zip(shape, edges_mm, strict=True)]
+    box = _Box(spacing_mm, scanner)
     rng = np.random.default_rng([case.seed, ANATOMY_STREAM])
-    means = _draw_means(rng, dict(scanner.contrast))
-    head = _Head(_warped_grid(shape, edges_mm, rng), edges_mm, rng, case.shown)
-    clean = head.paint(means) * _bias(shape, rng, scanner.bias) * np.float32(GREY_VALUES)
+    person = draw_person(rng)
+    (signal,) = Head(box, person, case.shown).paint(tissue_means(MEANS, person, scanner))
+    clean = signal * draw_coil(rng, scanner).over(box) * np.float32(GREY_VALUES)
     clean *= np.float32(scanner.gain)
     noise = np.random.default_rng([case.seed, NOISE_STREAM])
-    return Phantom(case, _acquire(clean, noise, scanner), affine, clean, scanner)
+    return Phantom(case, acquire(clean, noise, scanner), box.affine, clean, scanner)
 
 
 def visible_signs(shown: Phantom, usual: Phantom) -> NDArray[np.bool_]:
@@ -284,296 +251,32 @@ def _limited(signs: Signs) -> Signs:
     return Signs(**{**sizes, "sinus_round": signs.sinus_round})  # type: ignore[arg-type]
 
 
-def _draw_means(rng: np.random.Generator, contrast: Mapping[str, float]) -> dict[str, float]:
-    """Signal of each tissue for this patient and scanner."""
-    return {
-        tissue: mean
-        * contrast.get(tissue, 1.0)
-        * float(np.exp(rng.normal(0, 0.05)) * rng.uniform(0.93, 1.07))
-        for tissue, mean in MEANS.items()
-    }
+class _Box:
+    """Voxels that fill the field of view, along its axes."""
 
-
-def _shape(edges_mm: Point) -> tuple[int, int, int]:
-    x, y, z = (
-        round(extent / edge) for extent, edge in zip(FIELD_OF_VIEW_MM, edges_mm, strict=True)
-    )
-    return x, y, z
-
-
-def _warped_grid(
-    shape: tuple[int, int, int], edges_mm: Point, rng: np.random.Generator
-) -> tuple[Field, Field, Field]:
-    """Where each voxel lies in the standard head: tilted, scaled, shifted, bent."""
-    tilt = _rotation(np.deg2rad(rng.uniform(-6, 6, 3)))
-    matrix = (tilt @ np.diag(1 + rng.uniform(-0.05, 0.05, 3))).astype(np.float32)
-    shift = rng.uniform(-4, 4, 3).astype(np.float32)
-    axes = [
-        (np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(edge)
-        for n, edge in zip(shape, edges_mm, strict=True)
-    ]
-    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
-    bends = [2.0 * _smooth_field(shape, 6, rng) for _ in range(3)]
-    a, b, c = (
-        row[0] * x + row[1] * y + row[2] * z + offset + bend
-        for row, offset, bend in zip(matrix, shift, bends, strict=True)
-    )
-    return a, b, c
-
-
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn about x, then y, then z, in radians."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        matrix = turn @ matrix
-    return matrix
-
-
-def _smooth_field(shape: tuple[int, ...], knots: int, rng: np.random.Generator) -> Field:
-    """Noise of unit deviation at `knots` points per axis, smooth in between."""
-    coarse = rng.normal(size=(knots, knots, knots)).astype(np.float32)
-    fine = ndimage.zoom(coarse, 4, order=3)
-    return _stretched(fine, shape)
-
-
-def _stretched(coarse: Field, shape: tuple[int, ...]) -> Field:
-    """Trilinear enlargement to a shape."""
-    factors = [n / m for n, m in zip(shape, coarse.shape, strict=True)]
-    stretched: Field = ndimage.zoom(coarse, factors, order=1, grid_mode=True, mode="nearest")
-    return stretched
-
-
-def _bias(shape: tuple[int, int, int], rng: np.random.Generator, factor: float) -> Field:
-    """Uneven sensitivity of the coil."""
-    strength = np.float32(rng.uniform(0, 0.15) * factor)
-    bias: Field = np.exp(strength * _smooth_field(shape, 4, rng))
-    return bias
-
-
-def _acquire(clean: Field, rng: np.random.Generator, scanner: Scanner) -> Field:
-    """Texture, the magnitude of complex noise, and whole stored values."""
-    noise = np.float32(rng.uniform(1.5, 3.5) * GREY_VALUES * scanner.gain * scanner.noise)
-    slope = np.float32(scanner.slope)
-    real = clean + noise * rng.standard_normal(clean.shape, dtype=np.float32)
-    imaginary = noise * rng.standard_normal(clean.shape, dtype=np.float32)
-    magnitude: Field = np.rint(np.hypot(real, imaginary) / slope) * slope
-    return magnitude
-
-
-def _ellipsoid(grid: tuple[Field, ...], centre: Point, radii: Point) -> Field:
-    """Signed distance from an ellipsoid, mm, negative inside; true to first order."""
-    offsets = [each - np.float32(at) for each, at in zip(grid, centre, strict=True)]
-    inverse = [np.float32(1 / radius) for radius in radii]
-    unit = [offset * each for offset, each in zip(offsets, inverse, strict=True)]
-    level = np.sqrt(unit[0] ** 2 + unit[1] ** 2 + unit[2] ** 2) + np.float32(1e-6)
-    slopes = [each * scale for each, scale in zip(unit, inverse, strict=True)]
-    slope = np.sqrt(slopes[0] ** 2 + slopes[1] ** 2 + slopes[2] ** 2) + np.float32(1e-9)
-    distance: Field = level * (level - 1) / slope
-    return distance
-
-
-def _capsule(grid: tuple[Field, ...], start: Point, end: Point, radius: float) -> Field:
-    """Signed distance from a rod with round ends, mm."""
-    axis = np.subtract(end, start)
-    offsets = [each - np.float32(at) for each, at in zip(grid, start, strict=True)]
-    along = sum(offset * np.float32(part) for offset, part in zip(offsets, axis, strict=True))
-    share = np.clip(along / np.float32(axis @ axis), 0, 1)
-    rest = [offset - share * np.float32(part) for offset, part in zip(offsets, axis, strict=True)]
-    distance: Field = np.sqrt(rest[0] ** 2 + rest[1] ** 2 + rest[2] ** 2) - np.float32(radius)
-    return distance
-
-
-def _both(*distances: Field) -> Field:
-    """Signed distance of what all shapes share."""
-    shared = distances[0]
-    for distance in distances[1:]:
-        shared = np.maximum(shared, distance)
-    return shared
-
-
-def _either(*distances: Field) -> Field:
-    """Signed distance of what any shape covers."""
-    joined = distances[0]
-    for distance in distances[1:]:
-        joined = np.minimum(joined, distance)
-    return joined
-
-
-Shapes: TypeAlias = Iterator[tuple[str, Field]]
-
-
-class _Head:
-    """The standard head, seen through a warped grid, with signs of given sizes."""
-
-    SKULL_CENTRE: Final = (0.0, 0.0, 8.0)
-    SKULL_RADII: Final = (66.0, 80.0, 62.0)  # of the inner table
-    BRAIN_GAP_MM: Final = 3.0
-    CORTEX_MM: Final = 3.2
-    DORSUM_SELLAE: Final = (0.0, 16.0, -16.0)
-    CLIVUS_END: Final = (0.0, -6.0, -58.0)
-    CLIVUS_MM: Final = 5.0  # half thickness
-    PONS_RADII: Final = (15.0, 11.0, 13.0)
-    PONS_HEIGHT: Final = -34.0  # z of its centre
-    # Direction from the centre of the pons to the point of its surface nearest the mamillary
-    # bodies: this far up from straight ahead.
-    MAMILLARY_ANGLE: Final = np.deg2rad(52.0)
-
-    def __init__(
-        self,
-        grid: tuple[Field, Field, Field],
-        edges_mm: Point,
-        rng: np.random.Generator,
-        signs: Signs,
-    ) -> None:
-        self.x, self.y, self.z = self.grid = grid
-        self.edges_mm = edges_mm
-        self.signs = signs
-        self.inner = _ellipsoid(grid, self.SKULL_CENTRE, self.SKULL_RADII)
-        self.folds = self._gyri(rng)
-        self.ventricle_mm = rng.uniform(3.4, 4.8)
-        # Fluid gathers over the convexities, not at the base.
-        convexity = np.asarray(np.clip((self.z - 10) / 25, 0, 1), dtype=np.float32)
-        self.fluid: Field = convexity * np.float32(signs.subdural_mm)
-
-    def paint(self, means: Mapping[str, float]) -> Field:
-        """Signal of every voxel, shape over shape, each weighed by the share it fills."""
-        image = self._shells(means)
-        for tissue, distance in self._shapes():
-            share = self._share(distance)
-            image += share * (np.float32(means[tissue]) - image)
-        return image
-
-    def _share(self, distance: Field) -> Field:
-        """How much of each voxel a shape fills, 0..1."""
-        share: Field = np.clip(0.5 - distance / np.float32(max(self.edges_mm)), 0, 1)
-        return share
-
-    def _shells(self, means: Mapping[str, float]) -> Field:
-        """Layers from the skin inwards; nested, so that the thinnest keeps its right share."""
-        neck = _capsule(self.grid, (0, -18, -50), (0, -26, -140), 46)
-        face = _ellipsoid(self.grid, (0, 42, -52), (48, 44, 52))
-        dura = self.inner + np.float32(self.signs.dura_mm)
-        layers = [
-            ("scalp", _either(self.inner - 13, neck, face), 1.0),
-            ("bone", self.inner - 8, 1.0),
-            ("dura", self.inner, self.signs.dura_gain),
-            ("subdural", dura, 1.0),
-            ("csf", dura + self.fluid, 1.0),
+    def __init__(self, spacing_mm: float, scanner: Scanner) -> None:
+        self.edges_mm: Point = (spacing_mm * scanner.slice_ratio, spacing_mm, spacing_mm)
+        x, y, z = (
+            round(extent / edge)
+            for extent, edge in zip(FIELD_OF_VIEW_MM, self.edges_mm, strict=True)
+        )
+        self.shape = x, y, z
+        self.affine = np.diag([*self.edges_mm, 1.0])
+        self.affine[:3, 3] = [
+            -(size - 1) / 2 * edge for size, edge in zip(self.shape, self.edges_mm, strict=True)
         ]
-        signal = means["air"]
-        image = np.full(self.inner.shape, signal, dtype=np.float32)
-        for tissue, distance, gain in layers:
-            image += self._share(distance) * np.float32(means[tissue] * gain - signal)
-            signal = means[tissue] * gain
-        return image
 
-    def _shapes(self) -> Shapes:
-        """What lies within the dura, in the order in which it is painted."""
-        yield from self._cerebrum()
-        yield from self._deep_nuclei()
-        yield from self._sella()
-        yield from self._posterior_fossa()
-        yield from self._sinuses()
+    def points(self) -> Grid:
+        """Centres of the voxels, mm; they broadcast."""
+        axes = [
+            (np.arange(n, dtype=np.float32) - (n - 1) / 2) * np.float32(edge)
+            for n, edge in zip(self.shape, self.edges_mm, strict=True)
+        ]
+        x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+        return x, y, z
 
-    def _gyri(self, rng: np.random.Generator) -> Field:
-        """Ups and downs of the cortex every 9 mm or so."""
-        knots = [int(n * mm / 9) for n, mm in zip(self.inner.shape, self.edges_mm, strict=True)]
-        return _stretched(rng.normal(size=knots).astype(np.float32), self.inner.shape)
-
-    def _cerebrum(self) -> Shapes:
-        gap: Field = self.inner + np.float32(self.BRAIN_GAP_MM + self.signs.dura_mm)
-        depth = gap + self.fluid
-        surface = depth + 1.6 * self.folds
-        above_tentorium = (-14 - 0.15 * self.y) - self.z
-        temporal = _either(
-            *(_ellipsoid(self.grid, (side * 42, 6, -18), (23, 36, 20)) for side in (-1, 1))
-        )
-        yield "bone", _both(self.inner, self.z + 16, 20 - self.y)  # floor of the anterior fossa
-        lobes = _both(surface, _either(above_tentorium, temporal))
-        yield "grey matter", lobes
-        yield "white matter", lobes + self.CORTEX_MM
-        # The fissure between the hemispheres spares the corpus callosum.
-        yield "csf", _both(np.abs(self.x) - 1, depth, -22 - depth, 18 - self.z)
-
-    def _deep_nuclei(self) -> Shapes:
-        radius = self.ventricle_mm
-        for side in (-1, 1):
-            yield "lentiform nucleus", _ellipsoid(self.grid, (23 * side, 8, 6), (7, 16, 10))
-            body = _capsule(self.grid, (9 * side, 26, 22), (11 * side, -18, 24), radius)
-            horn = _capsule(self.grid, (11 * side, -18, 24), (20 * side, -26, 4), radius)
-            yield "ventricle", _either(body, horn)
-        yield "ventricle", _ellipsoid(self.grid, (0, 4, 8), (1.8, 13, 9))
-
-    def _sella(self) -> Shapes:
-        """Bone of the skull base, the gland in its fossa, the cistern and chiasm above."""
-        _, y, z = self.DORSUM_SELLAE
-        clivus = _capsule(self.grid, self.DORSUM_SELLAE, self.CLIVUS_END, self.CLIVUS_MM)
-        body = _capsule(self.grid, (0, y + 14, z - 14), (0, y + 30, z - 14), 8)
-        diaphragm, floor, height = z + 0.5, z - 6, self.signs.pituitary_mm
-        cistern = _ellipsoid(self.grid, (0, y + 8, diaphragm + 4), (15, 13, 9))
-        yield "csf", _both(cistern, diaphragm - self.z)
-        yield "bone", _either(_both(clivus, np.abs(self.x) - 22), body)
-        yield (
-            "pituitary",
-            _ellipsoid(self.grid, (0, y + 9.5, floor + height / 2), (7, 5, height / 2)),
-        )
-        chiasm = diaphragm + self.signs.suprasellar_mm + 1.5
-        yield "chiasm", _capsule(self.grid, (-7, y + 8, chiasm), (7, y + 8, chiasm), 1.5)
-
-    def _posterior_fossa(self) -> Shapes:
-        """Cerebellum, brainstem in its cistern, mamillary bodies above."""
-        below_tentorium = self.z - (-15 - 0.15 * self.y)
-        cerebellum = _ellipsoid(self.grid, (0, -38, -32), (46, 26, 21)) + 0.8 * self.folds
-        yield "cerebellum", _both(cerebellum, below_tentorium, self.inner + 3)
-        x, y, z = 0.0, self._pons_centre(), self.PONS_HEIGHT
-        behind_clivus = self._behind_clivus()
-        cistern = _ellipsoid(self.grid, (x, y + 4, z + 6), (22, 18, 24))
-        yield "csf", _both(cistern, behind_clivus, self.z + 4)
-        midbrain = _capsule(self.grid, (x, y - 8, z + 8), (x, y - 9, -2), 7.5)
-        medulla = _capsule(self.grid, (x, y - 3, z - 8), (x, y - 8, -75), 7)
-        cord = _capsule(self.grid, (x, y - 8, -75), (x, y - 12, -140), 6)
-        yield "csf", _both(_either(medulla, cord) - 3.5, self.z - z)
-        yield "brainstem", _either(midbrain, medulla, cord)
-        yield "brainstem", _ellipsoid(self.grid, (x, y, z), self.PONS_RADII)
-        for side in (-2.0, 2.0):
-            yield "mamillary body", _ellipsoid(self.grid, self._mamillary(side), (2, 2, 2))
-
-    def _behind_clivus(self) -> Field:
-        """Signed distance of the half space behind the middle of the clivus."""
-        top, end = np.array(self.DORSUM_SELLAE), np.array(self.CLIVUS_END)
-        _, along_y, along_z = (end - top) / np.linalg.norm(end - top)
-        up, ahead = self.z - top[2], self.y - top[1]
-        distance: Field = up * np.float32(along_y) - ahead * np.float32(along_z)
-        return distance
-
-    def _pons_centre(self) -> float:
-        """The y that leaves the prepontine cistern its depth at the height of mid-pons."""
-        top, end = self.DORSUM_SELLAE, self.CLIVUS_END
-        slope = (top[1] - end[1]) / (top[2] - end[2])
-        middle = end[1] + slope * (self.PONS_HEIGHT - end[2])
-        surface = middle - self.CLIVUS_MM * np.hypot(1, slope)
-        return float(surface - self.signs.prepontine_mm - self.PONS_RADII[1])
-
-    def _mamillary(self, side: float) -> Point:
-        """Centre of a mamillary body, its distance off the pons along the normal there."""
-        angle, (_, ry, rz) = self.MAMILLARY_ANGLE, self.PONS_RADII
-        normal = np.array([np.cos(angle) / ry, np.sin(angle) / rz])
-        normal *= (self.signs.mamillopontine_mm + 2) / np.linalg.norm(normal)
-        y = self._pons_centre() + ry * np.cos(angle) + normal[0]
-        z = self.PONS_HEIGHT + rz * np.sin(angle) + normal[1]
-        return side, float(y), float(z)
-
-    def _sinuses(self) -> Shapes:
-        """Superior sagittal and transverse: a triangle in health, a tube when distended."""
-        radius, depth = np.float32(self.signs.sinus_mm), -self.inner
-        if self.signs.sinus_round:
-            sagittal = np.hypot(depth - 0.8 * radius, self.x) - radius
-        else:
-            sagittal = _both((np.abs(self.x) + 0.9 * depth - 1.1 * radius) / 1.35, -depth)
-        yield "sinus", _both(sagittal, -6 - self.z, self.inner - 0.5)
-        transverse = np.hypot(depth - 0.7 * radius, self.z + 12) - radius
-        yield "sinus", _both(transverse, self.y + 25, self.inner - 0.5)
+    def stretched(self, knots: Field) -> Field:
+        """Trilinear enlargement of a field to the box."""
+        factors = [n / m for n, m in zip(self.shape, knots.shape, strict=True)]
+        stretched: Field = ndimage.zoom(knots, factors, order=1, grid_mode=True, mode="nearest")
+        return stretched

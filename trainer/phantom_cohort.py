@@ -9,11 +9,12 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer import phantom, scanner
+from trainer import acquisition, head, phantom, scanner, shapes
 from trainer.cohort import Cohort, Exam, digest
 from trainer.phantom import Spectrum
 from worker import preprocess
@@ -72,7 +73,11 @@ def _prepared(seed: int, recipe: Recipe, spectrum: Spectrum, folder: Path) -> ND
     return volume
 
 
+# All that a prepared phantom is made by.
+MAKERS: Final = (shapes, head, acquisition, phantom, scanner, preprocess)
+
+
 def _cache_key(recipe: Recipe, spectrum: Spectrum) -> str:
     """Changes with anything that changes a volume, the code that makes it included."""
-    sources = "".join(map(inspect.getsource, (phantom, scanner, preprocess)))
+    sources = "".join(map(inspect.getsource, MAKERS))
     return hashlib.sha256(f"{recipe} {spectrum} {sources}".encode()).hexdigest()[:16]
