@@ -32,7 +32,7 @@ class NetworkConfig(Section):
     """What every member is.
 
     Attributes:
-        name: known to worker/nets.py.
+        name: known to worker/nets.
         config: its arguments.
     """
 

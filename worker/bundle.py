@@ -40,7 +40,7 @@ NOT_SUGGESTED: Final = "not suggested"
 
 @dataclass(frozen=True)
 class Network:
-    """Which network the members are: a name known to nets.py and its arguments."""
+    """Which network the members are: a name known to nets and its arguments."""
 
     name: str
     config: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Networks by name. A bundle names its network; it never brings code."""
+"""Networks of whole volumes by name (first analysis)."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,10 +8,7 @@ import torch
 from monai.networks.nets.densenet import DenseNet
 from torch import Tensor
 
-# Index of each class in the two outputs.
-NEGATIVE: Final = 0
-POSITIVE: Final = 1
-
+from worker.nets.classes import CLASSES, NEGATIVE, POSITIVE
 
 # Arguments of MONAI's DenseNet by name of the network.
 NETWORKS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
@@ -42,7 +39,7 @@ def arguments(name: str, **config: Any) -> dict[str, Any]:
         raise KeyError(f"no network is called {name!r}; known: {', '.join(sorted(NETWORKS))}")
     chosen = {**NETWORKS[name], **config}
     block_config = tuple(chosen.pop("block_config"))
-    io = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2}
+    io = {"spatial_dims": 3, "in_channels": 1, "out_channels": CLASSES}
     return {**io, "block_config": block_config, **chosen}
 
 
