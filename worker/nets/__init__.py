@@ -1,6 +1,19 @@
 """Networks by name. A bundle names its network; it never brings code."""
 
+from worker.nets.catalogue import PLANAR_NETWORKS, build_planar
 from worker.nets.classes import NEGATIVE, POSITIVE
+from worker.nets.planar import Planar
 from worker.nets.volumetric import NETWORKS, arguments, build, features, log_odds
 
-__all__ = ["NEGATIVE", "NETWORKS", "POSITIVE", "arguments", "build", "features", "log_odds"]
+__all__ = [
+    "NEGATIVE",
+    "NETWORKS",
+    "PLANAR_NETWORKS",
+    "POSITIVE",
+    "Planar",
+    "arguments",
+    "build",
+    "build_planar",
+    "features",
+    "log_odds",
+]
