@@ -2,6 +2,7 @@
 
 from worker.nets.catalogue import PLANAR_NETWORKS, build_planar
 from worker.nets.classes import NEGATIVE, POSITIVE
+from worker.nets.imagenet import BadWeights, load_imagenet
 from worker.nets.planar import Planar
 from worker.nets.volumetric import NETWORKS, arguments, build, features, log_odds
 
@@ -10,10 +11,12 @@ __all__ = [
     "NETWORKS",
     "PLANAR_NETWORKS",
     "POSITIVE",
+    "BadWeights",
     "Planar",
     "arguments",
     "build",
     "build_planar",
     "features",
+    "load_imagenet",
     "log_odds",
 ]
