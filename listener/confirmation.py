@@ -48,9 +48,10 @@ SUCCESS: Final = 0x0000
 PROCESSING_FAILURE: Final = 0x0110
 PENDING_MATCHES: Final = (0xFF00, 0xFF01)
 
-# A request for commitment, or an answer to one, of 25,000 instances.
-LARGEST_REPORT_BYTES: Final = 4 << 20
-MOST_REPORT_PIECES: Final = 200_000
+# A request for commitment, or an answer to one, of 12,000 instances: a hundred bytes, and eight
+# pieces, for each.
+LARGEST_REPORT_BYTES: Final = 2 << 20
+MOST_REPORT_PIECES: Final = 100_000
 
 # Instances named in one request for commitment.
 AT_ONCE: Final = 500

@@ -42,6 +42,9 @@ LOOK_AT_SILENT_SECONDS: Final = 0.01
 # Requests that wait for their answer; a sender waits for each (PS3.7 D.3.3.3: the default is 1).
 MOST_UNANSWERED: Final = 100
 
+# PS3.8 9.3.8: who aborts.
+SERVICE_PROVIDER: Final = 0x02
+
 # PS3.8 9.2: states and events of the upper layer's state machine, as pynetdicom calls them.
 IDLE: Final = "Sta1"
 CLOSING: Final = "Sta13"
@@ -122,6 +125,7 @@ class Doorkeeper:
         # Who stops in the middle of a PDU, or reads no answers, is waited for as a silent peer is.
         connection.socket.settimeout(association.network_timeout)
         _read_in_bounds(connection, Line(association))
+        _survive_proposal(association)
         _survive(association)
         self._take_messages_in_bounds(association)
         cast(Any, association.dul)._run_loop_delay = LOOK_AT_SILENT_SECONDS
@@ -230,6 +234,24 @@ def _read_in_bounds(connection: Any, line: Line) -> None:
         return found
 
     connection.recv = recv
+
+
+def _survive_proposal(association: Association) -> None:
+    """Abort an association whose negotiation fails, as over a context without a transfer syntax.
+
+    pynetdicom's thread would die of it, and leave the one that reads the connection behind.
+    """
+    negotiate = association.acse.negotiate_association
+
+    def negotiate_association() -> None:
+        try:
+            negotiate()
+        except Exception as error:  # noqa: BLE001 - whatever the peer sent ends its association only
+            log.warning("aborted a proposal that was not understood: %s", where(error))
+            association.acse.send_abort(SERVICE_PROVIDER)
+            association.kill()
+
+    cast(Any, association.acse).negotiate_association = negotiate_association
 
 
 def _survive(association: Association) -> None:

@@ -50,7 +50,7 @@ NOT_STORING: Final = frozenset({"1.2.840.10008.1.1", "1.2.840.10008.1.20.1"})
 
 KEY_TAGS: Final = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 
-LARGEST_HEADER_BYTES: Final = 16 << 20
+LARGEST_HEADER_BYTES: Final = 4 << 20
 """A deflated dataset is inflated no further than this in search of its UIDs."""
 
 LONGEST_UID_BYTES: Final = 1024
@@ -319,7 +319,10 @@ def _read_header(stream: BytesIO, syntax: UID, sop_uid: str) -> Dataset:
 def _uid(header: Dataset, keyword: str) -> str:
     raw: Any = header.get_item(keyword)
     is_long = isinstance(raw, RawDataElement) and len(raw.value or b"") > LONGEST_UID_BYTES
-    value = () if is_long else header.get(keyword)
+    try:
+        value = () if is_long else header.get(keyword)
+    except BROKEN:  # of a value representation that there is not, for instance
+        value = ()
     if not isinstance(value, str) or not value:
         raise BadAttribute(
             f"the dataset's {keyword} is {'absent' if value is None else 'not one UID'}; "

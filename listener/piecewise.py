@@ -170,5 +170,7 @@ def _plain_uids(dataset: bytes | memoryview, implicit: bool) -> dict[int, str]:
         if length == UNDEFINED_LENGTH:
             return {}
         if tag in UID_TAGS:
+            if not implicit and bytes(dataset[at + 4 : at + 6]) != b"UI":
+                return {}
             found[tag] = bytes(dataset[start : start + length]).rstrip(b"\0 ").decode("latin-1")
         at = start + length

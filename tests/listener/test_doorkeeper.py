@@ -266,3 +266,34 @@ def test_an_association_that_ends_over_a_malformed_command_is_noted_as_closed(
         until(lambda: is_closed(peer), 5)
         until(lambda: [each.open_associations for each in ledger.gathering()] == [0], 5)
         until(lambda: acceptors() == [], 5)
+
+
+def test_a_proposal_that_cannot_be_negotiated_is_aborted_and_leaves_no_thread_behind(
+    tmp_path: Path, ledger: Ledger, listening: Any, quick: bool, mr_slice: Dataset
+) -> None:
+    before = threading.active_count()
+    with listening(Spool(tmp_path / "spool"), ledger, quick_store=quick) as send:
+        with wire.Peer(send.settings.port, 20) as peer:
+            peer.send(wire.proposal(contexts=[("1.2.3", [])]))  # unknown, and in no syntax
+            assert peer.hear(5)
+            until(lambda: is_closed(peer), 5)
+            assert peer.answer.kinds == {"aborted": 1}
+        assert send(mr_slice) == 0x0000
+    until(lambda: threading.active_count() <= before, 5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_uid_of_no_known_value_representation_is_refused(
+    tmp_path: Path, ledger: Ledger, listening: Any, quick: bool
+) -> None:
+    parts = header("1.2", "1.2.1", "1.2.1.1")
+    dataset = b"".join(parts).replace(b"\x0d\0UI", b"\x0d\0Ui") + PIXELS
+    with (
+        listening(Spool(tmp_path / "spool"), ledger, quick_store=quick) as send,
+        wire.Peer(send.settings.port, 20) as peer,
+    ):
+        peer.send(wire.proposal())
+        assert peer.hear(5)
+        peer.send(*stored("1.2.1.1", dataset))
+        assert peer.hear(5)
+        assert peer.answer.kinds["status 0xC000"] == 1
