@@ -288,7 +288,7 @@ class EntranceServer(ThreadedAssociationServer):
         tls = self._entrance.tls
         assert tls is not None  # the settings see to it
         patience = connection.gettimeout()
-        connection.settimeout(HANDSHAKE_SECONDS)
+        connection.settimeout(min(HANDSHAKE_SECONDS, self.ae.acse_timeout or HANDSHAKE_SECONDS))
         spoken = tls.context.wrap_socket(connection, server_side=True)
         spoken.settimeout(patience)
         return spoken

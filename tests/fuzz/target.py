@@ -40,6 +40,7 @@ OF_THE_SPOOL: Final = re.compile(
     rf"""(
     incoming/[0-9a-f]{{32}}\.part
     | studies/{UID}/{UID}/{UID}\.(dcm|[0-9a-f]{{64}}\.[0-9a-f]{{8}}\.part)
+    | audit/(audit\.log|key)
     | quarantine/{UID}/{UID}/{UID}\.[0-9a-f]{{16}}\.dcm
     | ledger\.sqlite(-wal|-shm)?
     )""",

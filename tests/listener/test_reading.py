@@ -157,7 +157,7 @@ def test_a_request_for_commitment_of_a_million_items_is_refused(
     monkeypatch.setattr(confirmation, "MOST_REPORT_PIECES", 10_000)
     asked = wire.command(wire.action_fields().items())
     dataset = wire.implicit(0x00081195, b"1.2.3.4\0") + wire.implicit(
-        0x00081199, wire.ITEM * 300_000
+        0x00081199, wire.ITEM * 100_000
     )
     with (
         listening(Spool(tmp_path / "spool"), ledger) as send,
