@@ -7,6 +7,7 @@ import pytest
 
 from listener.entries import Instance, Job
 from tests.fuzz import images
+from worker.limits import Limits
 from worker.pipeline import Commission, Stopwatch, estimate, read_headers, refuse
 from worker.quality import Reason, UnusableStudy
 from worker.results.outcome import Options
@@ -55,3 +56,21 @@ def test_a_refusal_is_addressed_by_headers_that_have_names(tmp_path, tag, value)
         path.write_bytes(images.file(elements))
 
     assert [each.SOPInstanceUID for each in read_headers(paths)] == ["1.2.3.4.2"]
+
+
+def test_a_series_beyond_the_limits_is_refused_before_it_is_read(tmp_path):
+    elements = images.sound(1)
+    paths = [tmp_path / f"{number:02}.dcm" for number in range(50)]
+    for path in paths:
+        path.write_bytes(images.file(elements))
+    inputs = tuple(Instance("1.2.3.1", "", path.stem, path, "used", 0.0) for path in paths)
+    job = Job("j", "1.2.3", "fistula", "1.2.3.1", "d", "w", "1", 0.0, 1, "l", inputs, None)
+
+    with pytest.raises(UnusableStudy) as refusal:
+        estimate(
+            Commission(job, None, Options()),
+            SimpleNamespace(bundle=None),
+            Stopwatch(),
+            Limits(slices=49),
+        )
+    assert (refusal.value.reason, refusal.value.found) == (Reason.TOO_LARGE, "50 files")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from listener.errors import BadSettings
+from worker.limits import Limits
 from worker.settings import read_settings
 
 SOUND = {
@@ -81,3 +82,15 @@ def test_an_unknown_file_stops_the_worker(environment: pytest.MonkeyPatch, tmp_p
 
     with pytest.raises(BadSettings, match="unknown settings monro_worker_devise"):
         read_settings()
+
+
+def test_what_is_spent_on_a_series_is_for_a_site_to_say(environment: pytest.MonkeyPatch) -> None:
+    assert read_settings().worker.limits == Limits()
+
+    environment.setenv("MONRO_WORKER_LARGEST_SERIES", "1GiB")
+    environment.setenv("MONRO_WORKER_MOST_SLICES", "300")
+    environment.setenv("MONRO_WORKER_MOST_SLICE_PIXELS", "1000000")
+    environment.setenv("MONRO_WORKER_MOST_VOXELS", "50000000")
+    environment.setenv("MONRO_WORKER_DECODE_SECONDS", "60")
+
+    assert read_settings().worker.limits == Limits(1 << 30, 300, 1_000_000, 50_000_000, 60.0)
