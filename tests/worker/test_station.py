@@ -23,6 +23,7 @@ from listener.spool import Spool
 from worker import station as station_module
 from worker.bundle import load_bundle
 from worker.ensemble import Band, Ensemble, Prediction
+from worker.limits import Limits
 from worker.pipeline import Commission, Estimate, Stopwatch
 from worker.preprocess import Prepared
 from worker.results.outcome import Estimated
@@ -99,7 +100,9 @@ def fails(*_arguments: Any) -> Any:
     raise RuntimeError("PLANTED^NAME")
 
 
-def estimates(asked: Commission, ensemble: Ensemble, _watch: Stopwatch) -> Estimate:
+def estimates(
+    asked: Commission, ensemble: Ensemble, _watch: Stopwatch, _limits: Limits
+) -> Estimate:
     """A score without a look at the slice."""
     prediction = Prediction(0.5, (0.5,), 0.0, 50.0, frozenset(), Band.UNDETERMINED)
     voxels = np.zeros((1, 1, 1), np.float32)
