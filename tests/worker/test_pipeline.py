@@ -63,7 +63,7 @@ def test_a_series_beyond_the_limits_is_refused_before_it_is_read(tmp_path):
     paths = [tmp_path / f"{number:02}.dcm" for number in range(50)]
     for path in paths:
         path.write_bytes(images.file(elements))
-    inputs = tuple(Instance("1.2.3.1", "", path.stem, path, "used", 0.0) for path in paths)
+    inputs = tuple(Instance(path.stem, "", "1.2.3.1", path, "used", 0.0) for path in paths)
     job = Job("j", "1.2.3", "fistula", "1.2.3.1", "d", "w", "1", 0.0, 1, "l", inputs, None)
 
     with pytest.raises(UnusableStudy) as refusal:
