@@ -62,6 +62,12 @@ def export_toy(folder, members=2):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _same_random_weights():
+    """What a test draws does not depend on the tests before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def toy_folder(tmp_path):
     """A toy bundle that a test may damage."""

@@ -88,9 +88,12 @@ def test_on_a_densenet_it_is_the_class_activation_map(crops):
     """Zhou et al., CVPR 2016: with one layer behind the mean, both are the same."""
     network = build_planar("compact-densenet-2d").eval()
     with torch.no_grad():
-        # What speaks for the finding somewhere and against it elsewhere.
-        network.classifier.weight[POSITIVE] = torch.linspace(-1, 1, network.channels)
         last = network.last_map(crops)
+        # As much speaks for the finding as against it: orthogonal to the mean response.
+        mean = last.mean((0, 2, 3))
+        slope = torch.linspace(-1, 1, network.channels)
+        network.classifier.weight[NEGATIVE] = 0
+        network.classifier.weight[POSITIVE] = slope - mean * (slope @ mean) / (mean @ mean)
         weights = network.classifier.weight[POSITIVE] - network.classifier.weight[NEGATIVE]
         coarse = torch.einsum("c,nchw->nhw", weights, last).relu() / 49
         expected = nn.functional.interpolate(
