@@ -301,6 +301,11 @@ class Ledger:
             )
             connection.execute(delete(associations).where(mine))
 
+    def serving(self) -> set[str]:
+        """Names of the processes that have associations open."""
+        with self.reading() as connection:
+            return set(connection.scalars(select(associations.c.process).distinct()))
+
     def forget_associations_of(self, is_gone: Callable[[str], bool]) -> set[str]:
         """Drop the associations of processes that died without closing them.
 

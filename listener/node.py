@@ -19,7 +19,7 @@ from listener.dispatch import Dispatcher, celery_app
 from listener.entrance import open_ports
 from listener.entries import Received
 from listener.errors import where
-from listener.ledger import Ledger
+from listener.ledger import Ledger, this_process
 from listener.receivers import Receivers
 from listener.retention import purge
 from listener.scout import scouts
@@ -113,7 +113,7 @@ class Node:
         purged_at = -PURGE_SECONDS
         while not self._over.wait(self._settings.poll_seconds):
             try:
-                self._make_up_for_dead_receivers()
+                self._make_up_for_the_dead()
             except Exception as error:  # noqa: BLE001 - what else is to be done must not wait for it
                 log.error("a receiver's rows come with the next round: %s", where(error))
             try:
@@ -131,9 +131,10 @@ class Node:
             log.error("the web service died and is started again")
             self._web.start()
 
-    def _make_up_for_dead_receivers(self) -> None:
+    def _make_up_for_the_dead(self) -> None:
+        """Receivers that died, and those of a killed listener that outlived it for a while."""
         self.receivers.replace_dead()
-        gone = set(self.receivers.gone)
+        gone = self.receivers.gone | set(filter(_has_died, self.ledger.serving()))
         if gone:
             self._make_up_for(gone.__contains__)
             self.receivers.gone -= gone
@@ -178,8 +179,13 @@ def rebuild(spool: Spool, ledger: Ledger, audit: Audit = NO_AUDIT) -> int:
 
 
 def _is_gone(process: str) -> bool:
+    """Whether a process of an earlier listener is; one that had our number must be."""
+    return process == this_process() or _has_died(process)
+
+
+def _has_died(process: str) -> bool:
     host, _, pid = process.rpartition(":")
-    return host == socket.gethostname() and (int(pid) == os.getpid() or not _is_alive(int(pid)))
+    return host == socket.gethostname() and not _is_alive(int(pid))
 
 
 def _is_alive(pid: int) -> bool:

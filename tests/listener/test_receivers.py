@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -14,11 +14,14 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 
 from listener.entrance import open_ports
+from listener.entries import Received
 from listener.errors import CannotListen
-from listener.ledger import Ledger
+from listener.ledger import Ledger, process_name
 from listener.node import Node
 from listener.receivers import Receivers
+from listener.series import InstanceKey
 from listener.settings import ListenerSettings
+from listener.spool import Arrival, Held
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -112,6 +115,33 @@ def test_a_receiver_that_died_is_replaced_and_its_rows_come_from_the_spool(
         assert again.send_c_store(after).Status == 0
         again.release()
         until(lambda: len(node.ledger.instances_of("1.2.3")) == 2)
+        until(lambda: [each.open_associations for each in node.ledger.gathering()] == [0])
+
+
+@pytest.fixture
+def outliving() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands for a receiver whose listener was killed."""
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_receiver_that_outlives_its_killed_listener_for_a_while_holds_no_study_up(
+    settings_for: Any, monkeypatch: pytest.MonkeyPatch, outliving: subprocess.Popen[bytes]
+) -> None:
+    """Its last write may be slow; meanwhile the next listener starts and finds it alive."""
+    settings = settings_for(receivers=1, poll_seconds=0.1)
+    key = InstanceKey("1", "1.1", "1.1.1")
+    settings.spool.mkdir()
+    held = Held(key, settings.spool / "study", "f" * 64, 1, Arrival.NEW, 1000.0)
+    with closing(Ledger(settings.ledger_url)) as ledger, monkeypatch.context() as earlier:
+        earlier.setattr("listener.ledger.this_process", lambda: process_name(outliving.pid))
+        ledger.record([Received(held, "cut off", time.time())])
+    with Node(settings) as node:
+        assert [each.open_associations for each in node.ledger.gathering()] == [1]
+        outliving.kill()
+        outliving.wait()
         until(lambda: [each.open_associations for each in node.ledger.gathering()] == [0])
 
 
