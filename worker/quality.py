@@ -53,6 +53,7 @@ class Reason(enum.Enum):
     NOT_HEAD = "REASON-NOT-HEAD"
     TOO_LARGE = "REASON-TOO-LARGE"
     NO_SERIES = "REASON-NO-SERIES"
+    NO_REGION = "REASON-NO-REGION"
     INTERNAL = "REASON-INTERNAL"
 
     @property
@@ -73,6 +74,7 @@ MEANINGS: Final = {
     Reason.NOT_HEAD: "The images do not look like a head",
     Reason.TOO_LARGE: "The series is larger than can be processed",
     Reason.NO_SERIES: "No suitable series in the study",
+    Reason.NO_REGION: "A region to be judged cannot be found",
     Reason.INTERNAL: "The software failed",
 }
 
@@ -84,6 +86,7 @@ NEEDED: Final = {
     "again",
     Reason.MIXED: "one stack of parallel images of one acquisition",
     Reason.TOO_LARGE: LIMITS.needed,
+    Reason.NO_REGION: "an axial T2-weighted series of the whole head, without fluid suppression",
     Reason.INTERNAL: "the attention of the operator, who finds the reason with `listener show` and "
     "in the worker's log",
 }
