@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -36,6 +36,7 @@ from trainer.jobs import fit_at_once
 from trainer.loop import Epoch, choose_device
 from trainer.phantom import SIGNS
 from trainer.phantom_cohort import phantom_cohort
+from trainer.phantom_t2 import MATRIX
 from trainer.pointing import TRIALS, all_signs, judge, localisation
 from trainer.recalibrate import recalibrate
 from trainer.reporting.evaluate import Evaluation, evaluate_bundle, evaluate_run
@@ -48,6 +49,7 @@ from trainer.synthesize import (
     SLOW_LEAKS_WITH_FEW_SIGNS,
     synthesize,
 )
+from trainer.synthesize_infection import synthesize_infection
 from worker.bundle import load_bundle
 from worker.ensemble import Ensemble
 from worker.seal import BadBundle, sign
@@ -87,19 +89,40 @@ def synthesize_cohort(
     out: Annotated[Path, typer.Option(help="New or empty folder for studies/ and labels.csv.")],
     patients: Annotated[int, typer.Option(min=10, max=MOST_PATIENTS, help="How many.")] = 130,
     seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    analysis: Annotated[
+        Literal["fistula", "infection"],
+        typer.Option(help="Contrast-enhanced T1, or axial T2 with its regions."),
+    ] = "fistula",
     severity: Annotated[
-        float,
-        typer.Option(min=0, help="Factor on the size of signs; 0.7: Bern AUROC as in the paper."),
-    ] = SEVERITY,
+        float | None,
+        typer.Option(
+            min=0,
+            help="Factor on the size of signs. Fistula: 0.7, Bern AUROC as in the paper. "
+            "Infection: 1, accuracy near the paper's.",
+        ),
+    ] = None,
     few_signs: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of the slow leaks that show only some signs."),
-    ] = SLOW_LEAKS_WITH_FEW_SIGNS,
+        float | None,
+        typer.Option(min=0, max=1, help="Fistula: share of slow leaks with only some signs."),
+    ] = None,
+    matrix: Annotated[
+        int | None, typer.Option(min=64, max=512, help="Infection: pixels of a slice; 256.")
+    ] = None,
     processes: Processes = 2,
 ) -> None:
     """Write DICOM studies of synthetic patients and their label table."""
+    if few_signs is not None and analysis != "fistula":
+        raise typer.BadParameter("--few-signs is about spinal leaks: leave it out for infection")
+    if matrix is not None and analysis != "infection":
+        raise typer.BadParameter("--matrix is about the axial T2: leave it out for fistula")
     with explained(), progress("patients") as report:
-        synthesize(out, patients, seed, severity, few_signs, report, processes)
+        if analysis == "infection":
+            effect = 1.0 if severity is None else severity
+            synthesize_infection(out, patients, seed, effect, report, processes, matrix or MATRIX)
+        else:
+            size = SEVERITY if severity is None else severity
+            share = SLOW_LEAKS_WITH_FEW_SIGNS if few_signs is None else few_signs
+            synthesize(out, patients, seed, size, share, report, processes)
     console.print(f"{out}: {patients} patients, labels.csv; synthetic, never for claims")
 
 

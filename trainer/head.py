@@ -181,6 +181,7 @@ class Head:
 
     def __init__(self, raster: Raster, person: Person, signs: Signs) -> None:
         self.x, self.y, self.z = self.grid = _warped(raster, person)
+        self.bottom_mm, self.top_mm = float(self.z.min()), float(self.z.max())
         self.ramp_mm = np.float32(max(raster.edges_mm))
         self.signs = signs
         self.inner = ellipsoid(self.grid, self.SKULL_CENTRE, self.SKULL_RADII)
@@ -203,6 +204,10 @@ class Head:
             for at, look in enumerate(looks):
                 images[at] += share * (np.float32(look[tissue]) - images[at])
         return tuple(images)
+
+    def reaches(self, bottom_mm: float, top_mm: float) -> bool:
+        """Whether any voxel lies between these heights of the standard head."""
+        return self.bottom_mm <= top_mm and self.top_mm >= bottom_mm
 
     def share(self, distance: Field) -> Field:
         """How much of each voxel a shape fills, 0..1."""
@@ -231,10 +236,14 @@ class Head:
     def _shapes(self) -> Iterator[Shape]:
         """What lies within the dura, in the order in which it is painted."""
         yield from self._cerebrum()
-        yield from self._deep_nuclei()
-        yield from self._sella()
-        yield from self._posterior_fossa()
-        yield from self._sinuses()
+        for part, bottom_mm, top_mm in (
+            (self._deep_nuclei, -10, 35),
+            (self._sella, -75, 10),
+            (self._posterior_fossa, -160, 10),
+            (self._sinuses, -25, 80),
+        ):
+            if self.reaches(bottom_mm, top_mm):
+                yield from part()
 
     def _cerebrum(self) -> Iterator[Shape]:
         gap: Field = self.inner + np.float32(self.BRAIN_GAP_MM + self.signs.dura_mm)

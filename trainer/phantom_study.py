@@ -1,9 +1,13 @@
-"""A phantom as a complete DICOM MR study, with its ground truth beside.
+"""A phantom as a DICOM MR study, with its ground truth beside.
 
     folder/
-      study/0001.dcm ...   sagittal slices, right to left: MR Image Storage, one frame each
+      study/0001.dcm ...   MR Image Storage, one frame each: sagittal slices from right to left of a
+                           phantom of phantom.py, axial ones from below upwards of phantom_t2.py
       truth.json           what was planted
-      truth.npy            bool (X, Y, Z): where the MRI shows it; its affine is in truth.json
+      truth.npy            bool (X, Y, Z): where the T1 shows it; its affine is in truth.json
+      regions/*.nii.gz     both regions of an axial T2
+
+One study can hold both looks of one head: `write_axial` takes the study of `study_of`.
 
 DICOM counts x towards the patient's left and y towards posterior (LPS), monro the other way (RAS).
 Nothing comes from the clock or from chance: the same case on the same scanner makes the same files.
@@ -12,16 +16,22 @@ Nothing comes from the clock or from chance: the same case on the same scanner m
 import dataclasses
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import nibabel
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
+from trainer.infection import InfectionCase
+from trainer.nifti import nifti_image
 from trainer.phantom import Case, Phantom, render, visible_signs
+from trainer.phantom_t2 import THICKNESS_MM, AxialPhantom
 from trainer.scanner import PHANTOM_SCANNER, Scanner
 
 # Namespace of every UID made here (PS3.5 B.2: UUID-derived, no registration).
@@ -31,28 +41,36 @@ DATE: Final = "20260101"
 TIME: Final = "120000"
 DECIMALS: Final = 6  # of lengths in mm: a DS holds 16 characters (PS3.5 6.2)
 
-# A fat-suppressed 3D turbo spin echo after gadolinium (Faghani 2024: TR 600, TE 7.2).
-PROTOCOL: Final = {
+COMMON: Final[Mapping[str, str | list[str]]] = {
     "Modality": "MR",
     "StationName": "PHANTOM",
     "SoftwareVersions": "1",
     "BodyPartExamined": "BRAIN",
     "PatientPosition": "HFS",
-    "StudyDescription": "MRI BRAIN WITH CONTRAST (SYNTHETIC)",
     "ImageType": ["ORIGINAL", "PRIMARY", "OTHER"],
     "ScanningSequence": "SE",
     "SequenceVariant": "SK",
+    "ImagedNucleus": "1H",
+    "NumberOfAverages": "1",
+    "LossyImageCompression": "00",
+    "BurnedInAnnotation": "NO",
+}
+# A fat-suppressed 3D turbo spin echo after gadolinium (Faghani 2024: TR 600, TE 7.2).
+SAGITTAL_T1: Final = {
     "ScanOptions": "FS",
     "MRAcquisitionType": "3D",
     "EchoTrainLength": "30",
-    "ImagedNucleus": "1H",
-    "NumberOfAverages": "1",
     "FlipAngle": "90",
     "ContrastBolusAgent": "GADOBUTROL (SYNTHETIC)",
     "ContrastBolusRoute": "IV",
     "ContrastBolusVolume": "7.5",
-    "LossyImageCompression": "00",
-    "BurnedInAnnotation": "NO",
+}
+# A 2D turbo spin echo without contrast.
+AXIAL_T2: Final = {
+    "ScanOptions": "",
+    "MRAcquisitionType": "2D",
+    "EchoTrainLength": "15",
+    "FlipAngle": "150",
 }
 
 
@@ -76,8 +94,48 @@ class Visit:
 NOBODY: Final = Visit()
 
 
+@dataclass(frozen=True)
+class Study:
+    """What all series of a study share.
+
+    Attributes:
+        uid: Study Instance UID.
+        frame_uid: Frame of Reference UID: the head lay still.
+        description: StudyDescription.
+    """
+
+    uid: str
+    frame_uid: str
+    description: str
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One look of a phantom, as a scanner would send it.
+
+    Attributes:
+        case: whose.
+        scanner: that saw it.
+        number: SeriesNumber.
+        protocol: attributes of the sequence.
+        planes: (slices, rows, columns), in order of instance number.
+        lps: 4 x 4, (column, row, slice) -> LPS mm.
+        letters: where columns and rows run to (PatientOrientation).
+        thickness_mm: of a slice.
+    """
+
+    case: Case | InfectionCase
+    scanner: Scanner
+    number: int
+    protocol: Mapping[str, str]
+    planes: NDArray[np.float32]
+    lps: NDArray[np.float64]
+    letters: tuple[str, str]
+    thickness_mm: float
+
+
 def write_study(phantom: Phantom, folder: Path) -> list[Path]:
-    """Write one phantom's study and its ground truth.
+    """Write one T1 phantom's study and its ground truth.
 
     Args:
         phantom: what to write.
@@ -92,7 +150,7 @@ def write_study(phantom: Phantom, folder: Path) -> list[Path]:
 
 
 def write_slices(phantom: Phantom, visit: Visit, folder: Path) -> list[Path]:
-    """Write one phantom's study without its ground truth.
+    """Write one T1 phantom's study without its ground truth.
 
     Args:
         phantom: what to write.
@@ -102,24 +160,64 @@ def write_slices(phantom: Phantom, visit: Visit, folder: Path) -> list[Path]:
     Returns:
         The paths of the DICOM files, in order of instance number.
     """
+    return _write(_sagittal(phantom), study_of(phantom), visit, folder)
+
+
+def write_axial(
+    phantom: AxialPhantom, visit: Visit, folder: Path, study: Study | None = None
+) -> list[Path]:
+    """Write the slices of one axial T2.
+
+    Args:
+        phantom: what to write.
+        visit: whose it is said to be.
+        folder: for the slices; created where it is missing.
+        study: that it is a series of; without, one of its own.
+
+    Returns:
+        The paths of the DICOM files, in order of instance number.
+    """
+    return _write(_axial(phantom), study or study_of(phantom), visit, folder)
+
+
+def write_regions(phantom: AxialPhantom, folder: Path) -> None:
+    """Write both regions of an axial T2 as NIfTI masks, 0 and 1, on its grid."""
     folder.mkdir(parents=True, exist_ok=True)
-    common = _common(phantom, visit)
-    paths = []
-    for index in range(phantom.voxels.shape[0]):
-        path = folder / f"{index + 1:04}.dcm"
-        _slice(phantom, common, index).save_as(path, enforce_file_format=True)
-        paths.append(path)
-    return paths
+    for name, mask in (("ventricles", phantom.ventricles), ("sublentiform", phantom.sublentiform)):
+        image = nifti_image(mask.astype(np.uint8), phantom.affine)
+        nibabel.save(image, folder / f"{name}.nii.gz")
 
 
-def patient_id(case: Case) -> str:
-    """PatientID of a case and of its counterfactuals."""
+def patient_id(case: Case | InfectionCase) -> str:
+    """PatientID of a case and of its counterfactuals, and of other looks of the same head."""
     return f"PHANTOM-{case.seed}"
 
 
-def study_uid(case: Case, scanner: Scanner = PHANTOM_SCANNER) -> str:
+def study_of(phantom: Phantom | AxialPhantom) -> Study:
+    """The study that a phantom's series is by itself."""
+    case, scanner = phantom.case, phantom.scanner
+    enhanced = " WITH CONTRAST" if isinstance(phantom, Phantom) else ""
+    return Study(
+        uid=study_uid(case, scanner),
+        frame_uid=_uid(case, scanner, "frame of reference"),
+        description=f"MRI BRAIN{enhanced} (SYNTHETIC)",
+    )
+
+
+def study_uid(case: Case | InfectionCase, scanner: Scanner = PHANTOM_SCANNER) -> str:
     """Study Instance UID of a case on a scanner; its counterfactuals have others."""
     return _uid(case, scanner, "study")
+
+
+def _write(series: Series, study: Study, visit: Visit, folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    common = _common(series, study, visit)
+    paths = []
+    for index in range(len(series.planes)):
+        path = folder / f"{index + 1:04}.dcm"
+        _slice(series, common, index).save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths
 
 
 def _write_truth(phantom: Phantom, folder: Path) -> None:
@@ -135,19 +233,64 @@ def _write_truth(phantom: Phantom, folder: Path) -> None:
     (folder / "truth.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _common(phantom: Phantom, visit: Visit) -> Dataset:
+def _sagittal(phantom: Phantom) -> Series:
+    """Columns run to posterior, rows to inferior; most series run from right to left."""
+    planes = phantom.voxels[:, ::-1, ::-1].transpose(0, 2, 1)
+    steps = (-1, 1)[phantom.scanner.left_first]
+    return Series(
+        phantom.case,
+        phantom.scanner,
+        1,
+        SAGITTAL_T1,
+        planes[::steps],
+        _planes_to_lps(phantom.affine, phantom.voxels.shape, ((1, -1), (2, -1), (0, steps))),
+        ("P", "F"),
+        float(phantom.affine[0, 0]),
+    )
+
+
+def _axial(phantom: AxialPhantom) -> Series:
+    """Columns run to the left, rows to posterior, slices upwards."""
+    return Series(
+        phantom.case,
+        phantom.scanner,
+        2,
+        AXIAL_T2,
+        phantom.voxels[::-1, ::-1].transpose(2, 1, 0),
+        _planes_to_lps(phantom.affine, phantom.voxels.shape, ((0, -1), (1, -1), (2, 1))),
+        ("L", "P"),
+        THICKNESS_MM,
+    )
+
+
+def _planes_to_lps(
+    affine: NDArray[np.float64], shape: tuple[int, ...], runs: tuple[tuple[int, int], ...]
+) -> NDArray[np.float64]:
+    """The 4 x 4 from (column, row, slice) to LPS mm; each runs along a voxel axis or against it."""
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    found = lps.copy()
+    for at, (axis, sign) in enumerate(runs):
+        found[:, at] = sign * lps[:, axis]
+        if sign < 0:
+            found[:, 3] += lps[:, axis] * (shape[axis] - 1)
+    return found
+
+
+def _common(series: Series, study: Study, visit: Visit) -> Dataset:
     """Attributes that all slices share."""
-    case, scanner = phantom.case, phantom.scanner
+    case, scanner = series.case, series.scanner
     dataset = Dataset()
-    for keyword, value in PROTOCOL.items():
+    for keyword, value in {**COMMON, **series.protocol}.items():
         setattr(dataset, keyword, value)
     _name(dataset, scanner)
     _identify(dataset, case, visit)
-    dataset.StudyInstanceUID = study_uid(case, scanner)
+    dataset.StudyDescription = study.description
+    dataset.StudyInstanceUID = study.uid
     dataset.SeriesInstanceUID = _uid(case, scanner, "series")
-    dataset.FrameOfReferenceUID = _uid(case, scanner, "frame of reference")
+    dataset.SeriesNumber = series.number
+    dataset.FrameOfReferenceUID = study.frame_uid
     dataset.PositionReferenceIndicator = ""
-    _lay_out(dataset, phantom)
+    _lay_out(dataset, series)
     return dataset
 
 
@@ -166,7 +309,7 @@ def _name(dataset: Dataset, scanner: Scanner) -> None:
         dataset.RescaleType = "US"  # PS3.3 C.11.1.1.2: unspecified
 
 
-def _identify(dataset: Dataset, case: Case, visit: Visit) -> None:
+def _identify(dataset: Dataset, case: Case | InfectionCase, visit: Visit) -> None:
     """Patient, study and series; type 2 attributes without a value are present and empty."""
     dataset.SOPClassUID = MRImageStorage
     dataset.SpecificCharacterSet = "ISO_IR 192"
@@ -180,23 +323,22 @@ def _identify(dataset: Dataset, case: Case, visit: Visit) -> None:
     dataset.StudyID = str(case.seed % 10**16)
     dataset.AccessionNumber = ""
     dataset.ReferringPhysicianName = ""
-    dataset.SeriesNumber = 1
     dataset.AcquisitionNumber = 1
     for kind in ("Study", "Series", "Acquisition", "Content"):
         setattr(dataset, f"{kind}Date", visit.date)
         setattr(dataset, f"{kind}Time", TIME)
 
 
-def _lay_out(dataset: Dataset, phantom: Phantom) -> None:
-    """Sagittal: columns run to posterior, rows to inferior."""
-    spacing = [round(float(each), DECIMALS) for each in np.diag(phantom.affine)[:3]]
-    dataset.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
-    dataset.PatientOrientation = ["P", "F"]
-    dataset.PixelSpacing = [spacing[2], spacing[1]]
-    dataset.SliceThickness = spacing[0]
-    dataset.SpacingBetweenSlices = spacing[0]
-    dataset.Rows = phantom.voxels.shape[2]
-    dataset.Columns = phantom.voxels.shape[1]
+def _lay_out(dataset: Dataset, series: Series) -> None:
+    """Where pixels lie, and what they are."""
+    column_mm, row_mm, step_mm = (float(each) for each in _edges(series.lps))
+    cosines = (series.lps[:3, :2] / (column_mm, row_mm)).T.ravel()
+    dataset.ImageOrientationPatient = [_shortest(float(each)) for each in cosines]
+    dataset.PatientOrientation = list(series.letters)
+    dataset.PixelSpacing = [round(row_mm, DECIMALS), round(column_mm, DECIMALS)]
+    dataset.SliceThickness = round(series.thickness_mm, DECIMALS)
+    dataset.SpacingBetweenSlices = round(step_mm, DECIMALS)
+    _, dataset.Rows, dataset.Columns = series.planes.shape
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsAllocated = 16
@@ -207,21 +349,35 @@ def _lay_out(dataset: Dataset, phantom: Phantom) -> None:
     dataset.WindowWidth = "700"
 
 
-def _slice(phantom: Phantom, common: Dataset, index: int) -> FileDataset:
+def _edges(lps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of columns, rows and slices, mm."""
+    return np.asarray(np.linalg.norm(lps[:3, :3], axis=0), dtype=np.float64)
+
+
+def _normal(lps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3,) LPS, unit, square to the planes, towards left, posterior or superior."""
+    normal = np.cross(lps[:3, 0], lps[:3, 1])
+    most = normal[np.argmax(np.abs(normal))]
+    return np.asarray(normal / np.linalg.norm(normal) * np.sign(most), dtype=np.float64)
+
+
+def _shortest(cosine: float) -> float | int:
+    """A direction cosine in few characters; 0, 1 and -1 as whole numbers."""
+    rounded = round(cosine, DECIMALS)
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def _slice(series: Series, common: Dataset, index: int) -> FileDataset:
     """One instance; index 0 is the first of the series."""
-    x, y, z = phantom.voxels.shape
-    # Voxel axis 0 runs to the right, most series run away from it.
-    voxel = index if phantom.scanner.left_first else x - 1 - index
-    instance_uid = _uid(phantom.case, phantom.scanner, f"instance {index}")
+    instance_uid = _uid(series.case, series.scanner, f"instance {index}")
     dataset = FileDataset("", {}, file_meta=_file_meta(instance_uid), preamble=b"\0" * 128)
     dataset.update(common)
     dataset.SOPInstanceUID = instance_uid
     dataset.InstanceNumber = index + 1
-    corner = (phantom.affine @ (voxel, y - 1, z - 1, 1))[:3]
-    right, anterior, superior = (round(float(each), DECIMALS) for each in corner)
-    dataset.ImagePositionPatient = [-right, -anterior, superior]
-    dataset.SliceLocation = -right
-    stored = np.rint(phantom.voxels[voxel, ::-1, ::-1].T / phantom.scanner.slope)
+    corner = (series.lps @ (0, 0, index, 1))[:3]
+    dataset.ImagePositionPatient = [round(float(each), DECIMALS) for each in corner]
+    dataset.SliceLocation = round(float(corner @ _normal(series.lps)), DECIMALS)
+    stored = np.rint(series.planes[index] / series.scanner.slope)
     dataset.PixelData = np.ascontiguousarray(stored).astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"
     return dataset
@@ -236,7 +392,7 @@ def _file_meta(instance_uid: str) -> FileMetaDataset:
     return meta
 
 
-def _uid(case: Case, scanner: Scanner, what: str) -> str:
+def _uid(case: Case | InfectionCase, scanner: Scanner, what: str) -> str:
     """A UID that depends on case, scanner and what it names, and on nothing else."""
     seen_by = "" if scanner == PHANTOM_SCANNER else f" {scanner.manufacturer} {scanner.model}"
     return f"2.25.{uuid.uuid5(NAMESPACE, f'{case!r}{seen_by} {what}').int}"

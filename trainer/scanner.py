@@ -4,15 +4,16 @@ Makers and models are invented. What differs is what differs between hospitals: 
 noise, coil, how strongly contrast shows, slices, the order they are sent in, rescaling, and names.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """One scanner with its protocol of a fat-suppressed T1 after gadolinium.
+    """One scanner with one protocol.
 
-    The defaults change nothing, bit for bit: a phantom's own scanner.
+    The defaults are a fat-suppressed sagittal T1 after gadolinium and change nothing, bit for bit:
+    a phantom's own scanner.
 
     Attributes:
         manufacturer: invented.
@@ -24,10 +25,10 @@ class Scanner:
         echo_ms: TE.
         noise: factor on the noise.
         bias: factor on the logarithm of the coil's unevenness.
-        contrast: tissues, by their names in phantom.MEANS, and the factor on their mean signal.
+        contrast: tissues, by their names in head.TISSUES, and the factor on their mean signal.
         gain: factor on all grey values.
-        slice_ratio: distance of slices over distance of pixels.
-        left_first: whether the series runs from left to right; usually it runs from right to left.
+        slice_ratio: distance of sagittal slices over distance of pixels.
+        left_first: whether a sagittal series runs from left to right; most run the other way.
         slope: grey values per stored value; 1 is not written into the header.
     """
 
@@ -100,3 +101,45 @@ CARINA: Final = Scanner(
 )
 
 SCANNERS: Final = (LYRA, HALO, NIMBUS, CARINA)
+
+# The same scanners with a protocol of axial T2 turbo spin echo.
+AXIAL_T2: Final = Scanner(
+    protocol="AX T2 TSE",
+    series="AX T2 TSE (SYNTHETIC)",
+    repetition_ms=4000.0,
+    echo_ms=100.0,
+)
+LYRA_T2: Final = replace(
+    LYRA,
+    series="t2_tse_tra",
+    protocol="t2_tse_tra",
+    repetition_ms=4500.0,
+    echo_ms=102.0,
+    contrast=(("scalp", 1.15), ("grey matter", 1.04)),
+)
+HALO_T2: Final = replace(
+    HALO,
+    series="Ax T2 FSE",
+    protocol="BRAIN ROUTINE",
+    repetition_ms=4200.0,
+    echo_ms=98.0,
+    contrast=(("white matter", 1.05), ("lentiform nucleus", 1.08)),
+)
+NIMBUS_T2: Final = replace(
+    NIMBUS,
+    series="T2W_TSE",
+    protocol="T2W_TSE",
+    repetition_ms=3600.0,
+    echo_ms=90.0,
+    contrast=(("csf", 0.95), ("ventricle", 0.95), ("white matter", 1.06)),
+)
+CARINA_T2: Final = replace(
+    CARINA,
+    series="T2 TSE tra",
+    protocol="Head^Routine",
+    repetition_ms=4000.0,
+    echo_ms=105.0,
+    contrast=(("scalp", 1.3), ("grey matter", 0.96)),
+)
+
+T2_SCANNERS: Final = (LYRA_T2, HALO_T2, NIMBUS_T2, CARINA_T2)

@@ -50,3 +50,13 @@ def either(*distances: Field) -> Field:
     for distance in distances[1:]:
         joined = np.minimum(joined, distance)
     return joined
+
+
+def box(grid: Grid, centre: Point, half: Point) -> Field:
+    """Signed distance from an upright box, mm; near its edges the greatest of those from faces."""
+    return both(
+        *(
+            np.abs(each - np.float32(at)) - np.float32(reach)
+            for each, at, reach in zip(grid, centre, half, strict=True)
+        )
+    )

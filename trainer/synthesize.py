@@ -11,11 +11,11 @@ follows from the seed, and patient n is the same whatever the size of the cohort
 import csv
 import datetime
 import multiprocessing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -75,6 +75,8 @@ COLUMNS: Final = (
     "age_years",
     "myelogram_date",
 )
+
+Anybody = TypeVar("Anybody")
 
 
 class FolderInUse(MonroError):
@@ -141,13 +143,42 @@ def synthesize(
     Raises:
         FolderInUse: `folder` is not empty.
     """
-    _claim(folder)
     everyone = [draw_patient(number, seed, severity, few_signs) for number in range(patients)]
-    write = partial(_write, folder=folder / "studies", spacing_mm=spacing_mm)
+    write = partial(_write, folder=folder, spacing_mm=spacing_mm)
+    return hand_over(folder, everyone, write, COLUMNS, _row, on_progress, processes)
+
+
+def hand_over(
+    folder: Path,
+    everyone: Sequence[Anybody],
+    write: Callable[[Anybody], None],
+    columns: Sequence[str],
+    row: Callable[[Anybody], Mapping[str, str]],
+    on_progress: Callable[[int, int], None],
+    processes: int,
+) -> Path:
+    """Write studies and, once they are all there, the table of labels.
+
+    Args:
+        folder: new or empty.
+        everyone: the patients; one at least.
+        write: one patient's files; it goes to other processes.
+        columns: of the table.
+        row: of the table, for one patient.
+        on_progress: called with the patients done and to do.
+        processes: writing at a time.
+
+    Returns:
+        The path of the table.
+
+    Raises:
+        FolderInUse: `folder` is not empty.
+    """
+    _claim(folder)
     with multiprocessing.get_context("forkserver").Pool(processes) as pool:
         for done, _ in enumerate(pool.imap_unordered(write, everyone), start=1):
-            on_progress(done, patients)
-    return _write_table(everyone, folder / "labels.csv")
+            on_progress(done, len(everyone))
+    return _write_table(map(row, everyone), columns, folder / "labels.csv")
 
 
 def draw_patient(
@@ -169,8 +200,8 @@ def draw_patient(
     positive = number % 2 == 1
     fast = positive and bool(rng.random() < FAST_LEAKS)
     case = draw_case(own_seed, positive, _spectrum(fast, severity, few_signs))
-    site, scanner = _draw_scanner(rng)
-    visit = _draw_visit(rng, site)
+    site, scanner = draw_scanner(rng)
+    visit = draw_visit(rng, site)
     return Patient(number, case, scanner, visit, fast, int(rng.integers(1, LONGEST_WAIT_DAYS + 1)))
 
 
@@ -202,13 +233,14 @@ def _claim(folder: Path) -> None:
         raise FolderInUse(str(folder), found.name)
 
 
-def _draw_scanner(rng: np.random.Generator) -> tuple[str, Scanner]:
-    """A site and one of its scanners; all scanners are equally busy."""
+def draw_scanner(rng: np.random.Generator) -> tuple[str, Scanner]:
+    """Draw a site and one of its scanners; all scanners are equally busy."""
     choices = [(site, scanner) for site, scanners in SITES for scanner in scanners]
     return choices[int(rng.integers(len(choices)))]
 
 
-def _draw_visit(rng: np.random.Generator, site: str) -> Visit:
+def draw_visit(rng: np.random.Generator, site: str) -> Visit:
+    """Draw a person and a day."""
     sex = "F" if rng.random() < WOMEN else "M"
     age_years = int(np.clip(rng.normal(MEDIAN_AGE, AGE_DEVIATION), *AGES))
     day = FIRST_DAY + datetime.timedelta(days=int(rng.integers(DAYS)))
@@ -217,16 +249,16 @@ def _draw_visit(rng: np.random.Generator, site: str) -> Visit:
 
 def _write(patient: Patient, folder: Path, spacing_mm: float) -> None:
     phantom = render(patient.case, spacing_mm, patient.scanner)
-    write_slices(phantom, patient.visit, folder / f"{patient.number:04}")
+    write_slices(phantom, patient.visit, folder / "studies" / f"{patient.number:04}")
 
 
-def _write_table(everyone: Iterable[Patient], path: Path) -> Path:
+def _write_table(rows: Iterable[Mapping[str, str]], columns: Sequence[str], path: Path) -> Path:
     """Write the table under another name first: whoever finds it finds all of it."""
     unfinished = path.with_suffix(".partial")
     with unfinished.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(file, columns, lineterminator="\n")
         table.writeheader()
-        table.writerows(_row(patient) for patient in everyone)
+        table.writerows(rows)
     return unfinished.rename(path)
 
 

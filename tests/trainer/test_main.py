@@ -63,6 +63,15 @@ def place(tmp_path_factory):
     return place
 
 
+def test_a_cohort_of_the_other_analysis_is_synthesized_too(tmp_path):
+    done(
+        "synthesize", "--analysis", "infection", "--patients", 10, "--matrix", 64, "--out", tmp_path
+    )
+
+    assert len(list((tmp_path / "studies").iterdir())) == 10
+    assert len((tmp_path / "labels.csv").read_text().splitlines()) == 11
+
+
 def test_a_run_is_evaluated_with_page_tables_and_numbers(place):
     assert "Research use only" in (place / "report" / "report.html").read_text()
     numbers = json.loads((place / "report" / "metrics.json").read_text())
@@ -139,6 +148,11 @@ def test_volumes_are_written_for_other_tools(place, tmp_path):
         (("export", "--cohort", "nowhere", "--run", "x", "--out", "y"), "gather it again"),
         (("probe", "--bundle", "nowhere"), "bundle nowhere: found no readable manifest.json"),
         (("gather", "--labels", "nowhere", "--out", "x"), "label table"),
+        (
+            ("synthesize", "--analysis", "infection", "--out", "x", "--few-signs", "0.5"),
+            "--few-signs is about spinal leaks",
+        ),
+        (("synthesize", "--out", "x", "--matrix", "64"), "--matrix is about the axial T2"),
     ],
 )
 def test_what_a_user_has_wrong_is_said_without_a_traceback(

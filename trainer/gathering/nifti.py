@@ -1,23 +1,15 @@
-"""Prepared volumes for other tools, as NIfTI.
-
-NIfTI's world runs to the patient's right, anterior and superior, as monro's does, so that voxels
-and affines go over as they are.
-"""
+"""Prepared volumes for other tools, as NIfTI."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
-from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from trainer.cohort import BadCohort, read_cohort
 from trainer.gathering.gather import affine_path
-
-SCANNER_COORDINATES = 1
-"""NIFTI_XFORM_SCANNER_ANAT: where the head lay in the scanner."""
+from trainer.nifti import nifti_image
 
 
 def export_nifti(folder: Path, out: Path) -> list[Path]:
@@ -34,19 +26,10 @@ def export_nifti(folder: Path, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for exam, voxels in zip(cohort.exams, cohort.voxels, strict=True):
-        image = _image(voxels.astype(np.float32), _affine(folder, exam.volume))
+        image = nifti_image(voxels.astype(np.float32), _affine(folder, exam.volume))
         paths.append(out / f"{exam.exam}.nii.gz")
         nibabel.save(image, paths[-1])
     return paths
-
-
-def _image(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> Any:
-    make: Any = Nifti1Image  # nibabel declares types for some of its functions only
-    image = make(voxels, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=SCANNER_COORDINATES)
-    image.set_qform(affine, code=SCANNER_COORDINATES)
-    return image
 
 
 def _affine(folder: Path, volume: str) -> NDArray[np.float64]:
