@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from listener.corrections import NOT_TAKEN, choose, read_candidates
+from listener.corrections import NOT_TAKEN, Candidate, choose, read_candidates
 from listener.entries import BundleRow, Gathering, Instance, Plan
 from listener.errors import BadAttribute, where
 from listener.ledger import Ledger
@@ -160,7 +160,8 @@ def _choices(
     segmentations: Sequence[Instance],
 ) -> tuple[dict[str, Instance | None], dict[str, str]]:
     """The segmentation that each analysis takes, and why the instances of others are left aside."""
-    candidates, left_aside = [], dict.fromkeys((each.sop_uid for each in segmentations), NOT_TAKEN)
+    candidates: Sequence[Candidate] = ()
+    left_aside = dict.fromkeys((each.sop_uid for each in segmentations), NOT_TAKEN)
     if any(selection.analysis in REGIONS for selection in selections):
         candidates, left_aside = read_candidates(segmentations)
     choices: dict[str, Instance | None] = {}

@@ -69,9 +69,7 @@ def read_candidates(
     return candidates, unreadable
 
 
-def choose(
-    analysis: str, series: Sequence[Instance], candidates: Sequence[Candidate]
-) -> Choice:
+def choose(analysis: str, series: Sequence[Instance], candidates: Sequence[Candidate]) -> Choice:
     """Choose the segmentation that a job takes; the order given makes no difference.
 
     Args:
@@ -83,13 +81,16 @@ def choose(
         return Choice(None, {})
     why_not = {each: _unsuitable(analysis, series, each.said) for each in candidates}
     suitable = [each for each, reason in why_not.items() if reason is None]
-    latest = max(suitable, key=lambda each: each.age, default=None)
-    left_aside = {
-        each.instance.sop_uid: f"{analysis}: {reason or REPLACED.format(latest.instance.sop_uid)}"
-        for each, reason in why_not.items()
-        if each is not latest
-    }
-    return Choice(latest.instance if latest else None, left_aside)
+    if not suitable:
+        return Choice(None, _told(analysis, why_not))
+    latest = max(suitable, key=lambda each: each.age)
+    replaced = REPLACED.format(latest.instance.sop_uid)
+    others = {each: reason or replaced for each, reason in why_not.items() if each is not latest}
+    return Choice(latest.instance, _told(analysis, others))
+
+
+def _told(analysis: str, why_not: Mapping[Candidate, str | None]) -> dict[str, str]:
+    return {each.instance.sop_uid: f"{analysis}: {reason}" for each, reason in why_not.items()}
 
 
 def _unsuitable(

@@ -1,4 +1,4 @@
-"""What a DICOM segmentation says of itself, from its header alone; and what analyses look for in it.
+"""What a DICOM segmentation says of itself in its header, and what analyses look for in it.
 
 Proposals of ours carry the codes of this table, and the segmentations that readers send back are
 told by the same codes, or else by the labels that people give to segments. A region may consist of
@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -20,7 +21,7 @@ from pydicom.valuerep import DA, TM
 from listener.errors import BadAttribute
 from listener.reading import Allowance
 from listener.series import Header, InstanceKey, read_instance, sequence_items
-from listener.wording import words_of
+from listener.wording import REGION_FILLERS, words_of
 
 SEGMENTATIONS: Final = frozenset(
     {
@@ -48,51 +49,52 @@ PROPERTY_CATEGORY: Final = Concept("123037004", "SCT", "Anatomical Structure")
 """Of every segment that we propose."""
 
 
+CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def spelling(label: str) -> str:
+    """A label in one word, without case, hyphens, plural, side and fillers.
+
+    >>> spelling("Left-Lateral-Ventricle"), spelling("lateral_ventricles R"), spelling("Left")
+    ('lateralventricle', 'lateralventricle', '')
+    """
+    words = (word for word in words_of(CAMEL.sub(" ", label)) if not word.isdecimal())
+    return "".join(word.removesuffix("s") for word in words if word not in REGION_FILLERS)
+
+
 @dataclass(frozen=True)
 class RegionOfInterest:
     """A region that an analysis works on.
 
     Attributes:
         name: ours.
-        concept: what the region's segment is coded as where we propose it.
-        also: codes (value, scheme) of others for it, or for a part of it.
-        spellings: what people call its segments, as `spelling` makes them.
+        concept: property type of the region's segment where we propose it.
+        codes: value and scheme of what others call it, or a part of it.
+        labels: what people call it, or a part of it, in any spelling.
     """
 
     name: str
     concept: Concept
-    also: frozenset[tuple[str, str]]
-    spellings: frozenset[str]
+    codes: frozenset[tuple[str, str]]
+    labels: tuple[str, ...]
 
-    def is_named_by(self, segment: "Segment") -> bool:
-        """Whether a segment is this region or a part of it, going by its code."""
-        codes = {(self.concept.value, self.concept.scheme), *self.also}
-        return segment.property_code in codes
+    def is_coded_by(self, code: tuple[str, str] | None) -> bool:
+        """Whether a property type is this region or a part of it."""
+        return code in self.codes or code == self.concept[:2]
 
+    def is_called(self, label: str) -> bool:
+        """Whether a label is one of this region or of a part of it."""
+        return spelling(label) in self._spellings
 
-SIDES_AND_FILLERS: Final = frozenset(
-    "l r lt rt lh rh left right both bilateral sided brain cerebral of the and whole total mask roi"
-    " seg segment segmentation corrected edited final".split()
-)
-"""Words of a label that say nothing of which region it names."""
-
-CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-
-
-def spelling(label: str) -> str:
-    """A label without case, hyphens, plural, side and fillers, in one word.
-
-    >>> spelling("Left-Lateral-Ventricle"), spelling("lateral_ventricles R"), spelling("3rd Vent.")
-    ('lateralventricle', 'lateralventricle', '3rdvent')
-    """
-    words = (word for word in words_of(CAMEL.sub(" ", label)) if not word.isdecimal())
-    return "".join(word.removesuffix("s") for word in words if word not in SIDES_AND_FILLERS)
+    @cached_property
+    def _spellings(self) -> frozenset[str]:
+        return frozenset(map(spelling, self.labels))
 
 
 VENTRICLES: Final = RegionOfInterest(
     name="ventricles",
     concept=Concept("35764002", "SCT", "Brain ventricle"),
-    also=frozenset(
+    codes=frozenset(
         {
             ("66720007", "SCT"),  # lateral ventricle
             ("49841001", "SCT"),  # third ventricle
@@ -104,55 +106,38 @@ VENTRICLES: Final = RegionOfInterest(
             ("T-A1820", "SRT"),
         }
     ),
-    spellings=frozenset(
-        map(
-            spelling,
-            (
-                "ventricles",
-                "ventricular system",
-                "ventricle system",
-                "ventricular CSF",
-                "lateral ventricles",
-                "ventricles, lateral",
-                "lat ventricles",
-                "lat vent",
-                "inf lat vent",  # FreeSurfer
-                "third ventricle",
-                "3rd ventricle",
-                "fourth ventricle",
-                "4th ventricle",
-                "Ventrikel",
-                "Ventrikelsystem",
-                "Seitenventrikel",
-            ),
-        )
+    labels=(
+        "ventricles",
+        "ventricular system",
+        "ventricle system",
+        "ventricular CSF",
+        "lateral ventricles",
+        "ventricles, lateral",
+        "third ventricle",
+        "3rd ventricle",
+        "fourth ventricle",
+        "4th ventricle",
+        "lat vent",
+        "inf lat vent",  # FreeSurfer: the temporal horn
+        "Ventrikel",
+        "Ventrikelsystem",
+        "Seitenventrikel",
     ),
 )
 
 SUBLENTIFORM: Final = RegionOfInterest(
     name="sublentiform",
     concept=Concept("INF-SUBLENT", "99MONRO", "Parenchyma below the lentiform nucleus"),
-    also=frozenset(),
-    spellings=frozenset(
-        map(
-            spelling,
-            (
-                "INF-SUBLENT",
-                *(
-                    f"{below} {rest}"
-                    for below in ("sublentiform", "sublenticular", "infralentiform")
-                    for rest in ("", "parenchyma", "region", "area", "nucleus")
-                ),
-                "sublentiform nucleus parenchyma",
-                "parenchyma sublentiform",
-                *(
-                    f"{start} {below} lentiform {end}"
-                    for start in ("", "parenchyma", "region", "area")
-                    for below in ("below", "beneath", "under", "inferior to")
-                    for end in ("", "nucleus")
-                ),
-            ),
-        )
+    codes=frozenset(),
+    labels=(
+        "sublentiform",
+        "sublenticular",
+        "infralentiform",
+        "below lentiform",
+        "beneath lentiform",
+        "under lentiform",
+        "inferior to lentiform",
+        "INF-SUBLENT",
     ),
 )
 
@@ -220,13 +205,10 @@ class Segmentation:
         }
 
 
-def _region_of(
-    segment: Segment, regions: Collection[RegionOfInterest]
-) -> RegionOfInterest | None:
+def _region_of(segment: Segment, regions: Collection[RegionOfInterest]) -> RegionOfInterest | None:
     """The region that a segment names, by its code, or else by its label."""
-    by_code = (region for region in regions if region.is_named_by(segment))
-    label = spelling(segment.label)
-    by_label = (region for region in regions if label in region.spellings)
+    by_code = (region for region in regions if region.is_coded_by(segment.property_code))
+    by_label = (region for region in regions if region.is_called(segment.label))
     return next(by_code, None) or next(by_label, None)
 
 
@@ -268,20 +250,19 @@ def read_segmentation(path: Path, allowance: Allowance | None = None) -> Segment
 
 def _bad(key: InstanceKey, found: str) -> BadAttribute:
     return BadAttribute(
-        f"segmentation {key.sop_uid}: {found}; save it again as DICOM SEG, from a viewer that shows "
+        f"segmentation {key.sop_uid}: {found}; save it again as DICOM SEG in a viewer that shows "
         "it on its images, and send that"
     )
 
 
 def _content_at(header: Header, key: InstanceKey) -> datetime.datetime:
-    date, time = header.text("ContentDate"), header.text("ContentTime")
     try:
-        day, moment = DA(date), TM(time)
+        date, time = DA(header.text("ContentDate")), TM(header.text("ContentTime"))
     except ValueError:
-        day = moment = None
-    if day is None or moment is None:
+        date, time = None, None
+    if date is None or time is None:  # pydicom makes None of an empty text
         raise _bad(key, "its ContentDate and ContentTime do not say when it was made")
-    return datetime.datetime.combine(day, moment)
+    return datetime.datetime.combine(date, time)
 
 
 def _segments(dataset: Dataset, key: InstanceKey) -> tuple[Segment, ...]:
@@ -340,7 +321,7 @@ def _referenced_instances(dataset: Dataset) -> Iterator[str]:
 
 
 def _is_derived(uid: str) -> bool:
-    """Whether a UID was made from a name, as ours are; viewers draw theirs at random (PS3.5 B.2)."""
+    """Whether a UID was made from a name, as ours are; viewers draw theirs at random."""
     root, _, number = uid.rpartition(".")
     try:
         return root == "2.25" and uuid.UUID(int=int(number)).version == 5
