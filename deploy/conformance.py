@@ -28,6 +28,7 @@ from listener import (
 from listener.dicomweb import store
 from listener.remote import Destination
 from listener.scout import MODALITIES
+from listener.segmentation import REGIONS, SEGMENTATIONS
 from listener.server import (
     INDUSTRIAL_STORAGE,
     MAXIMUM_PDU_BYTES,
@@ -162,6 +163,8 @@ def statement() -> str:
         implementation_version=PYNETDICOM_IMPLEMENTATION_VERSION,
         modalities=sorted(MODALITIES),
         ciphers=CIPHERS,
+        segmentations=sorted(SEGMENTATIONS),
+        regions=REGIONS,
         kinds=terms.KINDS,
         analyses=terms.ANALYSES,
         scheme=terms,
@@ -174,8 +177,10 @@ def _name(uid: UID | str) -> str:
 
 
 def _private_codes() -> set[Code]:
-    """Codes of our own scheme that results may hold."""
+    """Codes of our own scheme that results may hold, or that segmentations of readers may."""
     found = {code for value in vars(terms).values() for code in _codes_in(value)}
+    regions = (Code(*region.concept) for each in REGIONS.values() for region in each)
+    found |= {code for region in regions for code in _codes_in(region)}
     return found | {terms.reason_code(reason) for reason in Reason}
 
 

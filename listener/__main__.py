@@ -25,6 +25,7 @@ from listener.ledger import Ledger
 from listener.logs import set_up_logging
 from listener.node import Node, rebuild, steward
 from listener.pull import pull
+from listener.segmentation import REGIONS
 from listener.selection import ANALYSES, rules_table
 from listener.series import require_uid
 from listener.settings import read_settings
@@ -238,10 +239,18 @@ def reconcile() -> None:
 
 @app.command()
 def rules(analysis: str = ANALYSES[0]) -> None:
-    """Print how the series for an analysis is chosen."""
+    """Print how the series for an analysis is chosen, and what of segmentations it takes."""
+    with explained():
+        if analysis not in ANALYSES:
+            raise MonroError(f"no analysis {analysis} is known, only {', '.join(ANALYSES)}")
     columns = ("rule", "kind", "points", "a series is wanted when")
     rows = [dict(zip(columns, row, strict=True)) for row in rules_table(analysis)]
     _print_rows(f"series for {analysis}", rows)
+    regions = [
+        {"region": region.name, "property type": " ".join(region.concept)}
+        for region in REGIONS.get(analysis, ())
+    ]
+    _print_rows(f"regions for {analysis} that a segmentation may bring", regions)
 
 
 @app.command()

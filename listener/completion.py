@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from listener.corrections import NOT_TAKEN, Candidate, choose, read_candidates
 from listener.entries import BundleRow, Gathering, Instance, Plan
 from listener.errors import BadAttribute, where
 from listener.ledger import Ledger
+from listener.segmentation import REGIONS, SEGMENTATIONS
 from listener.selection import Selection, select
 from listener.series import SeriesFacts, read_series_facts
 from listener.settings import ListenerSettings
@@ -125,10 +127,18 @@ def _plan_study(
     if ledger.is_partly_purged(study_uid):
         return ledger.plan(study_uid, revision, [], dict.fromkeys(by_series, PURGED))
     facts, unreadable = _read_facts(by_series)
-    selections = [select(analysis, facts) for analysis in bundles]
+    images = [each for each in facts if each.sop_class not in SEGMENTATIONS]
+    selections = [select(analysis, images) for analysis in bundles]
+    segmentations = [
+        instance
+        for each in facts
+        if each.sop_class in SEGMENTATIONS
+        for instance in by_series[each.series_uid]
+    ]
+    choices, left_aside = _choices(selections, by_series, segmentations)
     wanted: list[tuple[Plan, BundleRow]] = []
     for selection in selections:
-        plan = _plan_of(selection, by_series)
+        plan = _plan_of(selection, by_series, choices[selection.analysis])
         if plan is None:
             continue
         bundle = bundles[selection.analysis]
@@ -140,7 +150,28 @@ def _plan_study(
     for plan, _bundle in wanted:
         for instance in plan.inputs:
             not_wanted.pop(instance.series_uid, None)
-    return ledger.plan(study_uid, revision, wanted, not_wanted)
+            left_aside.pop(instance.sop_uid, None)
+    return ledger.plan(study_uid, revision, wanted, not_wanted, left_aside)
+
+
+def _choices(
+    selections: Sequence[Selection],
+    by_series: Mapping[str, Sequence[Instance]],
+    segmentations: Sequence[Instance],
+) -> tuple[dict[str, Instance | None], dict[str, str]]:
+    """The segmentation that each analysis takes, and why the instances of others are left aside."""
+    candidates: Sequence[Candidate] = ()
+    left_aside = dict.fromkeys((each.sop_uid for each in segmentations), NOT_TAKEN)
+    if any(selection.analysis in REGIONS for selection in selections):
+        candidates, left_aside = read_candidates(segmentations)
+    choices: dict[str, Instance | None] = {}
+    for selection in selections:
+        series = by_series[selection.chosen] if selection.chosen else ()
+        choice = choose(selection.analysis, series, candidates)
+        choices[selection.analysis] = choice.taken
+        for sop_uid, reason in choice.left_aside.items():
+            left_aside[sop_uid] = "; ".join(filter(None, (left_aside.get(sop_uid), reason)))
+    return choices, left_aside
 
 
 def _by_series(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
@@ -176,10 +207,17 @@ def _facts_of(members: Sequence[Instance]) -> SeriesFacts | BadAttribute:
     return reason
 
 
-def _plan_of(selection: Selection, by_series: dict[str, list[Instance]]) -> Plan | None:
-    """What an analysis asks for: its chosen series, or a refusal of the whole study."""
+def _plan_of(
+    selection: Selection, by_series: dict[str, list[Instance]], segmentation: Instance | None
+) -> Plan | None:
+    """What an analysis asks for: its chosen series, or a refusal of the whole study.
+
+    A reader's segmentation comes beside the series: it is told from it by the UID of its own.
+    """
     if selection.chosen is not None:
-        return Plan(selection.analysis, selection.chosen, tuple(by_series[selection.chosen]))
+        beside = () if segmentation is None else (segmentation,)
+        inputs = (*by_series[selection.chosen], *beside)
+        return Plan(selection.analysis, selection.chosen, inputs)
     if not selection.holds_head_mr:
         return None
     considered = [verdict.series_uid for verdict in selection.verdicts]

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
@@ -91,6 +92,8 @@ CANCELLED = "cancelled by the operator"
 
 ANSWERED = {"REPORTED": "report", "REFUSED": "refusal"}
 """What the results of a job in one of these states say."""
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 ROWS_AT_ONCE = 500
 """Instances in one statement: databases limit how many values it may have."""
@@ -479,6 +482,7 @@ class Ledger:
         revision: int,
         wanted: Sequence[tuple[Plan, BundleRow]],
         not_wanted: Mapping[str, str],
+        left_aside: Mapping[str, str] = NONE,
     ) -> list[str]:
         """Turn one revision of a study into jobs.
 
@@ -487,6 +491,7 @@ class Ledger:
             revision: the revision that was looked at.
             wanted: what each analysis asks for, and the bundle to use.
             not_wanted: series UID to the reason it is left aside, for every other series.
+            left_aside: instance UID to the reason, where each of a series has its own.
 
         Returns:
             IDs of the jobs that must now be dispatched.
@@ -494,6 +499,8 @@ class Ledger:
         with self.writing() as connection:
             for series_uid, reason in not_wanted.items():
                 _set_instances(connection, study_uid, series_uid, "not wanted", reason)
+            for sop_uid, reason in left_aside.items():
+                _leave_aside(connection, study_uid, sop_uid, reason)
             queued = [
                 job_id
                 for plan, bundle in wanted
@@ -545,7 +552,8 @@ class Ledger:
         ]
         connection.execute(insert(job_inputs), inputs)
         _set_inputs(connection, job_id, "waiting", None)
-        self.note(connection, study_uid, "job queued", f"{plan.analysis} {job_id}")
+        beside = "".join(f" with segmentation {uid}" for uid in _beside_series(plan))
+        self.note(connection, study_uid, "job queued", f"{plan.analysis} {job_id}{beside}")
         return job_id
 
     def _plan_again(self, connection: Connection, job: Row[Any], revision: int) -> str | None:
@@ -1135,6 +1143,13 @@ def _first_state(held: Held, taken: str | None, ours: bool) -> tuple[str, str | 
     return ("not wanted", OWN_RESULT) if ours else ("waiting", None)
 
 
+def _beside_series(plan: Plan) -> list[str]:
+    """Instance UIDs of the input that is not of the chosen series."""
+    if plan.series_uid is None:
+        return []
+    return [each.sop_uid for each in plan.inputs if each.series_uid != plan.series_uid]
+
+
 def _revive(connection: Connection, received: Received) -> None:
     """An instance that was purged is here again, perhaps elsewhere."""
     held = received.held
@@ -1164,6 +1179,14 @@ def _set_instances(
 ) -> None:
     here = and_(instances.c.study_uid == study_uid, instances.c.series_uid == series_uid)
     move(connection, instances, here, state, reason=reason)
+
+
+def _leave_aside(connection: Connection, study_uid: str, sop_uid: str, reason: str) -> None:
+    """Say why one instance is not wanted, which a later revision may say otherwise."""
+    here = and_(instances.c.study_uid == study_uid, instances.c.sop_uid == sop_uid)
+    move(connection, instances, here, "not wanted", reason=reason)
+    unwanted = and_(here, instances.c.state == "not wanted")
+    connection.execute(update(instances).where(unwanted).values(reason=reason))
 
 
 def _set_inputs(connection: Connection, job_id: str, state: str, reason: str | None) -> None:

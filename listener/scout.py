@@ -29,7 +29,7 @@ from listener.tables import counts, instances, jobs, results, studies
 log = logging.getLogger(__name__)
 
 MODALITIES: Final = frozenset({"MR"})
-"""What analyses read; reports and presentation states may stay where they are."""
+"""What studies wait for; reports, presentation states and segmentations come when they come."""
 
 MISSING: Final = "{} of the {} that it has are missing here"
 UNKNOWN: Final = "it does not have the study"

@@ -28,7 +28,8 @@ from listener.wording import (
     words_of,
 )
 
-ANALYSES: Final[tuple[str, ...]] = ("fistula",)
+ASKED_FOR: Final[tuple[str, ...]] = ("fistula",)
+"""Analyses that a site asks for unless it says otherwise; those that are known stand in RULES."""
 
 MR_IMAGES: Final = frozenset(
     {
@@ -288,6 +289,9 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
         NORMALISED,
     ),
 }
+
+ANALYSES: Final[tuple[str, ...]] = tuple(RULES)
+"""Analyses that are known, and that a site may ask for."""
 
 
 # --- selecting ---

@@ -279,15 +279,15 @@ def frame_headers(dataset: Dataset) -> tuple[Header, ...]:
 
     An object without functional groups has one frame, described by the dataset itself.
     """
-    shared = _items(dataset, "SharedFunctionalGroupsSequence")[:1]
-    frames = _items(dataset, "PerFrameFunctionalGroupsSequence")
+    shared = sequence_items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    frames = sequence_items(dataset, "PerFrameFunctionalGroupsSequence")
     return tuple(Header(frame, *shared, dataset) for frame in frames) or (Header(*shared, dataset),)
 
 
 def _series_header(dataset: Dataset) -> Header:
     """The dataset itself before shared functional groups before those of the first frame."""
-    shared = _items(dataset, "SharedFunctionalGroupsSequence")[:1]
-    frames = _items(dataset, "PerFrameFunctionalGroupsSequence")[:1]
+    shared = sequence_items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    frames = sequence_items(dataset, "PerFrameFunctionalGroupsSequence")[:1]
     return Header(dataset, *shared, *frames)
 
 
@@ -428,14 +428,15 @@ def _walk(item: Dataset, place: str) -> Any:
     """The value at `place`, through the first items of sequences; None where there is none."""
     *groups, keyword = place.split(".")
     for group in groups:
-        inner = _items(item, group)
+        inner = sequence_items(item, group)
         if not inner:
             return None
         item = inner[0]
     return _get(item, keyword)
 
 
-def _items(item: Dataset, keyword: str) -> tuple[Dataset, ...]:
+def sequence_items(item: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    """The items of a sequence; none where it is absent or cannot be parsed."""
     value = _get(item, keyword)
     return tuple(value) if isinstance(value, Sequence) else ()
 

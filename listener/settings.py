@@ -28,7 +28,7 @@ from listener.remote import (
     WebSource,
 )
 from listener.secret_files import SECRETS, SecretFiles, secret_files
-from listener.selection import ANALYSES
+from listener.selection import ANALYSES, ASKED_FOR
 
 PREFIX = "MONRO_"
 OTHER_PROGRAMS = ("MONRO_WORKER_", "MONRO_TRAINER_")
@@ -126,7 +126,9 @@ class ListenerSettings(Commons):
         description="files of studies whose results were all confirmed are removed after so many "
         "days; empty: never",
     )
-    analyses: tuple[str, ...] = Field(default=ANALYSES, description="analyses to ask for")
+    analyses: tuple[str, ...] = Field(
+        default=ASKED_FOR, description=f"analyses to ask for, of {', '.join(ANALYSES)}"
+    )
     quick_store: bool = Field(
         default=True,
         description="write instances as their fragments come, past pynetdicom's own way, which "

@@ -110,6 +110,12 @@ EMPTY_VALUES: Final = _table(
 )
 NOTHING_MEASURED: Final = re.compile(r"0+(?:[.,]0*)?\s*(?:ml|cc|mmol)?")
 
+# In the label of a segment these do not tell a region from another.
+REGION_FILLERS: Final = _table(
+    "l r lt rt lh rh left right both bilateral sided brain cerebral of the and whole total region"
+    " area parenchyma tissue nucleus mask roi seg segment segmentation corrected edited final"
+)
+
 
 class Said(enum.Enum):
     """What a text says of contrast."""

@@ -467,6 +467,28 @@ def test_nothing_early_is_kept_of_a_job_that_was_lost(ledger: Ledger, clock: Clo
     assert ledger.due("pacs") == []
 
 
+def test_single_instances_are_left_aside_and_a_later_revision_may_say_why_anew(
+    ledger: Ledger,
+) -> None:
+    ledger.record([received("1.1.1"), received("1.2.1", "1.2"), received("1.2.2", "1.2")])
+    ledger.complete(only(ledger), "quiet")
+    image, first, second = ledger.instances_of("1")
+    plan = Plan("fistula", "1.1", (image, first))
+    (job_id,) = ledger.plan("1", 1, [(plan, BUNDLE)], {}, {second.sop_uid: "too early"})
+    known = ledger.study("1")
+    assert known is not None
+    assert f"{job_id} with segmentation {first.sop_uid}" in str(known["events"])
+
+    swapped = Plan("fistula", "1.1", (image, second))
+    ledger.plan("1", 1, [(swapped, BUNDLE)], {}, {first.sop_uid: "replaced"})
+    states = {each.sop_uid: each.state for each in ledger.instances_of("1")}
+    assert states == {"1.1.1": "waiting", "1.2.1": "not wanted", "1.2.2": "waiting"}
+
+    ledger.plan("1", 1, [(swapped, BUNDLE)], {}, {first.sop_uid: "replaced again"})
+    reasons = {(row["state"], row["reason"]) for row in ledger.study("1")["instances"]}  # type: ignore[index]
+    assert reasons == {("waiting", None), ("not wanted", "replaced again")}
+
+
 def test_a_cancelled_job_is_neither_run_nor_kept_until_it_is_retried(ledger: Ledger) -> None:
     job_id = queue_a_job(ledger)
     with ledger.lease(job_id, "worker", 60, ABLE) as lease:

@@ -72,10 +72,23 @@ def test_check_config_names_what_is_wrong(
 
 
 @pytest.mark.parametrize(
-    ("command", "says"), [("rules", "contrast"), ("transitions", "SUPERSEDED")]
+    ("command", "says"),
+    [
+        ("rules", "contrast"),
+        ("rules --analysis infection", "T2-weighted"),
+        ("rules --analysis infection", "Brain ventricle"),
+        ("transitions", "SUPERSEDED"),
+    ],
 )
 def test_the_tables_can_be_read(command: str, says: str) -> None:
-    assert says in run.invoke(app, [command]).stdout
+    assert says in run.invoke(app, command.split()).stdout
+
+
+def test_rules_of_an_unknown_analysis_are_told_without_a_traceback() -> None:
+    done = run.invoke(app, ["rules", "--analysis", "astrology"])
+
+    assert done.exit_code == 1
+    assert "no analysis astrology is known, only fistula, infection" in done.stderr
 
 
 def test_reconcile_says_where_results_go(environment: Ledger, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from listener.scout import Scout
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from tests.listener.dicomweb.service import Asked, Reply, Service, element, in_json
+from tests.listener.segmentations import segmentation, t2_series
 
 FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
 
@@ -187,6 +188,32 @@ def test_what_is_missing_is_counted_and_fetched_and_the_study_is_complete_at_onc
     complete_studies(ledger, Patience.from_settings(ours), ledger.now)
     (done,) = ledger.unplanned()
     assert done[0] == "1.2.3"
+
+
+def test_a_segmentation_that_comes_to_a_finished_study_waits_for_nothing_that_is_here(
+    settings: Any, pacs: Pacs, study: list[Dataset], ledger: Ledger, listening: Any
+) -> None:
+    images = t2_series("1.2.3", "1.2.3.1")
+    corrected, elsewhere = segmentation(images), segmentation(images)
+    pacs.held = [*images, elsewhere]
+    ours = settings("get")
+    with listening(Spool(ours.spool), ledger) as send, pacs.open():
+        send(*images)
+        until_recorded(ledger, 3)
+        scout = scout_of(ours, ledger)
+        scout.ask_due()
+        complete_studies(ledger, Patience.from_settings(ours), ledger.now)
+        send(corrected)
+        until_recorded(ledger, 4)
+        assert missing(ledger) == (), "it is a reason to ask again"
+        scout.ask_due()
+
+    assert missing(ledger) == (Count("pacs", 0),)
+    assert received(ours.spool) == {each.SOPInstanceUID for each in [*images, corrected]}
+    complete_studies(ledger, Patience.from_settings(ours), ledger.now)
+    assert ledger.unplanned() == [("1.2.3", 2)]
+    (row,) = ledger.recent_studies(1)
+    assert row["reason"] == "pacs has no more of it, and quiet for 0 s"
 
 
 def test_a_source_that_offers_no_c_get_is_asked_to_send(

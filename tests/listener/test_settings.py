@@ -36,6 +36,15 @@ def test_sound_settings_are_read_and_frozen(environment: pytest.MonkeyPatch) -> 
         settings.port = 104  # type: ignore[misc]
 
 
+def test_an_analysis_that_is_known_is_asked_for_where_a_site_says_so(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    assert read_settings().analyses == ("fistula",)
+    environment.setenv("MONRO_ANALYSES", '["fistula", "infection"]')
+
+    assert read_settings().analyses == ("fistula", "infection")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [

@@ -15,10 +15,12 @@ from pydicom.dataset import Dataset
 
 from listener import spool as spool_module
 from listener.accounting import account
-from listener.completion import Patience, reason_to_complete
+from listener.completion import Patience, plan_studies, reason_to_complete
+from listener.entries import BundleRow
 from listener.ledger import Ledger
 from listener.spool import Spool
 from tests.listener.dicomweb.conftest import EDGE, HEADERS, Web, body_of, file_of
+from tests.listener.segmentations import segmentation, t2_series
 
 Serving = Callable[..., AbstractContextManager[Web]]
 
@@ -50,6 +52,25 @@ def test_a_study_is_kept_byte_for_byte_and_accounted_for(
     eventually(lambda: len(ledger.instances_of(study)) == 5)
     (found,) = account(spool, ledger)
     assert (found.agrees, found.on_disk) == (True, 5)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_a_segmentation_of_a_reader_is_taken_and_planned(
+    web: Web, ledger: Ledger, kind: str
+) -> None:
+    ledger.register_bundle(BundleRow("infection", "demo", "1.0.0", "b" * 64))
+    images = t2_series("1.2", "1.2.1")
+    corrected = segmentation(images, kind=kind)
+    for sent in (images, [corrected]):
+        assert web.send(*sent).status == 200
+    eventually(lambda: len(ledger.instances_of("1.2")) == 4)
+
+    (study,) = ledger.gathering()
+    ledger.complete(study, "quiet")
+    (job_id,) = plan_studies(ledger, ["infection"])
+    known = ledger.study("1.2")
+    assert known is not None
+    assert f"{job_id} with segmentation {corrected.SOPInstanceUID}" in str(known["events"])
 
 
 def test_success_is_answered_only_once_the_bytes_are_on_stable_storage(
