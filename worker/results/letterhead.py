@@ -20,7 +20,7 @@ from pydicom.valuerep import DT
 
 from worker.results import terms
 from worker.results.header import PATIENT_AND_STUDY, SCANNER, copied, repair
-from worker.results.outcome import Estimated, Outcome
+from worker.results.outcome import Outcome, Seen
 from worker.results.terms import KINDS, Kind
 
 IMPLEMENTATION_UID: Final = "2.25.245047160045221658170968117864360456559"
@@ -110,7 +110,7 @@ def letterhead(outcome: Outcome) -> Letterhead:
         outcome=outcome,
         header=header,
         moment=_moment(outcome.created, header.get("TimezoneOffsetFromUTC", "")),
-        algorithm=_algorithm(outcome) if isinstance(outcome, Estimated) else None,
+        algorithm=_algorithm(outcome) if isinstance(outcome, Seen) else None,
     )
 
 
@@ -168,7 +168,7 @@ def _scanner(header: Dataset) -> Dataset | None:
     return item
 
 
-def _algorithm(outcome: Estimated) -> Dataset:
+def _algorithm(outcome: Seen) -> Dataset:
     """The model as IHE AIR 6.5.3.1 wants it described."""
     item = Dataset()
     item.Manufacturer = terms.MANUFACTURER

@@ -17,9 +17,9 @@ from pydicom.uid import MRImageStorage
 
 from worker.results import terms
 from worker.results.letterhead import Letterhead, library, software_version
-from worker.results.outcome import Judged
+from worker.results.outcome import Judged, Seen
 from worker.results.overlay import put_place, reference
-from worker.results.resliced import Resliced
+from worker.results.resliced import resliced
 from worker.results.terms import Kind
 from worker.results.uids import derive
 from worker.volume import Slice
@@ -39,15 +39,16 @@ def float_map(letterhead: Letterhead, judged: Judged) -> Dataset:
     """The effects at every pixel of the source slices, in log odds."""
     effects = _stack(judged)
     largest = float(np.abs(effects).max())
+    width = 2 * largest or 1.0
     built = ParametricMap(
-        source_images=_sources(judged),
+        source_images=sources(judged),
         pixel_array=effects,
-        **_identity(letterhead, judged, Kind.FLOAT_MAP),
+        **identity(letterhead, judged, Kind.FLOAT_MAP),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[
             RealWorldValueMapping(
                 lut_label="Log odds",
-                lut_explanation="Fall of the log odds where a region is blanked",
+                lut_explanation=judged.map.quantity,
                 unit=terms.NO_UNITS,
                 value_range=(-largest, largest),
                 slope=1.0,
@@ -56,42 +57,47 @@ def float_map(letterhead: Letterhead, judged: Judged) -> Dataset:
             )
         ],
         voi_lut_transformations=[
-            VOILUTTransformation(window_center=0.0, window_width=2 * largest or 1.0)
+            VOILUTTransformation(
+                window_center=0.0,
+                window_width=width,
+                # PS3.3 C.11.2.1.3: narrower windows need it.
+                voi_lut_function=None if width >= 1 else "LINEAR_EXACT",
+            )
         ],
-        content_label="OCCLUSION_MAP",
-        content_description="Occlusion map",
+        content_label=f"{judged.map.image_type}_MAP",
+        content_description=judged.map.title,
     )
-    return _on_letterhead(letterhead, judged, Kind.FLOAT_MAP, built)
+    return on_letterhead(letterhead, judged, Kind.FLOAT_MAP, built)
 
 
 def hot_region(letterhead: Letterhead, judged: Judged) -> Dataset | None:
     """Where blanking lowers the log odds most; None where it lowers them nowhere."""
-    resliced = Resliced.over(judged.volume, judged.map)
-    largest = float(judged.map.delta.max(initial=0.0))
+    on_slices = resliced(judged.volume, judged.map)
+    largest = judged.map.warmest
     hot = np.stack(
         [
-            (resliced.effects(each) >= HOT * largest) & (resliced.share(each) > HOT)
+            (on_slices.effects(each) >= HOT * largest) & (on_slices.share(each) > HOT)
             for each in judged.volume.slices
         ]
     )
     if largest <= 0 or not hot.any():
         return None
     built = Segmentation(
-        source_images=_sources(judged),
+        source_images=sources(judged),
         pixel_array=hot.astype(np.uint8),
-        **_identity(letterhead, judged, Kind.REGION),
+        **identity(letterhead, judged, Kind.REGION),
         segmentation_type="BINARY",
         segment_descriptions=[_segment(judged)],
         content_label="HOT_REGION",
-        content_description=f"Occlusion effect at least {100 * HOT:.0f} % of the largest",
+        content_description=f"Effect at least {100 * HOT:.0f} % of the largest",
     )
-    return _on_letterhead(letterhead, judged, Kind.REGION, built)
+    return on_letterhead(letterhead, judged, Kind.REGION, built)
 
 
 def _stack(judged: Judged) -> NDArray[np.float32]:
     """(slices, rows, columns)."""
-    resliced = Resliced.over(judged.volume, judged.map)
-    return np.stack([resliced.effects(each) for each in judged.volume.slices])
+    on_slices = resliced(judged.volume, judged.map)
+    return np.stack([on_slices.effects(each) for each in judged.volume.slices])
 
 
 def _segment(judged: Judged) -> SegmentDescription:
@@ -113,12 +119,12 @@ def _segment(judged: Judged) -> SegmentDescription:
     return segment
 
 
-def _identity(letterhead: Letterhead, judged: Judged, kind: Kind) -> dict[str, Any]:
+def identity(letterhead: Letterhead, seen: Seen, kind: Kind) -> dict[str, Any]:
     """What highdicom asks for of every object; the letterhead says it again."""
     return {
-        "series_instance_uid": judged.lineage.series_uid(kind),
-        "series_number": judged.series_number(kind),
-        "sop_instance_uid": judged.lineage.uid(kind),
+        "series_instance_uid": seen.lineage.series_uid(kind),
+        "series_number": seen.series_number(kind),
+        "sop_instance_uid": seen.lineage.uid(kind),
         "instance_number": 1,
         "manufacturer": terms.MANUFACTURER,
         "manufacturer_model_name": terms.PRODUCT,
@@ -127,21 +133,21 @@ def _identity(letterhead: Letterhead, judged: Judged, kind: Kind) -> dict[str, A
     }
 
 
-def _sources(judged: Judged) -> list[Dataset]:
+def sources(seen: Seen) -> list[Dataset]:
     """The slices as plain single-frame images, which is what highdicom stacks best.
 
     Nameless ones: who the patient is stands on the letterhead.
     """
-    first = judged.sources[0]
+    first = seen.sources[0]
     common = Dataset()
     for keyword in NAMELESS:
         setattr(common, keyword, "")
-    common.StudyInstanceUID = judged.lineage.study_uid
+    common.StudyInstanceUID = seen.lineage.study_uid
     common.FrameOfReferenceUID = first.get("FrameOfReferenceUID") or derive(
         "frame of reference", first.SeriesInstanceUID
     )
-    series_of = {each.SOPInstanceUID: each.SeriesInstanceUID for each in judged.sources}
-    return [_source(common, each, series_of[each.sop_uid]) for each in judged.volume.slices]
+    series_of = {each.SOPInstanceUID: each.SeriesInstanceUID for each in seen.sources}
+    return [_source(common, each, series_of[each.sop_uid]) for each in seen.volume.slices]
 
 
 def _source(common: Dataset, slice_: Slice, series_uid: str) -> Dataset:
@@ -154,10 +160,10 @@ def _source(common: Dataset, slice_: Slice, series_uid: str) -> Dataset:
     return source
 
 
-def _on_letterhead(letterhead: Letterhead, judged: Judged, kind: Kind, built: Dataset) -> Dataset:
+def on_letterhead(letterhead: Letterhead, seen: Seen, kind: Kind, built: Dataset) -> Dataset:
     """Put what highdicom built on our letterhead, which says the same of every object."""
     instance = letterhead.instance(kind)
-    instance.BodyPartExamined = judged.terms.body_part  # Laterality would be required without it
+    instance.BodyPartExamined = seen.terms.body_part  # Laterality would be required without it
     for element in built:
         if element.tag not in instance:
             instance.add(element)
@@ -165,20 +171,20 @@ def _on_letterhead(letterhead: Letterhead, judged: Judged, kind: Kind, built: Da
     organisation = derive("dimensions", instance.SOPInstanceUID)
     for item in (*instance.DimensionOrganizationSequence, *instance.DimensionIndexSequence):
         item.DimensionOrganizationUID = organisation
-    _name_sources(instance, judged)
+    _name_sources(instance, seen)
     return instance
 
 
-def _name_sources(instance: Dataset, judged: Judged) -> None:
+def _name_sources(instance: Dataset, seen: Seen) -> None:
     """Name sources as what they are: highdicom took frames for images of their own."""
     series = Dataset()
-    series.SeriesInstanceUID = judged.sources[0].SeriesInstanceUID
+    series.SeriesInstanceUID = seen.sources[0].SeriesInstanceUID
     series.ReferencedInstanceSequence = [
         reference(each)
-        for each in {slice_.sop_uid: slice_ for slice_ in judged.volume.slices}.values()
+        for each in {slice_.sop_uid: slice_ for slice_ in seen.volume.slices}.values()
     ]
     instance.ReferencedSeriesSequence = [series]
-    slice_at = {tuple(each.position.round(3)): each for each in judged.volume.slices}
+    slice_at = {tuple(each.position.round(3)): each for each in seen.volume.slices}
     for group in instance.PerFrameFunctionalGroupsSequence:
         position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
         source = slice_at[tuple(position.round(3))]

@@ -1,5 +1,6 @@
 """What a job ended with, before it is written down as DICOM objects."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -7,9 +8,9 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from listener.entries import Answered
+from worker.analyses.interface import Drawn, Explanation, RegionFinding
 from worker.bundle import Bundle
 from worker.ensemble import Prediction
-from worker.occlusion import OcclusionMap
 from worker.quality import UnusableStudy
 from worker.results.terms import ANALYSES, KINDS, PROCESSING_ALGORITHM, AnalysisTerms, Kind
 from worker.results.uids import Lineage
@@ -88,19 +89,58 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Estimated(Outcome):
-    """The probability is known; what spoke for it is not yet."""
+class Seen(Outcome):
+    """The chosen series was read.
+
+    Attributes:
+        regions: that were looked at, where that is not the whole head.
+    """
 
     volume: Volume
     bundle: Bundle
+    regions: tuple[RegionFinding, ...] = field(default=(), kw_only=True)
+
+    @property
+    def proposed(self) -> tuple[RegionFinding, ...]:
+        """The regions that no reader has seen."""
+        return tuple(each for each in self.regions if each.origin == "proposed")
+
+
+@dataclass(frozen=True, eq=False)
+class Proposed(Seen):
+    """Regions are proposed, and a reader must see them before anything is judged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimated(Seen):
+    """The probability is known; what spoke for it is not yet.
+
+    Attributes:
+        drawn: the reader's segmentation that regions come from, if one was used.
+    """
+
     prediction: Prediction
+    drawn: Drawn | None = field(default=None, kw_only=True)
+
+    def evidence(self, made: Sequence[Dataset]) -> list[Dataset]:
+        """What reports rest on: sources, what was made of them, and what a reader drew."""
+        return [*self.sources, *made, *([] if self.drawn is None else [self._named(self.drawn)])]
+
+    def _named(self, drawn: Drawn) -> Dataset:
+        """The reader's segmentation by its four UIDs."""
+        named = Dataset()
+        named.StudyInstanceUID = self.lineage.study_uid
+        named.SeriesInstanceUID = drawn.series_uid
+        named.SOPClassUID = drawn.sop_class_uid
+        named.SOPInstanceUID = drawn.sop_uid
+        return named
 
 
 @dataclass(frozen=True, eq=False)
 class Judged(Estimated):
     """The study was judged."""
 
-    map: OcclusionMap
+    map: Explanation
 
 
 @dataclass(frozen=True, eq=False)

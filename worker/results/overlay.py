@@ -16,13 +16,14 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
-from worker.occlusion import OcclusionMap
+from worker.analyses.interface import Explanation
 from worker.results import picture, terms
 from worker.results.header import copied
 from worker.results.letterhead import Letterhead, coded
 from worker.results.outcome import Judged
+from worker.results.outlines import Outlines
 from worker.results.picture import Bytes, Colours
-from worker.results.resliced import Resliced
+from worker.results.resliced import OnSlices, resliced
 from worker.results.terms import Kind
 from worker.volume import Slice
 
@@ -77,25 +78,29 @@ class _Painter:
 
     window: picture.Window
     colours: Colours
-    resliced: Resliced
+    on_slices: OnSlices
+    outlines: Outlines
     frame: picture.Frame
 
     @classmethod
     def of(cls, judged: Judged) -> "_Painter":
-        colours = Colours(picture.rounded_up(float(np.abs(judged.map.delta).max(initial=0.0))))
+        colours = Colours(picture.rounded_up(judged.map.strongest))
         first = judged.volume.slices[0]
-        caption = f"{judged.bundle.statement} {judged.map.brief}"
+        outlines = Outlines.of(judged)
+        caption = " ".join((judged.bundle.statement, judged.map.brief, *outlines.legend))
         return cls(
             picture.window(judged.volume.planes),
             colours,
-            Resliced.over(judged.volume, judged.map),
+            resliced(judged.volume, judged.map),
+            outlines,
             picture.frame(first.rows, first.columns, colours, caption),
         )
 
     def paint(self, source: Slice, plane: NDArray[np.floating]) -> tuple[Bytes, Layers]:
         """One slice: the picture within its margins, and its layers."""
         grey = self.window.grey(plane)
-        heat = self.colours.rgba(self.resliced.effects(source), self.resliced.share(source))
+        heat = self.colours.rgba(self.on_slices.effects(source), self.on_slices.share(source))
+        self.outlines.draw(heat, source)
         pixel_mm = (source.row_spacing, source.column_spacing)
         layers = Layers(picture.png(grey), picture.png(heat), pixel_mm)
         return self.frame.around(picture.blend(grey, heat)), layers
@@ -146,12 +151,11 @@ def _decimals(*values: float) -> list[str]:
     return [format_number_as_ds(float(value)) for value in values]
 
 
-def _put_derivation(image: Dataset, letterhead: Letterhead, map_: OcclusionMap) -> None:
+def _put_derivation(image: Dataset, letterhead: Letterhead, map_: Explanation) -> None:
     """General Image and SC Image modules: how all images of the series were made."""
-    image.ImageType = ["DERIVED", "SECONDARY", "OCCLUSION"]
+    image.ImageType = ["DERIVED", "SECONDARY", map_.image_type]
     image.DerivationDescription = (
-        "Occlusion map over the source image: change of the log odds of the finding where a "
-        f"region is blanked; warm supports the finding, cool speaks against it; {map_.how}"
+        f"{map_.title} over the source image: {map_.derivation}; {map_.how}"
     )
     image.DateOfSecondaryCapture, image.TimeOfSecondaryCapture = letterhead.date, letterhead.time
     image.BurnedInAnnotation = "NO"  # PS3.3 C.7.6.1: nothing that identifies the patient

@@ -41,7 +41,7 @@ def refusal(letterhead: Letterhead, kind: Kind, refused: NotJudged) -> Dataset:
         ],
         source_images=_images(refused),
     )
-    return document(letterhead, kind, tree(refused, group), refused.sources)
+    return document(letterhead, kind, tree(refused, [group]), refused.sources)
 
 
 def _images(refused: NotJudged) -> list[SourceImageForMeasurementGroup]:

@@ -21,17 +21,17 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from listener.series import Header
+from worker.analyses.interface import RegionFinding
 from worker.results import terms
 from worker.results.document import document, english
 from worker.results.letterhead import Letterhead, software_version
 from worker.results.outcome import Estimated, Judged, Outcome
 from worker.results.terms import Kind
+from worker.results.uids import derive
 from worker.volume import Slice
 
 RESEARCH_USE_ONLY = "Research use only. Not for primary diagnosis."
-MAP_FOLLOWS = (
-    "Early report: the occlusion map is being made, and a report with it will replace this"
-)
+MAP_FOLLOWS = "Early report: the {} is being made, and a report with it will replace this"
 
 
 def report(
@@ -53,15 +53,16 @@ def report(
         qualitative_evaluations=_evaluations(judged),
         source_images=_images(judged),
     )
-    return document(letterhead, kind, tree(judged, group), [*judged.sources, *overlay])
+    groups = [group, *(_region(judged, each) for each in judged.regions)]
+    return document(letterhead, kind, tree(judged, groups), judged.evidence(overlay))
 
 
-def tree(outcome: Outcome, group: MeasurementsAndQualitativeEvaluations) -> Dataset:
-    """The content tree around one group (TID 1500): language, observer, procedure, group."""
+def tree(outcome: Outcome, groups: Sequence[MeasurementsAndQualitativeEvaluations]) -> Dataset:
+    """The content tree around groups (TID 1500): language, observer, procedure, groups."""
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(outcome)),
         procedure_reported=terms.PROCEDURE,
-        imaging_measurements=[group],
+        imaging_measurements=list(groups),
         title=codes.DCM.ImagingMeasurementReport,
         language_of_content_item_and_descendants=english(),
     )
@@ -114,19 +115,8 @@ def parameters(judged: Estimated) -> list[str]:
 
 def _map_parameters(judged: Estimated) -> str:
     if not isinstance(judged, Judged):
-        return MAP_FOLLOWS
-    found = judged.map
-    bounded = f", boxes grow by at most {found.spec.growth} voxels in a block"
-    return (
-        f"Occlusion map: {found.how}{bounded if found.spec.growth else ''}, patch "
-        f"{_by(found.spec.patch_used)}, stride {_by(found.spec.stride_used)} voxels of "
-        f"{_by(judged.bundle.recipe.spacing_mm)} mm, "
-        f"{found.positions} positions of which {found.computed} hold anatomy"
-    )
-
-
-def _by(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)
+        return MAP_FOLLOWS.format(judged.terms.map_name)
+    return judged.map.parameters
 
 
 def _measurements(judged: Estimated) -> list[Measurement]:
@@ -136,6 +126,34 @@ def _measurements(judged: Estimated) -> list[Measurement]:
         _percentage(judged.terms.disagreement, 100 * prediction.disagreement),
         _percentage(judged.terms.unusualness, prediction.ood_percentile),
     ]
+
+
+def _region(judged: Estimated, region: RegionFinding) -> MeasurementsAndQualitativeEvaluations:
+    """What was measured of one region."""
+    named = judged.terms.regions[region.name]
+    volume = Measurement(terms.VOLUME, round(region.volume_ml, 1), terms.MILLILITRE)
+    scored = (
+        []
+        if region.score is None
+        else [_percentage(terms.PROBABILITY, 100 * region.score.probability)]
+    )
+    features = [
+        Measurement(terms.feature_code(name), float(f"{value:.6g}"), terms.NO_UNITS)
+        for name, value in region.features
+    ]
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            uid=derive("tracking", judged.lineage.tracking_uid, region.name),
+            identifier=f"{judged.terms.tracking}: {named.label}",
+        ),
+        algorithm_id=_algorithm(judged),
+        finding_sites=[FindingSite(anatomic_location=named.code)],
+        measurements=[volume, *scored, *features],
+        qualitative_evaluations=[
+            QualitativeEvaluation(terms.REGION_ORIGIN, terms.ORIGINS[region.origin])
+        ],
+        source_images=_images(judged),
+    )
 
 
 def _percentage(name: Code, value: float) -> Measurement:

@@ -5,12 +5,15 @@ the head: one interpolation of a plane each, without a list of points.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from worker.analyses.interface import Explanation
+from worker.gradcam import CamMap
 from worker.occlusion import OcclusionMap
 from worker.preprocess import head_mask
 from worker.volume import Slice, Volume
@@ -18,9 +21,43 @@ from worker.volume import Slice, Volume
 Plane = NDArray[np.float32]
 
 
+class OnSlices(Protocol):
+    """A map at the pixels of the slices of the volume that it was made of."""
+
+    def share(self, source: Slice) -> Plane:
+        """(rows, columns) how much of the map is to be seen: 0 nothing, 1 all of it."""
+
+    def effects(self, source: Slice) -> Plane:
+        """(rows, columns) of the map, in log odds."""
+
+
+def resliced(volume: Volume, map_: Explanation) -> OnSlices:
+    """Lay a map on the slices of its volume."""
+    match map_:
+        case OcclusionMap():
+            return Resliced.over(volume, map_)
+        case CamMap():
+            return CamOnSlices(map_)
+
+
+@dataclass(frozen=True, eq=False)
+class CamOnSlices:
+    """A Grad-CAM map, which lies on the voxels of the volume already."""
+
+    map: CamMap
+
+    def share(self, source: Slice) -> Plane:
+        """(rows, columns) 1 where there was a crop."""
+        return on_plane(self.map.looked.astype(np.float32), self.map.affine, source)
+
+    def effects(self, source: Slice) -> Plane:
+        """(rows, columns) of the map, in log odds."""
+        return on_plane(self.map.heat, self.map.affine, source)
+
+
 @dataclass(frozen=True, eq=False)
 class Resliced:
-    """A map over the volume that it was made of.
+    """An occlusion map over the volume that it was made of.
 
     Attributes:
         map: the map.
@@ -41,11 +78,11 @@ class Resliced:
 
     def share(self, source: Slice) -> Plane:
         """(rows, columns) how far inside of the head: 0 outside, 1 inside, a ramp between."""
-        return _plane(self.head, self.head_affine, source)
+        return on_plane(self.head, self.head_affine, source)
 
     def effects(self, source: Slice) -> Plane:
         """(rows, columns) of the map in logits; beyond the prepared volume 0."""
-        effects = _plane(self.map.delta, self.map.affine, source)
+        effects = on_plane(self.map.delta, self.map.affine, source)
         effects[~self._is_covered(source)] = 0
         return effects
 
@@ -68,7 +105,7 @@ class Resliced:
         return covered
 
 
-def _plane(grid: NDArray[np.float32], affine: NDArray[np.float64], source: Slice) -> Plane:
+def on_plane(grid: NDArray[np.float32], affine: NDArray[np.float64], source: Slice) -> Plane:
     """A grid, whose index an affine takes to RAS mm, at the pixels of a slice; faces go on."""
     steps = _steps(affine, source)
     scale = 2 / np.maximum(np.array(grid.shape) - 1, 1)

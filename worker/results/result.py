@@ -18,8 +18,17 @@ from pydicom.valuerep import AMBIGUOUS_VR
 from worker.results.header import UTF_8, fits_its_charset
 from worker.results.letterhead import Letterhead, letterhead
 from worker.results.multiframe import float_map, hot_region
-from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor
+from worker.results.outcome import (
+    Estimated,
+    Judged,
+    NotJudged,
+    Options,
+    Predecessor,
+    Proposed,
+    Seen,
+)
 from worker.results.overlay import Layers, overlay
+from worker.results.proposal import note, proposal
 from worker.results.refusal import refusal, refusal_summary
 from worker.results.report import report
 from worker.results.summary import summary
@@ -35,6 +44,7 @@ __all__ = [
     "Options",
     "Phase",
     "Predecessor",
+    "Proposed",
     "ResultObject",
     "objects",
 ]
@@ -87,18 +97,21 @@ class ResultObject:
         return KINDS[self.kind].alternative_of
 
 
-def objects(outcome: Estimated | NotJudged) -> list[ResultObject]:
+def objects(outcome: Estimated | Proposed | NotJudged) -> list[ResultObject]:
     """Write an outcome down, each report in two encodings.
 
-    A judged study: overlay, report and summary. One whose map is still to come: the early report.
-    One that could not be judged: refusal and its summary. The same outcome always gives the same
-    objects, byte for byte.
+    A judged study: overlay, report and summary, and the regions that were proposed. One whose map
+    is still to come: the early report. One whose regions a reader must see first: these and a
+    note. One that could not be judged: refusal and its summary. The same outcome always gives the
+    same objects, byte for byte.
     """
     match outcome:
         case Judged():
             found = _result(outcome)
         case Estimated():
             found = _early(outcome)
+        case Proposed():
+            found = _proposal(outcome)
         case NotJudged():
             found = _refusal(outcome)
     # Patient and texts may need different character sets: then all objects get the one that
@@ -162,6 +175,7 @@ def _result(judged: Judged) -> list[ResultObject]:
             for kind in (Kind.REPORT, Kind.REPORT_ENHANCED)
         ),
         ResultObject(Kind.SUMMARY, 0, summary(head, judged, evidence)),
+        *_regions(head, judged),
         *_extras(head, judged),
     ]
 
@@ -172,6 +186,18 @@ def _extras(head: Letterhead, judged: Judged) -> Iterator[ResultObject]:
         yield ResultObject(Kind.FLOAT_MAP, 0, float_map(head, judged))
     if Kind.REGION in wanted and (region := hot_region(head, judged)) is not None:
         yield ResultObject(Kind.REGION, 0, region)
+
+
+def _regions(head: Letterhead, seen: Seen) -> Iterator[ResultObject]:
+    if seen.proposed:
+        yield ResultObject(Kind.PROPOSAL, 0, proposal(head, seen))
+
+
+def _proposal(proposed: Proposed) -> list[ResultObject]:
+    head = letterhead(proposed)
+    found = list(_regions(head, proposed))
+    told = note(head, proposed, found[0].dataset)
+    return [*found, ResultObject(Kind.NOTE, 0, told)]
 
 
 def _early(estimated: Estimated) -> list[ResultObject]:

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from listener.series import Header
+from worker.analyses.interface import RegionFinding
 from worker.bundle import NOT_SUGGESTED, SUGGESTED
 from worker.ensemble import Band
 from worker.results import terms
@@ -42,7 +43,7 @@ LABELS_IN_PROSE = {
 def summary(letterhead: Letterhead, judged: Judged, overlay: Sequence[Dataset]) -> Dataset:
     """The text summary of a judged study; the overlay images are named as evidence."""
     root = text(judged, conclusions(judged), findings(judged))
-    return document(letterhead, Kind.SUMMARY, root, [*judged.sources, *overlay])
+    return document(letterhead, Kind.SUMMARY, root, judged.evidence(overlay))
 
 
 def text(outcome: Outcome, conclusions: Sequence[str], findings: Sequence[str]) -> Dataset:
@@ -118,6 +119,7 @@ def findings(judged: Judged) -> list[str]:
         f"of the reference cohort (limit {bundle.ood_limit:.1f} %).",
         f"Conformal prediction upholds {LABELS_IN_PROSE[judged.prediction.conformal]}.",
         inputs(judged),
+        *(_region(judged, each) for each in judged.regions),
         _map(judged),
         f"Model: {bundle.name} {bundle.version}, meant for {bundle.intended_input}; weights sha256 "
         f"{judged.lineage.weights_sha256[:DIGITS_OF_SHA256]}.",
@@ -159,17 +161,23 @@ def _series(instances: Sequence[Dataset]) -> str:
     return f"series {number} {description}, {images} {'image' if images == 1 else 'images'}"
 
 
+def _region(judged: Judged, region: RegionFinding) -> str:
+    named, score = judged.terms.regions[region.name], region.score
+    assert score is not None
+    origin = "as a reader drew it" if region.origin == "drawn" else "proposed, not seen by a reader"
+    weight = "the conclusion rests on it" if region.decisive else "for comparison only"
+    return (
+        f"{named.label} ({origin}; {named.colour_name} in the overlay): {region.volume_ml:.1f} ml, "
+        f"probability {100 * score.probability:.1f} %, standard deviation "
+        f"{100 * score.disagreement:.1f} percentage points; {weight}."
+    )
+
+
 def _map(judged: Judged) -> str:
     found = judged.map
-    size = " x ".join(
-        f"{voxels * mm:.0f}"
-        for voxels, mm in zip(found.spec.patch_used, judged.bundle.recipe.spacing_mm, strict=True)
-    )
     return (
-        f"Occlusion map: series {judged.series_number(Kind.OVERLAY)}. Boxes of {size} mm were "
-        f"blanked one after another at {found.computed} places, and the change of the model's "
-        "log odds was recorded. Warm colours mark what spoke for the finding, cool colours what "
-        f"spoke against it; {judged.terms.map_caveat}. Computed in {found.how}."
+        f"{found.title}: series {judged.series_number(Kind.OVERLAY)}. {found.procedure}; "
+        f"{judged.terms.map_caveat}. Computed in {found.how}."
     )
 
 

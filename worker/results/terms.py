@@ -6,8 +6,9 @@ Code meanings and series descriptions hold at most 64 characters (VR LO).
 """
 
 import enum
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -21,12 +22,20 @@ from pydicom.uid import (
 )
 
 from listener.entries import Answered
+from listener.segmentation import (
+    MAKER,
+    PROPERTY_CATEGORY,
+    SUBLENTIFORM,
+    VENTRICLES,
+    RegionOfInterest,
+)
+from worker.analyses.interface import Origin
 from worker.bundle import NOT_SUGGESTED as LABEL_NOT_SUGGESTED
 from worker.bundle import SUGGESTED as LABEL_SUGGESTED
 from worker.ensemble import Band
 from worker.quality import Reason
 
-MANUFACTURER: Final = "monro project"
+MANUFACTURER: Final = MAKER
 PRODUCT: Final = "monro"
 SCHEME: Final = "99MONRO"
 SCHEME_UID: Final = "2.25.284277530700154896118269514537801595844"
@@ -52,7 +61,17 @@ ARTIFICIAL_INTELLIGENCE: Final = Code("123110", "DCM", "Artificial Intelligence"
 PROCEDURE: Final = Code("25056-3", "LN", "MRI unspecified body region")
 SOURCE_IMAGE: Final = Code("121322", "DCM", "Source image for image processing operation")
 NO_UNITS: Final = Code("1", "UCUM", "no units")
+MILLILITRE: Final = Code("mL", "UCUM", "milliliter")
+VOLUME: Final = Code("118565006", "SCT", "Volume")
 SALIENCY: Final = Code("130404", "DCM", "Saliency")
+ANATOMICAL_STRUCTURE: Final = Code(*PROPERTY_CATEGORY)
+REGION_ORIGIN: Final = private("REGION-ORIGIN", "Origin of the region")
+ORIGINS: Final[Mapping[Origin, Code]] = MappingProxyType(
+    {
+        "proposed": private("REGION-PROPOSED", "Proposed by software, not seen by a reader"),
+        "drawn": private("REGION-DRAWN", "Segmentation by a reader"),
+    }
+)
 SPATIAL_CONCEPT: Final = Code("309825002", "SCT", "Spatial and Relational Concept")
 PROCESSING_ALGORITHM: Final = Code("Newcode1", "99IHE", "Processing Algorithm")
 PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")
@@ -110,6 +129,8 @@ class Kind(enum.StrEnum):
     REFUSAL = "refusal"
     REFUSAL_ENHANCED = "refusal-enhanced"
     REFUSAL_SUMMARY = "refusal-summary"
+    PROPOSAL = "proposal"
+    NOTE = "note"
 
 
 @dataclass(frozen=True)
@@ -140,6 +161,8 @@ KINDS: Final = MappingProxyType(
         Kind.REFUSAL: KindTerms(7, Comprehensive3DSRStorage, Phase.REPORT),
         Kind.REFUSAL_ENHANCED: KindTerms(7, EnhancedSRStorage, Phase.REPORT, Kind.REFUSAL),
         Kind.REFUSAL_SUMMARY: KindTerms(8, EnhancedSRStorage, Phase.SUMMARY),
+        Kind.PROPOSAL: KindTerms(9, SegmentationStorage, Phase.EXTRAS),
+        Kind.NOTE: KindTerms(10, EnhancedSRStorage, Phase.SUMMARY),
     }
 )
 # For people and for machines, in one encoding or the other: a document names its predecessor among
@@ -155,7 +178,7 @@ _MEASUREMENTS_ENHANCED: Final[Mapping[Answered, Kind]] = MappingProxyType(
     }
 )
 _SUMMARIES: Final[Mapping[Answered, Kind]] = MappingProxyType(
-    {"report": Kind.SUMMARY, "refusal": Kind.REFUSAL_SUMMARY}
+    {"report": Kind.SUMMARY, "refusal": Kind.REFUSAL_SUMMARY, "proposal": Kind.NOTE}
 )
 FAMILY: Final[Mapping[Kind, Mapping[Answered, Kind]]] = MappingProxyType(
     {
@@ -164,6 +187,40 @@ FAMILY: Final[Mapping[Kind, Mapping[Answered, Kind]]] = MappingProxyType(
         for kind in family.values()
     }
 )
+
+
+def feature_code(name: str) -> Code:
+    """A handcrafted feature of a region, by its name in PyRadiomics.
+
+    >>> feature_code("original_firstorder_Mean").value
+    'RADF-AEACA056'
+    """
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8].upper()
+    return private(f"RADF-{digest}", name)
+
+
+@dataclass(frozen=True)
+class RegionTerms:
+    """What a region of an analysis is called.
+
+    Attributes:
+        interest: its code, and how a reader's segments are told (listener/segmentation.py).
+        label: in prose and as the label of its segment.
+        colour: of its outline in overlays, red, green, blue.
+        colour_name: the same as a word.
+        cielab: of its segment, as PCS-values scaled to 16 bits (PS3.3 C.10.7.1.1).
+    """
+
+    interest: RegionOfInterest
+    label: str
+    colour: tuple[int, int, int]
+    colour_name: str
+    cielab: tuple[int, int, int]
+
+    @property
+    def code(self) -> Code:
+        """Of the region, as a finding site and as a segmented property."""
+        return Code(*self.interest.concept)
 
 
 @dataclass(frozen=True)
@@ -181,8 +238,10 @@ class AnalysisTerms:
         site: where it is looked for, as a code and as BodyPartExamined.
         summary_title: of the text summary; must not be that of a radiologist's report.
         tracking: what is tracked from report to report.
-        map_caveat: what the occlusion map does not show.
+        map_name: what the map is called.
+        map_caveat: what it does not show.
         descriptions: of the series.
+        regions: that are looked at, where that is not the whole head.
     """
 
     series_base: int
@@ -196,8 +255,32 @@ class AnalysisTerms:
     body_part: str
     summary_title: Code
     tracking: str
+    map_name: str
     map_caveat: str
     descriptions: Mapping[Kind, str]
+    regions: Mapping[str, RegionTerms] = field(default_factory=dict)
+
+
+def _descriptions(short: str, map_: str) -> Mapping[Kind, str]:
+    """Series descriptions; each is at most 64 characters (PS3.5, VR LO)."""
+    told = {
+        Kind.REPORT: "result",
+        Kind.REPORT_ENHANCED: "result",
+        Kind.SUMMARY: "summary",
+        Kind.OVERLAY: map_,
+        Kind.REGION: "hot region",
+        Kind.FLOAT_MAP: f"{map_} (float)",
+        Kind.EARLY: "early result",
+        Kind.EARLY_ENHANCED: "early result",
+        Kind.REFUSAL: "not analysed",
+        Kind.REFUSAL_ENHANCED: "not analysed",
+        Kind.REFUSAL_SUMMARY: "not analysed",
+        Kind.PROPOSAL: "proposed regions",
+        Kind.NOTE: "waits for a reader",
+    }
+    return MappingProxyType(
+        {kind: f"AI {short} {words} - INVESTIGATIONAL" for kind, words in told.items()}
+    )
 
 
 ANALYSES: Final = MappingProxyType(
@@ -214,22 +297,43 @@ ANALYSES: Final = MappingProxyType(
             body_part="BRAIN",
             summary_title=private("CVF-SUMMARY", "AI result summary - INVESTIGATIONAL"),
             tracking="monro CSF-venous fistula assessment",
+            map_name="occlusion map",
             map_caveat="the map shows where the model looked, not where a fistula is",
-            descriptions=MappingProxyType(
+            descriptions=_descriptions("CVF", "occlusion map"),
+        ),
+        "infection": AnalysisTerms(
+            series_base=9100,
+            finding=private("CNSI", "CSF-signal alteration in CNS infection"),
+            finding_in_prose="a CSF-signal alteration in CNS infection",
+            disagreement=private("CNSI-SD", "Disagreement between ensemble members"),
+            unusualness=private("CNSI-OOD", "Out-of-distribution percentile"),
+            label_set=private("CNSI-SET", "Conformal prediction set"),
+            hot_region=private("CNSI-HOT", "Region that spoke most for the AI result"),
+            site=Code("12738006", "SCT", "Brain"),
+            body_part="BRAIN",
+            summary_title=private("CNSI-SUMMARY", "AI result summary - INVESTIGATIONAL"),
+            tracking="monro CNS infection assessment",
+            map_name="Grad-CAM map",
+            map_caveat="the map shows where the models looked, not where an infection is",
+            descriptions=_descriptions("CNSI", "Grad-CAM map"),
+            regions=MappingProxyType(
                 {
-                    Kind.REPORT: "AI CVF result - INVESTIGATIONAL",
-                    Kind.REPORT_ENHANCED: "AI CVF result - INVESTIGATIONAL",
-                    Kind.SUMMARY: "AI CVF summary - INVESTIGATIONAL",
-                    Kind.OVERLAY: "AI CVF occlusion map - INVESTIGATIONAL",
-                    Kind.REGION: "AI CVF hot region - INVESTIGATIONAL",
-                    Kind.FLOAT_MAP: "AI CVF occlusion map (float) - INVESTIGATIONAL",
-                    Kind.EARLY: "AI CVF early result - INVESTIGATIONAL",
-                    Kind.EARLY_ENHANCED: "AI CVF early result - INVESTIGATIONAL",
-                    Kind.REFUSAL: "AI CVF not analysed - INVESTIGATIONAL",
-                    Kind.REFUSAL_ENHANCED: "AI CVF not analysed - INVESTIGATIONAL",
-                    Kind.REFUSAL_SUMMARY: "AI CVF not analysed - INVESTIGATIONAL",
+                    VENTRICLES.name: RegionTerms(
+                        VENTRICLES,
+                        "Ventricular system",
+                        (86, 180, 233),
+                        "blue",
+                        (45219, 29555, 23387),
+                    ),
+                    SUBLENTIFORM.name: RegionTerms(
+                        SUBLENTIFORM,
+                        "Sub-lentiform parenchyma",
+                        (0, 200, 140),
+                        "green",
+                        (47185, 18504, 38550),
+                    ),
                 }
             ),
-        )
+        ),
     }
 )

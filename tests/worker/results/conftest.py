@@ -13,7 +13,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
-from worker.bundle import SUGGESTED, Bundle, Member, Network
+from worker.bundle import SUGGESTED, Member, Network, VolumeBundle
 from worker.ensemble import Band, Prediction
 from worker.occlusion import OcclusionMap, OcclusionSpec
 from worker.preprocess import DEMO_RECIPE
@@ -160,8 +160,8 @@ def siemens(shared_data, tmp_path_factory) -> Series:
 
 
 @pytest.fixture(scope="session")
-def bundle() -> Bundle:
-    return Bundle(
+def bundle() -> VolumeBundle:
+    return VolumeBundle(
         folder=Path("fistula-demo"),
         analysis="fistula",
         name="fistula-demo",

@@ -18,7 +18,9 @@ ALL_CODES = [
     *terms.BANDS.values(),
     *terms.LABEL_SETS.values(),
     *map(terms.reason_code, Reason),
+    *terms.ORIGINS.values(),
     *(code for analysis in ANALYSES.values() for code in codes_of(analysis)),
+    *(region.code for analysis in ANALYSES.values() for region in analysis.regions.values()),
 ]
 
 
