@@ -168,6 +168,7 @@ def statement() -> str:
         kinds=terms.KINDS,
         analyses=terms.ANALYSES,
         scheme=terms,
+        feature=terms.feature_code("original_firstorder_Mean"),
         private_codes=sorted(_private_codes(), key=lambda code: code.value),
     )  # fmt: skip
 

@@ -130,8 +130,9 @@ class Queued:
     """When a message was last given to the broker; None since it was queued (again)."""
 
 
-Answered = Literal["early", "report", "refusal"]
-"""What a job's results say: the score before its map, all there is to say, or why nothing is."""
+Answered = Literal["early", "proposal", "report", "refusal"]
+"""What a job's results say: the score before its map, what a reader should look at before anything
+is judged, all there is to say, or why nothing is."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class Answer:
         seconds: where the time went.
         summary: plain values for people, such as the probability; no patient data.
         retriable: whether an operator may run the same input again.
+        answered: what the results say; None where the state tells it.
     """
 
     state: str
@@ -165,6 +167,7 @@ class Answer:
     seconds: Mapping[str, float] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     retriable: bool = False
+    answered: Answered | None = None
 
 
 @dataclass(frozen=True)

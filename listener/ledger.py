@@ -744,7 +744,7 @@ class Ledger:
                 seconds=dict(answer.seconds),
                 summary=dict(answer.summary),
                 retriable=answer.retriable,
-                answered=ANSWERED.get(answer.state, jobs.c.answered),
+                answered=answer.answered or ANSWERED.get(answer.state, jobs.c.answered),
             ):
                 raise LeaseLost(job.job_id)
             self._put_results(connection, job, answer.found)

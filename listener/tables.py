@@ -169,7 +169,7 @@ jobs = Table(
     Column("summary", JSON),
     Index("jobs_by_state", "state"),
 )
-"""`answered`: what its results say so far, an early report, a report or a refusal."""
+"""`answered`: what its results say so far, an early report, a proposal, a report or a refusal."""
 
 job_inputs = Table(
     "job_inputs",

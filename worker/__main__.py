@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from listener.errors import MonroError
 from listener.logs import set_up_logging
 from worker.app import WORKER_ARGUMENTS, worker_app
-from worker.bundle import load_bundle
+from worker.bundle import RegionBundle, VolumeBundle, load_bundle
 from worker.quality import checks_table
 from worker.seal import BadBundle
 from worker.settings import read_settings
@@ -41,6 +41,10 @@ def serve() -> None:
         celery.worker_main(list(WORKER_ARGUMENTS))
 
 
+SHOWN = {VolumeBundle: ("recipe", "occlusion"), RegionBundle: ("recipe", "decisive", "features")}
+"""What is printed of a bundle beside what all have."""
+
+
 @app.command("show-bundle")
 def show_bundle(
     folder: Annotated[Path, typer.Argument(help="folder of a bundle")],
@@ -52,20 +56,21 @@ def show_bundle(
     with explained():
         bundle = load_bundle(folder, read_trusted_keys(key or ()))
     table = Table("what", "value", title=f"{bundle.name} {bundle.version}: verified")
-    for name in ("analysis", "weights_sha256", "network", "recipe", "occlusion", "threshold_low",
-                 "threshold_high", "statement", "intended_input"):  # fmt: skip
+    shared = ("analysis", "weights_sha256", "network", "threshold_low", "threshold_high",
+              "statement", "intended_input")  # fmt: skip
+    for name in (*shared, *SHOWN[type(bundle)]):
         table.add_row(name, str(getattr(bundle, name)))
     table.add_row("signed_by", bundle.signed_by or "not looked at: name public keys with --key")
     console.print(table)
 
 
 @app.command()
-def checks() -> None:
+def checks(analysis: str = "fistula") -> None:
     """Print what makes a study unusable: the checks in their order, then what needs none."""
     table = Table(
         Column("code", no_wrap=True), "meaning", "needed", title="a study is refused when"
     )
-    for row in checks_table():
+    for row in checks_table(analysis):
         table.add_row(*row)
     console.print(table)
 

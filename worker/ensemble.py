@@ -16,8 +16,10 @@ from worker.bundle import (
     SUGGESTED,
     Bundle,
     Reference,
+    VolumeBundle,
     load_reference,
     member_weights,
+    reference_keys,
 )
 from worker.preprocess import Prepared
 from worker.seal import BadBundle
@@ -55,7 +57,7 @@ class Prediction:
 class Ensemble:
     """The members of one bundle, warm on one device."""
 
-    def __init__(self, bundle: Bundle, device: torch.device | str = "cpu") -> None:
+    def __init__(self, bundle: VolumeBundle, device: torch.device | str = "cpu") -> None:
         """Load all members.
 
         Raises:
@@ -63,8 +65,10 @@ class Ensemble:
         """
         self.bundle = bundle
         self.device = torch.device(device)
-        self._references = load_reference(bundle)
-        self._members = tuple(self._load(weights) for weights in member_weights(bundle))
+        self._references = load_reference(bundle.folder, reference_keys(len(bundle.members)))
+        self._members = tuple(
+            self._load(weights) for weights in member_weights(bundle.folder, bundle.members)
+        )
 
     @property
     def networks(self) -> tuple[DenseNet, ...]:

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import torch
@@ -195,6 +195,70 @@ class OcclusionMap:
     positions: int
     computed: int
     error: Error | None
+
+    title = "Occlusion map"
+    image_type = "OCCLUSION"
+    quantity = "Fall of the log odds where a region is blanked"
+    derivation = (
+        "change of the log odds of the finding where a region is blanked; warm supports the "
+        "finding, cool speaks against it"
+    )
+
+    @property
+    def strongest(self) -> float:
+        """The largest effect either way, in log odds."""
+        return float(np.abs(self.delta).max(initial=0.0))
+
+    @property
+    def warmest(self) -> float:
+        """The largest effect that speaks for the finding, in log odds; 0 where none does."""
+        return float(self.delta.max(initial=0.0))
+
+    @property
+    def canonical(self) -> str:
+        """Mode, precision and parameters as one string, which is part of the results' UIDs."""
+        sizes = {"patch": self.spec.patch_used, "stride": self.spec.stride_used}
+        told = [f"{name} {'x'.join(map(str, size))}" for name, size in sizes.items()]
+        if self.spec.growth:
+            told.append(f"caps {self.spec.growth}")
+        asked = () if self.asked == self.spec else (f"instead of {self.asked.mode}",)
+        return " ".join((self.spec.mode, *asked, self.dtype, *told))
+
+    @property
+    def voxel_mm(self) -> tuple[float, float, float]:
+        """Edges of a voxel of the prepared volume."""
+        steps = np.linalg.norm(self.affine[:3, :3], axis=0) / self.spec.stride_used
+        x, y, z = (round(float(each), 6) for each in steps)
+        return x, y, z
+
+    @property
+    def procedure(self) -> str:
+        """What was done, as sentences for people."""
+        size = " x ".join(
+            f"{voxels * mm:.0f}"
+            for voxels, mm in zip(self.spec.patch_used, self.voxel_mm, strict=True)
+        )
+        return (
+            f"Boxes of {size} mm were blanked one after another at {self.computed} places, and "
+            "the change of the model's log odds was recorded. Warm colours mark what spoke for "
+            "the finding, cool colours what spoke against it"
+        )
+
+    @property
+    def parameters(self) -> str:
+        """What was done, as one line for machines."""
+        bounded = f", boxes grow by at most {self.spec.growth} voxels in a block"
+        return (
+            f"Occlusion map: {self.how}{bounded if self.spec.growth else ''}, patch "
+            f"{_by(self.spec.patch_used)}, stride {_by(self.spec.stride_used)} voxels of "
+            f"{_by(self.voxel_mm)} mm, "
+            f"{self.positions} positions of which {self.computed} hold anatomy"
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Plain values for the ledger."""
+        return {"positions": self.positions, "computed": self.computed, "map": self.how}
 
     @property
     def how(self) -> str:
@@ -400,6 +464,10 @@ class _Watch:
         if now - started < SETTLED * self._seconds:
             return False
         return (now - started) / (done - already) * self._total > self._seconds
+
+
+def _by(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
 
 
 def _percent(share: float) -> str:

@@ -3,10 +3,8 @@
 read -> check -> prepare -> infer, which gives the score -> explain, and then report (results/)
 """
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,35 +19,19 @@ from listener.reading import Allowance
 from listener.selection import Selection, select
 from listener.series import MOST_PIECES as MOST_PIECES_IN_ONE
 from listener.series import SeriesFacts, read_instance, read_series_facts, require_names
+from worker.analyses.interface import Analysis, Judgement, ReaderNeeded
 from worker.bundle import Bundle
-from worker.ensemble import Ensemble
+from worker.drawn import read_drawn
 from worker.limits import LIMITS, MOST_PIECES, Limits
-from worker.occlusion import Effort, OcclusionMap, explain
-from worker.preprocess import NoHead, Prepared, prepare
-from worker.quality import NEEDED, Reason, UnusableStudy, check_headers, check_volume
-from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor
+from worker.occlusion import Effort
+from worker.quality import NEEDED, Reason, UnusableStudy, check_headers, check_volume, no_series
+from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor, Proposed
 from worker.results.uids import Lineage
+from worker.stopwatch import Stopwatch
 from worker.volume import Volume, read_volume
 
 LARGEST_HEADERS_BYTES: Final = 512 << 20
 """Of all instances of a series: 2,000 of them with 250 KiB each."""
-
-
-class Stopwatch:
-    """Where the time of a job goes, in seconds per step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time a step; one that is entered again adds up."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            spent = time.monotonic() - start
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 3)
 
 
 @dataclass(frozen=True)
@@ -77,9 +59,16 @@ class Commission:
         return tuple(dict.fromkeys(each for each in found if each is not None))
 
     @property
-    def paths(self) -> list[Path]:
-        """Files of the instances to look at."""
-        return [instance.path for instance in self.job.inputs]
+    def images(self) -> list[Path]:
+        """Files of the chosen series; of the whole study where there is none."""
+        chosen = self.job.series_uid
+        return [each.path for each in self.job.inputs if chosen in (None, each.series_uid)]
+
+    @property
+    def drawn(self) -> list[Path]:
+        """Files of what readers drew on the chosen series."""
+        chosen = self.job.series_uid
+        return [each.path for each in self.job.inputs if chosen not in (None, each.series_uid)]
 
 
 def commission(job: Job, bundle: Bundle, site: str, options: Options) -> Commission:
@@ -109,50 +98,61 @@ class Estimate:
     """A score, and what its map is to be made from."""
 
     outcome: Estimated
-    prepared: Prepared
+    judgement: Judgement
 
 
 def estimate(
-    commission: Commission, ensemble: Ensemble, watch: Stopwatch, limits: Limits = LIMITS
+    commission: Commission, analysis: Analysis, watch: Stopwatch, limits: Limits = LIMITS
 ) -> Estimate:
     """Find the probability for the chosen series.
 
     Args:
         commission: what is asked for.
-        ensemble: of the bundle that the commission names.
+        analysis: with the bundle that the commission names.
         watch: takes the times of the steps.
         limits: of the series.
 
     Raises:
         UnusableStudy: the study cannot be judged, and this is why.
+        ReaderNeeded: a reader must see what is proposed first.
         OSError: a file is not to be had at present, so nothing can be said of the study.
     """
-    bundle = ensemble.bundle
     with watch.step("read"):
-        check_headers(_chosen_series(commission.job))
-        volume = read_volume(commission.paths, limits)
-        check_volume(volume)
-    with watch.step("prepare"):
-        prepared = _prepare(volume, bundle)
-    with watch.step("infer"):
-        prediction = ensemble.predict(prepared)
+        volume = read_source(commission, limits)
+        drawn = read_drawn(commission.drawn, commission.job.analysis, volume, limits)
+    judgement = analysis.judge(volume, drawn, watch)
     outcome = Estimated(
         commission.lineage,
         commission.created,
-        read_headers(commission.paths),
+        read_headers(commission.images),
         volume,
-        bundle,
-        prediction,
+        analysis.bundle,
+        judgement.prediction,
         predecessors=commission.predecessors,
         options=commission.options,
+        regions=judgement.regions,
+        drawn=drawn,
     )
-    return Estimate(outcome, prepared)
+    return Estimate(outcome, judgement)
+
+
+def read_source(commission: Commission, limits: Limits = LIMITS) -> Volume:
+    """The chosen series, as far as the analysis can judge it.
+
+    Raises:
+        UnusableStudy: it cannot, and this is why.
+        OSError: a file is not to be had at present.
+    """
+    analysis = commission.job.analysis
+    check_headers(_chosen_series(commission.job), analysis)
+    volume = read_volume(commission.images, limits)
+    check_volume(volume, analysis)
+    return volume
 
 
 def judge(
     commission: Commission,
     estimate: Estimate,
-    ensemble: Ensemble,
     watch: Stopwatch,
     on_progress: Callable[[int, int], None],
     effort: Effort,
@@ -162,32 +162,45 @@ def judge(
     Args:
         commission: what is asked for; it knows of the early report by now.
         estimate: the score.
-        ensemble: that found it.
         watch: takes the time of the step.
-        on_progress: see `explain`; what it raises to cancel is passed on.
+        on_progress: told of what is done and to do; what it raises to cancel is passed on.
         effort: what may be spent on the map.
     """
     known = estimate.outcome
     with watch.step("explain"):
-        occlusion = explain(
-            ensemble, estimate.prepared, ensemble.bundle.occlusion, on_progress, effort
-        )
+        found = estimate.judgement.explain(on_progress, effort)
     return Judged(
-        replace(commission.lineage, occlusion=_canonical(occlusion)),
+        replace(commission.lineage, occlusion=found.canonical),
         known.created,
         known.sources,
         known.volume,
         known.bundle,
         known.prediction,
-        occlusion,
+        found,
         predecessors=commission.predecessors,
         options=known.options,
+        regions=known.regions,
+        drawn=known.drawn,
+    )
+
+
+def propose(commission: Commission, needed: ReaderNeeded, bundle: Bundle) -> Proposed:
+    """Put before a reader what is to be judged."""
+    return Proposed(
+        commission.lineage,
+        commission.created,
+        read_headers(commission.images),
+        predecessors=commission.predecessors,
+        options=commission.options,
+        volume=needed.volume,
+        bundle=bundle,
+        regions=needed.regions,
     )
 
 
 def refuse(commission: Commission, refusal: UnusableStudy) -> NotJudged | None:
     """Put a refusal into words; None when no header can be read to address it with."""
-    sources = read_headers(commission.paths)
+    sources = read_headers(commission.images)
     if not sources:
         return None
     return NotJudged(
@@ -226,7 +239,7 @@ def _chosen_series(job: Job) -> SeriesFacts:
     """
     facts, broken = _facts(job)
     if job.series_uid is None:
-        raise _no_series(select(job.analysis, facts), facts)
+        raise _no_series(job.analysis, select(job.analysis, facts), facts)
     if not facts:
         raise UnusableStudy(Reason.UNREADABLE, broken, NEEDED[Reason.UNREADABLE])
     return facts[0]
@@ -235,6 +248,8 @@ def _chosen_series(job: Job) -> SeriesFacts:
 def _facts(job: Job) -> tuple[list[SeriesFacts], str]:
     by_series: Mapping[str, list[Path]] = defaultdict(list)
     for instance in job.inputs:
+        if job.series_uid not in (None, instance.series_uid):
+            continue  # what a reader drew on it
         by_series[instance.series_uid].append(instance.path)
     facts, broken = [], "no image"
     for paths in by_series.values():
@@ -245,33 +260,15 @@ def _facts(job: Job) -> tuple[list[SeriesFacts], str]:
     return facts, broken
 
 
-def _no_series(selection: Selection, facts: Sequence[SeriesFacts]) -> UnusableStudy:
+def _no_series(analysis: str, selection: Selection, facts: Sequence[SeriesFacts]) -> UnusableStudy:
     named = {each.series_uid: _named(each) for each in facts}
     found = "; ".join(
         f"{named[verdict.series_uid]}: {verdict.decided_by}" for verdict in selection.verdicts
     )
-    return UnusableStudy(Reason.NO_SERIES, found, NEEDED[Reason.NO_SERIES])
+    return no_series(found, analysis)
 
 
 def _named(facts: SeriesFacts) -> str:
     """A series as people know it: by number and description, as far as it has them."""
     number = "a series" if facts.series_number is None else f"series {facts.series_number}"
     return f'{number} "{facts.description}"' if facts.description else number
-
-
-def _prepare(volume: Volume, bundle: Bundle) -> Prepared:
-    try:
-        return prepare(volume.voxels, volume.affine, bundle.recipe)
-    except NoHead as error:
-        raise UnusableStudy(Reason.NOT_HEAD, str(error), "MR images of a head") from error
-
-
-def _canonical(found: OcclusionMap) -> str:
-    """Mode, precision and parameters of a map as one string."""
-    spec = found.spec
-    sizes = {"patch": spec.patch_used, "stride": spec.stride_used}
-    told = [f"{name} {'x'.join(map(str, size))}" for name, size in sizes.items()]
-    if spec.growth:
-        told.append(f"caps {spec.growth}")
-    asked = () if found.asked == spec else (f"instead of {found.asked.mode}",)
-    return " ".join((spec.mode, *asked, found.dtype, *told))

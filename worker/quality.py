@@ -8,8 +8,9 @@ the same heads with pieces cut off, on noise and on plain bodies (tests/worker/t
 """
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import numpy as np
@@ -24,19 +25,64 @@ from worker.preprocess import MASK_SPACING_MM, NoHead, head_mask
 if TYPE_CHECKING:
     from worker.volume import Volume
 
-# The paper reads 1 mm; at 2.5 mm the thinnest signs (sinuses, cisterns) are still two voxels wide.
-THICKEST_MM: Final = 2.5
-FEWEST_SLICES: Final = 40
 # A missing slice doubles a gap; rounded positions move one by a hundredth.
 GAP_TOLERANCE: Final = 0.1
 # Slices that lean by more than 3 degrees against their normal no longer form an upright block.
 LEAN_TOLERANCE: Final = 0.05
 SAME_POSITION_MM: Final = 0.05  # far below any slice distance, above rounding
-# The smallest field of view that takes in a whole adult head, and one with large margins: R, A, S.
-FIELD_OF_VIEW_MM: Final = (120.0, 150.0, 130.0)
 HEAD_LITRES: Final = (1.2, 12.0)  # a child's brain and skull; a head with neck and shoulders
 FULLEST: Final = 0.9  # of the field of view; noise and close-ups fill all of it, heads a half
-HEAD_HEIGHT_MM: Final = 130.0  # vertex to skull base
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What one analysis asks of the series that it reads.
+
+    Attributes:
+        series: which one, in words.
+        contrast: whether a contrast agent must have been given before it.
+        thickest_mm: distance from slice to slice.
+        coarsest_mm: size of a pixel.
+        fewest_slices: through the whole head.
+        field_mm: smallest field of view that takes in what is looked at: R, A, S.
+        height_mm: from the vertex down.
+    """
+
+    series: str
+    contrast: bool
+    thickest_mm: float
+    coarsest_mm: float
+    fewest_slices: int
+    field_mm: tuple[float, float, float]
+    height_mm: float
+
+
+DEMANDS: Final[Mapping[str, Demands]] = MappingProxyType(
+    {
+        # The paper reads 1 mm; at 2.5 mm the thinnest signs (sinuses, cisterns) are still two
+        # voxels wide.
+        "fistula": Demands(
+            series="a contrast-enhanced T1 series of the whole head, best 3D or in thin sagittal "
+            "slices",
+            contrast=True,
+            thickest_mm=2.5,
+            coarsest_mm=2.5,
+            fewest_slices=40,
+            field_mm=(120.0, 150.0, 130.0),
+            height_mm=130.0,  # vertex to skull base
+        ),
+        # Slices of 5 mm and gaps are usual; texture of a millimetre needs pixels not much larger.
+        "infection": Demands(
+            series="an axial T2-weighted series of the whole head, without fluid suppression",
+            contrast=False,
+            thickest_mm=7.0,
+            coarsest_mm=2.0,
+            fewest_slices=15,
+            field_mm=(120.0, 150.0, 90.0),
+            height_mm=90.0,  # vertex to suprasellar cistern
+        ),
+    }
+)
 
 
 class Reason(enum.Enum):
@@ -54,6 +100,7 @@ class Reason(enum.Enum):
     TOO_LARGE = "REASON-TOO-LARGE"
     NO_SERIES = "REASON-NO-SERIES"
     NO_REGION = "REASON-NO-REGION"
+    BAD_DRAWING = "REASON-BAD-DRAWING"
     INTERNAL = "REASON-INTERNAL"
 
     @property
@@ -75,18 +122,19 @@ MEANINGS: Final = {
     Reason.TOO_LARGE: "The series is larger than can be processed",
     Reason.NO_SERIES: "No suitable series in the study",
     Reason.NO_REGION: "A region to be judged cannot be found",
+    Reason.BAD_DRAWING: "A segmentation by a reader cannot be used",
     Reason.INTERNAL: "The software failed",
 }
 
 # What is needed where no check of this module refuses, but what comes before or after the checks.
 NEEDED: Final = {
-    Reason.NO_SERIES: "a contrast-enhanced T1 series of the whole head, best 3D or in thin "
-    "sagittal slices",
     Reason.UNREADABLE: "complete MR images in grey with their position; please send the series "
     "again",
     Reason.MIXED: "one stack of parallel images of one acquisition",
     Reason.TOO_LARGE: LIMITS.needed,
-    Reason.NO_REGION: "an axial T2-weighted series of the whole head, without fluid suppression",
+    Reason.NO_REGION: DEMANDS["infection"].series,
+    Reason.BAD_DRAWING: "a segmentation drawn on the slices of the series, saved anew under a new "
+    "UID",
     Reason.INTERNAL: "the attention of the operator, who finds the reason with `listener show` and "
     "in the worker's log",
 }
@@ -151,33 +199,40 @@ class Outline:
         return float(areas[end] / areas.max())
 
 
-def check_headers(facts: SeriesFacts) -> None:
-    """Refuse what the headers of a series show to be unusable.
+def check_headers(facts: SeriesFacts, analysis: str) -> None:
+    """Refuse what the headers of a series show to be unusable for an analysis.
 
     Raises:
-        UnusableStudy: with the first row of HEADER_CHECKS that finds something.
+        UnusableStudy: with the first of `header_checks` that finds something.
     """
-    _apply(HEADER_CHECKS, facts)
+    _apply(header_checks(DEMANDS[analysis]), facts)
 
 
-def check_volume(volume: "Volume") -> None:
-    """Refuse a volume whose slices or pixels are no scan of a whole head.
+def check_volume(volume: "Volume", analysis: str) -> None:
+    """Refuse a volume whose slices or pixels are no scan of a whole head, as an analysis needs it.
 
     Raises:
-        UnusableStudy: with the first row of VOLUME_CHECKS or OUTLINE_CHECKS that finds something.
+        UnusableStudy: with the first of `volume_checks` or `outline_checks` that finds something.
     """
-    _apply(VOLUME_CHECKS, volume)
-    _apply(OUTLINE_CHECKS, _outline(volume))
+    demands = DEMANDS[analysis]
+    _apply(volume_checks(demands), volume)
+    _apply(outline_checks(demands), _outline(volume))
 
 
-def checks_table() -> tuple[tuple[str, str, str], ...]:
-    """All that refuses a study, as rows of text: code, meaning, what is needed.
+def no_series(found: str, analysis: str) -> UnusableStudy:
+    """The refusal of a study that has no series for an analysis."""
+    return UnusableStudy(Reason.NO_SERIES, found, DEMANDS[analysis].series)
+
+
+def checks_table(analysis: str) -> tuple[tuple[str, str, str], ...]:
+    """All that makes an analysis refuse a study, as rows of text: code, meaning, what is needed.
 
     The checks come in their order; what refuses without them comes last.
     """
-    tables = (HEADER_CHECKS, VOLUME_CHECKS, OUTLINE_CHECKS)
+    demands = DEMANDS[analysis]
+    tables = (header_checks(demands), volume_checks(demands), outline_checks(demands))
     checked = [(check.reason, check.needed) for table in tables for check in table]
-    rows = (*checked, *NEEDED.items())
+    rows = (*checked, (Reason.NO_SERIES, demands.series), *NEEDED.items())
     return tuple((reason.value, reason.meaning, needed) for reason, needed in rows)
 
 
@@ -199,33 +254,46 @@ def _no_contrast(facts: SeriesFacts) -> str | None:
     return "no contrast agent in the header and no word of contrast in the series description"
 
 
-def _coarse_header(facts: SeriesFacts) -> str | None:
-    step = max(facts.slice_step or 0.0, facts.slice_thickness or 0.0)
-    return _coarse(step, max(facts.pixel_spacing or (0.0,)))
-
-
-def _coarse(step_mm: float, pixel_mm: float) -> str | None:
-    if step_mm > THICKEST_MM:
+def _coarse(demands: Demands, step_mm: float, pixel_mm: float) -> str | None:
+    if step_mm > demands.thickest_mm:
         return f"slices of {step_mm:.1f} mm"
-    return f"pixels of {pixel_mm:.1f} mm" if pixel_mm > THICKEST_MM else None
+    return f"pixels of {pixel_mm:.1f} mm" if pixel_mm > demands.coarsest_mm else None
 
 
-def _few(slices: int) -> str | None:
-    return f"{slices} slices" if slices < FEWEST_SLICES else None
+def _few(demands: Demands, slices: int) -> str | None:
+    return f"{slices} slices" if slices < demands.fewest_slices else None
 
 
-FINE: Final = f"slices and pixels of at most {THICKEST_MM} mm"
-ENOUGH: Final = f"at least {FEWEST_SLICES} slices through the whole head"
+def _fine(demands: Demands) -> str:
+    if demands.thickest_mm == demands.coarsest_mm:
+        return f"slices and pixels of at most {demands.thickest_mm:g} mm"
+    return (
+        f"slices of at most {demands.thickest_mm:g} mm and pixels of at most "
+        f"{demands.coarsest_mm:g} mm"
+    )
 
-HEADER_CHECKS: Final[tuple[Check[SeriesFacts], ...]] = (
-    Check(
+
+def _enough(demands: Demands) -> str:
+    return f"at least {demands.fewest_slices} slices through the whole head"
+
+
+def header_checks(demands: Demands) -> tuple[Check[SeriesFacts], ...]:
+    """What headers alone can show to be wrong, in order."""
+
+    def coarse(facts: SeriesFacts) -> str | None:
+        step = max(facts.slice_step or 0.0, facts.slice_thickness or 0.0)
+        return _coarse(demands, step, max(facts.pixel_spacing or (0.0,)))
+
+    contrast = Check(
         Reason.NO_CONTRAST,
         "a T1-weighted series acquired after a contrast agent was given",
         _no_contrast,
-    ),
-    Check(Reason.THICK_SLICES, FINE, _coarse_header),
-    Check(Reason.TOO_FEW_SLICES, ENOUGH, lambda facts: _few(facts.slices)),
-)
+    )
+    return (
+        *([contrast] if demands.contrast else []),
+        Check(Reason.THICK_SLICES, _fine(demands), coarse),
+        Check(Reason.TOO_FEW_SLICES, _enough(demands), lambda facts: _few(demands, facts.slices)),
+    )
 
 
 # --- slices ---
@@ -236,12 +304,6 @@ def _repeated(volume: "Volume") -> str | None:
     if not repeated:
         return None
     return f"{repeated} of {len(volume.slices)} slices at a position that another slice has"
-
-
-def _coarse_volume(volume: "Volume") -> str | None:
-    first = volume.slices[0]
-    step = float(np.median(volume.gaps_mm)) if len(volume.slices) > 1 else 0.0
-    return _coarse(step, max(first.row_spacing, first.column_spacing))
 
 
 def _uneven(volume: "Volume") -> str | None:
@@ -263,34 +325,45 @@ def _leaning(volume: "Volume") -> str | None:
     return f"slices shifted sideways by {sideways:.2f} mm against their neighbours"
 
 
-def _narrow(volume: "Volume") -> str | None:
-    spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
-    field = np.array(volume.voxels.shape) * spacing
-    if np.all(field >= FIELD_OF_VIEW_MM):
-        return None
-    return f"images that cover {_box(field)} mm (side to side, front to back, height)"
-
-
 def _box(lengths_mm: Iterable[float]) -> str:
     return " x ".join(f"{length:.0f}" for length in lengths_mm)
 
 
-VOLUME_CHECKS: Final[tuple[Check["Volume"], ...]] = (
-    Check(Reason.DUPLICATE_POSITIONS, "one slice at each position", _repeated),
-    Check(Reason.THICK_SLICES, FINE, _coarse_volume),
-    Check(Reason.TOO_FEW_SLICES, ENOUGH, lambda volume: _few(len(volume.slices))),
-    Check(
-        Reason.UNEVEN_SLICES,
-        "slices at equal distances; a slice may be missing, please send the series again",
-        _uneven,
-    ),
-    Check(Reason.UNEVEN_SLICES, "slices that lie squarely behind each other", _leaning),
-    Check(
-        Reason.PARTIAL_HEAD,
-        f"images of the whole head, at least {_box(FIELD_OF_VIEW_MM)} mm",
-        _narrow,
-    ),
-)
+def volume_checks(demands: Demands) -> tuple[Check["Volume"], ...]:
+    """What slices can show to be wrong, in order."""
+
+    def coarse(volume: "Volume") -> str | None:
+        first = volume.slices[0]
+        step = float(np.median(volume.gaps_mm)) if len(volume.slices) > 1 else 0.0
+        return _coarse(demands, step, max(first.row_spacing, first.column_spacing))
+
+    def narrow(volume: "Volume") -> str | None:
+        spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
+        field = np.array(volume.voxels.shape) * spacing
+        if np.all(field >= demands.field_mm):
+            return None
+        return f"images that cover {_box(field)} mm (side to side, front to back, height)"
+
+    return (
+        Check(Reason.DUPLICATE_POSITIONS, "one slice at each position", _repeated),
+        Check(Reason.THICK_SLICES, _fine(demands), coarse),
+        Check(
+            Reason.TOO_FEW_SLICES,
+            _enough(demands),
+            lambda volume: _few(demands, len(volume.slices)),
+        ),
+        Check(
+            Reason.UNEVEN_SLICES,
+            "slices at equal distances; a slice may be missing, please send the series again",
+            _uneven,
+        ),
+        Check(Reason.UNEVEN_SLICES, "slices that lie squarely behind each other", _leaning),
+        Check(
+            Reason.PARTIAL_HEAD,
+            f"images of the whole head, at least {_box(demands.field_mm)} mm",
+            narrow,
+        ),
+    )
 
 
 # --- outline of the head ---
@@ -321,11 +394,6 @@ def _cut_off(outline: Outline) -> str | None:
     return next((words for words, axis, end, most in CUTS if outline.cut(axis, end) > most), None)
 
 
-def _low(outline: Outline) -> str | None:
-    height = outline.height_mm()
-    return f"only {height:.0f} mm below the top of the head" if height < HEAD_HEIGHT_MM else None
-
-
 A_HEAD: Final = "MR images of the head, {:g} to {:g} litres in size".format(*HEAD_LITRES)
 
 # How large the outermost section may be, as a fraction of the largest: skin and ears may be cut,
@@ -337,13 +405,25 @@ CUTS: Final = (
     ("a head that is cut off at the front", 1, -1, 0.6),
     ("a head that is cut off at the top", 2, -1, 0.35),
 )
-OUTLINE_CHECKS: Final[tuple[Check[Outline], ...]] = (
-    Check(Reason.NOT_HEAD, A_HEAD, _all_over),
-    Check(Reason.NOT_HEAD, A_HEAD, _wrong_size),
-    Check(Reason.PARTIAL_HEAD, "images of the whole head with air around it", _cut_off),
-    Check(
-        Reason.PARTIAL_HEAD,
-        f"at least {HEAD_HEIGHT_MM:.0f} mm, from the top of the head to the base of the skull",
-        _low,
-    ),
-)
+
+
+def outline_checks(demands: Demands) -> tuple[Check[Outline], ...]:
+    """What the outline of the head can show to be wrong, in order."""
+
+    def low(outline: Outline) -> str | None:
+        height = outline.height_mm()
+        if height >= demands.height_mm:
+            return None
+        return f"only {height:.0f} mm below the top of the head"
+
+    return (
+        Check(Reason.NOT_HEAD, A_HEAD, _all_over),
+        Check(Reason.NOT_HEAD, A_HEAD, _wrong_size),
+        Check(Reason.PARTIAL_HEAD, "images of the whole head with air around it", _cut_off),
+        Check(
+            Reason.PARTIAL_HEAD,
+            f"at least {demands.height_mm:.0f} mm, from the top of the head to the base of the "
+            "skull",
+            low,
+        ),
+    )

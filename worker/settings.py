@@ -65,12 +65,17 @@ class WorkerSettings(BaseSettings):
         "(float-map; OHIF 3.13 shows the source images wrongly after it) and a Segmentation of "
         "the hottest region (region)",
     )
+    regions: Literal["propose and judge", "wait for reader"] = Field(
+        default="propose and judge",
+        description="where an analysis looks at regions: judge at once with what is proposed, and "
+        "again when a reader's segmentation comes; or propose only, and judge what a reader sent",
+    )
     early_report: bool = Field(
         default=False,
         description="send the score as a report of its own before the map is made; the final "
         "report then replaces it",
     )
-    series_base: Annotated[int, Field(ge=0, le=2**31 - 10)] | None = Field(
+    series_base: Annotated[int, Field(ge=0, le=2**31 - 11)] | None = Field(
         default=None, description="results' series numbers begin after it; empty: as the analysis"
     )
     largest_series: Annotated[ByteSize, Field(gt=0)] = Field(

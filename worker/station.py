@@ -13,17 +13,19 @@ from listener.entries import Answer, BundleRow, Early, Job, Result
 from listener.errors import LeaseLost
 from listener.ledger import Lease, Ledger, this_process
 from listener.spool import Spool
-from worker.bundle import Bundle, load_bundle
+from worker.analyses import open_analysis
+from worker.analyses.interface import Analysis, ReaderNeeded
+from worker.bundle import RegionBundle, VolumeBundle, load_bundle
 from worker.delta.baseline import computes_in
-from worker.ensemble import Ensemble
 from worker.occlusion import Effort, Mode
-from worker.pipeline import Commission, Stopwatch, commission, estimate, judge, refuse
+from worker.pipeline import Commission, commission, estimate, judge, propose, refuse
 from worker.quality import Reason, UnusableStudy
-from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor
+from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor, Proposed
 from worker.results.result import Encoder, Kind, ResultObject, objects
 from worker.results.terms import PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT
 from worker.settings import Settings, WorkerSettings
 from worker.signature import read_trusted_keys
+from worker.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +60,16 @@ class Station:
         self._max_attempts = commons.max_attempts
         self._spool = Spool(commons.spool, commons.keep_free)
         self._ledger = Ledger(commons.ledger_url)
-        self._ensembles = {
-            (bundle.weights_sha256, bundle.version): Ensemble(
-                _with_map_mode(bundle, settings.worker.map_mode), settings.worker.device
+        self._analyses = {
+            (bundle.weights_sha256, bundle.version): open_analysis(
+                _with_map_mode(bundle, settings.worker.map_mode),
+                settings.worker.device,
+                waits_for_reader=settings.worker.regions == "wait for reader",
             )
             for bundle in _bundles(settings.worker)
         }
-        for ensemble in self._ensembles.values():
-            self._ledger.register_bundle(_row(ensemble))
+        for analysis in self._analyses.values():
+            self._ledger.register_bundle(_row(analysis))
 
     def work(self, job_id: str) -> None:
         """Do a job, if it is still to be done; the ledger decides.
@@ -73,7 +77,7 @@ class Station:
         A job is lent to one holder at a time, for as long as the holder's heart beats, and
         the ledger takes results from nobody else.
         """
-        able = self._ensembles.keys()
+        able = self._analyses.keys()
         with self._ledger.lease(job_id, this_process(), self._lease_seconds, able) as lease:
             if lease is None:
                 return  # finished already, or lent to another worker
@@ -100,15 +104,17 @@ class Station:
 
     def _answer(self, lease: Lease) -> Answer:
         job, watch = lease.job, Stopwatch()
-        ensemble = self._ensembles[job.weights_sha256, job.bundle_version]
-        asked = commission(job, ensemble.bundle, self._site, self._options)
+        analysis = self._analyses[job.weights_sha256, job.bundle_version]
+        asked = commission(job, analysis.bundle, self._site, self._options)
         try:
             self._require_hope(job)
-            score = estimate(asked, ensemble, watch, self._limits)
+            score = estimate(asked, analysis, watch, self._limits)
             asked = self._tell_score(asked, score.outcome, watch)
-            outcome = judge(asked, score, ensemble, watch, _watcher(lease), self._effort)
+            outcome = judge(asked, score, watch, _watcher(lease), self._effort)
         except UnusableStudy as refusal:
             return self._refusal(asked, refusal, watch)
+        except ReaderNeeded as needed:
+            return self._proposal(propose(asked, needed, analysis.bundle), job, watch)
         found = self._keep(job, outcome, job.lease, watch)
         return Answer(
             "REPORTED",
@@ -116,6 +122,17 @@ class Station:
             lineage=asdict(outcome.lineage),
             seconds=watch.seconds,
             summary=_summary(outcome),
+        )
+
+    def _proposal(self, proposed: Proposed, job: Job, watch: Stopwatch) -> Answer:
+        """What a reader must see first: the job is done, and a drawing makes another one."""
+        return Answer(
+            "REPORTED",
+            found=self._keep(job, proposed, job.lease, watch),
+            lineage=asdict(proposed.lineage),
+            seconds=watch.seconds,
+            summary={"waits": "for a reader to see the proposed regions"},
+            answered="proposal",
         )
 
     def _tell_score(self, asked: Commission, known: Estimated, watch: Stopwatch) -> Commission:
@@ -151,7 +168,7 @@ class Station:
             )
 
     def _keep(
-        self, job: Job, outcome: Estimated | NotJudged, folder: str, watch: Stopwatch
+        self, job: Job, outcome: Estimated | Proposed | NotJudged, folder: str, watch: Stopwatch
     ) -> list[Result]:
         keep = partial(self._spool.keep_result, job.study_uid, job.job_id, folder)
         with watch.step("report"):
@@ -188,7 +205,7 @@ def _write(found: ResultObject, encoder: Encoder, keep: Callable[[str, bytes], P
     return keep(f"{name}.dcm", encoder.encode(found.dataset))
 
 
-def _bundles(settings: WorkerSettings) -> list[Bundle]:
+def _bundles(settings: WorkerSettings) -> list[VolumeBundle | RegionBundle]:
     """The bundles to run, each verified; the log says where they come from."""
     trusted = read_trusted_keys(settings.trusted_keys)
     found = [load_bundle(folder, trusted) for folder in settings.bundles]
@@ -208,9 +225,11 @@ def _bundles(settings: WorkerSettings) -> list[Bundle]:
     return found
 
 
-def _with_map_mode(bundle: Bundle, mode: Mode | Literal["bundle"]) -> Bundle:
-    """A bundle whose maps are made as this site wants them."""
-    if mode == "bundle":
+def _with_map_mode(
+    bundle: VolumeBundle | RegionBundle, mode: Mode | Literal["bundle"]
+) -> VolumeBundle | RegionBundle:
+    """A bundle whose occlusion maps, if it makes them, are made as this site wants them."""
+    if mode == "bundle" or not isinstance(bundle, VolumeBundle):
         return bundle
     return replace(bundle, occlusion=replace(bundle.occlusion, mode=mode))
 
@@ -239,8 +258,8 @@ def _effort(settings: WorkerSettings) -> Effort:
     return Effort(settings.map_seconds, settings.map_memory_gib * 2**30, dtype)
 
 
-def _row(ensemble: Ensemble) -> BundleRow:
-    bundle = ensemble.bundle
+def _row(analysis: Analysis) -> BundleRow:
+    bundle = analysis.bundle
     return BundleRow(bundle.analysis, bundle.name, bundle.version, bundle.weights_sha256)
 
 
@@ -252,12 +271,13 @@ def _score(known: Estimated) -> dict[str, Any]:
         "ood_percentile": round(prediction.ood_percentile, 1),
         "band": prediction.band.value,
         "statement": known.bundle.statement,
+        **{
+            f"{each.name} probability": round(each.score.probability, 4)
+            for each in known.regions
+            if each.score is not None
+        },
     }
 
 
 def _summary(judged: Judged) -> dict[str, Any]:
-    return _score(judged) | {
-        "positions": judged.map.positions,
-        "computed": judged.map.computed,
-        "map": judged.map.how,
-    }
+    return _score(judged) | judged.map.facts

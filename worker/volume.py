@@ -138,7 +138,7 @@ def read_volume(paths: Sequence[Path], limits: Limits = LIMITS) -> Volume:
         UnusableStudy: UNREADABLE, MIXED or TOO_LARGE.
         OSError: a file is not to be had at present, or no process to decode it.
     """
-    datasets = _datasets(paths, limits)
+    datasets = read_datasets(paths, limits)
     frames = [_frames(dataset) for dataset in datasets]
     every = [frame for of_one in frames for frame in of_one]
     _refuse_what_is_too_large(every, limits)
@@ -153,7 +153,13 @@ def read_volume(paths: Sequence[Path], limits: Limits = LIMITS) -> Volume:
 # --- headers ---
 
 
-def _datasets(paths: Sequence[Path], limits: Limits) -> list[Dataset]:
+def read_datasets(paths: Sequence[Path], limits: Limits) -> list[Dataset]:
+    """Read instances with their pixels, within limits.
+
+    Raises:
+        UnusableStudy: UNREADABLE or TOO_LARGE.
+        OSError: a file is not to be had at present.
+    """
     if not paths:
         raise _unreadable("no images")
     if len(paths) > limits.slices:
@@ -187,7 +193,7 @@ def _frame(dataset: Dataset, header: Header, index: int) -> _Frame:
     slope = header.number(f"{transformation}.RescaleSlope", "RescaleSlope")
     intercept = header.number(f"{transformation}.RescaleIntercept", "RescaleIntercept")
     return _Frame(
-        slice=_slice(dataset, header, index),
+        slice=read_slice(dataset, header, index),
         index=index,
         slope=1.0 if slope is None else slope,
         intercept=0.0 if intercept is None else intercept,
@@ -204,7 +210,17 @@ def _frame(dataset: Dataset, header: Header, index: int) -> _Frame:
     )
 
 
-def _slice(dataset: Dataset, header: Header, index: int) -> Slice:
+def read_slice(dataset: Dataset, header: Header, index: int) -> Slice:
+    """Where a frame lies.
+
+    Args:
+        dataset: of the instance.
+        header: of the frame.
+        index: of the frame, from 0.
+
+    Raises:
+        UnusableStudy: UNREADABLE, where it does not say.
+    """
     measures = "PixelMeasuresSequence"
     position = header.numbers("PlanePositionSequence.ImagePositionPatient", "ImagePositionPatient")
     cosines = header.numbers(

@@ -28,7 +28,7 @@ from deploy.archive import TRANSFER_SYNTAXES, Archive
 from deploy.stack import free_ports
 from trainer.phantom import OVERT, draw_case, render
 from trainer.phantom_study import write_study
-from worker.bundle import Bundle, load_bundle
+from worker.bundle import Bundle, load_volume_bundle
 from worker.ensemble import Ensemble
 from worker.occlusion import explain
 from worker.pipeline import read_headers
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    ensemble = Ensemble(load_bundle(arguments.bundle))
+    ensemble = Ensemble(load_volume_bundle(arguments.bundle))
     with tempfile.TemporaryDirectory() as place:
         phantom = render(draw_case(2024, positive=True, spectrum=OVERT), SPACING_MM)
         paths = write_study(phantom, Path(place) / "study")

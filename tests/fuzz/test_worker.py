@@ -78,4 +78,4 @@ def facts_of(paths: list[Path]) -> None:
     facts = read_series_facts(paths[0], len(paths))
     for analysis in ANALYSES:
         select(analysis, [facts])
-    check_headers(facts)
+    check_headers(facts, "fistula")

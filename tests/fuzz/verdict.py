@@ -59,11 +59,11 @@ def judged(folder: Path) -> tuple[str, str]:
         try:
             facts = read_series_facts(paths[0], len(paths))
             select("fistula", [facts])
-            check_headers(facts)
+            check_headers(facts, "fistula")
         except (BadAttribute, UnusableStudy):
             pass  # a worker would stop here; what comes after is to be reached all the same
         volume = read_volume(paths)
-        check_volume(volume)
+        check_volume(volume, "fistula")
     except UnusableStudy as refusal:
         return refusal.reason.value, _unaddressed(paths, refusal)
     except Exception as error:  # noqa: BLE001 - that is what is looked for

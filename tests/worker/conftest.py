@@ -4,6 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.worker.region_study import (  # noqa: F401
+    analysis,
+    estimated_regions,
+    judged_regions,
+    phantom,
+    region_bundle,
+    study,
+)
 from trainer.export import Content, write_bundle
 from trainer.operation import Operation
 from trainer.settings import TrainingConfig

@@ -7,10 +7,13 @@ import subprocess
 
 import pytest
 
+from tests.worker.region_study import REGIONS, WEIGHED
 from worker.bundle import (
     load_bundle,
     load_reference,
+    load_volume_bundle,
     member_weights,
+    reference_keys,
 )
 from worker.seal import BadBundle, sign, verify, write_manifest
 from worker.signature import BadKey, make_key, read_private_key, read_trusted_keys
@@ -33,7 +36,8 @@ def test_a_sealed_bundle_loads_with_all_that_a_study_needs(toy_folder):
     assert bundle.occlusion.patch == (5, 6, 6)
     assert bundle.threshold_low <= bundle.threshold_high
     assert bundle.statement == "Untrained: no clinical meaning."
-    assert len(member_weights(bundle)) == len(load_reference(bundle)) == len(bundle.members) == 2
+    members = member_weights(bundle.folder, bundle.members)
+    assert len(members) == len(load_reference(bundle.folder, reference_keys(2))) == 2
 
 
 def test_what_monai_asks_of_metadata_is_there(toy_folder):
@@ -103,8 +107,9 @@ def test_a_pickle_in_the_clothes_of_safetensors_is_not_unpickled(toy_folder):
     (toy_folder / FOLD).write_bytes(pickle.dumps({"weights": 1}))
     write_manifest(toy_folder)
 
+    bundle = load_bundle(toy_folder)
     with pytest.raises(BadBundle, match="weights as safetensors"):
-        member_weights(load_bundle(toy_folder))
+        member_weights(bundle.folder, bundle.members)
 
 
 def test_weights_changed_after_loading_are_noticed(toy_folder):
@@ -112,7 +117,7 @@ def test_weights_changed_after_loading_are_noticed(toy_folder):
     (toy_folder / FOLD).write_bytes((toy_folder / "models/fold_0.safetensors").read_bytes())
 
     with pytest.raises(BadBundle, match=f"of {FOLD}"):
-        member_weights(bundle)
+        member_weights(bundle.folder, bundle.members)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +139,114 @@ def test_a_description_that_makes_no_sense_is_refused(toy_folder, key, value, me
 
     with pytest.raises(BadBundle, match=message):
         load_bundle(toy_folder)
+
+
+@pytest.fixture
+def region_folder(region_bundle, tmp_path):
+    """A bundle that looks at regions, and that a test may damage."""
+    return shutil.copytree(region_bundle, tmp_path / "toy-regions")
+
+
+def test_a_bundle_of_regions_loads_with_all_that_a_study_needs(region_folder):
+    bundle = load_bundle(region_folder)
+
+    assert (bundle.analysis, bundle.name, bundle.version) == ("infection", "toy-regions", "1.0.0")
+    assert bundle.decisive == "sublentiform"
+    assert bundle.recipe.side == 64
+    assert bundle.recipe.radiomics.log_sigmas_mm == (1.0,)
+    assert tuple(bundle.regions) == REGIONS
+    for name, models in bundle.regions.items():
+        assert [each.names for each in models.features] == [WEIGHED, WEIGHED]
+        assert len(member_weights(bundle.folder, models.members)) == 2
+        assert len(load_reference(bundle.folder, reference_keys(2, name))) == 2
+
+
+def test_a_flipped_bit_in_the_weights_of_a_region_is_noticed(region_folder):
+    path = region_folder / "models/ventricles_fold_1.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(BadBundle, match=r"of models/ventricles_fold_1\.safetensors"):
+        load_bundle(region_folder)
+
+
+def test_the_digest_is_about_the_weights_of_all_regions(region_folder):
+    before = load_bundle(region_folder).weights_sha256
+    first, second = (
+        region_folder / "models" / f"ventricles_fold_{each}.safetensors" for each in (0, 1)
+    )
+    second.write_bytes(first.read_bytes())
+    write_manifest(region_folder)
+
+    assert load_bundle(region_folder).weights_sha256 != before
+
+
+def of_ventricles(**changes):
+    def edit(told):
+        told["regions"]["ventricles"].update(changes)
+
+    return edit
+
+
+def of_features(**changes):
+    def edit(told):
+        told["regions"]["ventricles"]["features"][1].update(changes)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda told: told.update(decisive="thalamus"), "decisive region 'thalamus'"),
+        (lambda told: told["regions"].pop("ventricles"), r"for the regions \['sublentiform'\]"),
+        (
+            lambda told: told["regions"].update(thalamus=told["regions"]["ventricles"]),
+            "for the regions .*'thalamus'",
+        ),
+        (of_ventricles(members=["models/none.safetensors"] * 2), "no models/none"),
+        (of_ventricles(members=[], temperatures=[], features=[]), "no members"),
+        (of_ventricles(temperatures=[1.0]), "1 temperatures of 2 members"),
+        (of_ventricles(temperatures=[1.0, -1.0]), "temperatures above 0"),
+        (of_ventricles(surprise=1), "surprise"),
+        (lambda told: told["regions"]["ventricles"]["features"].pop(), "features of 1 members"),
+        (of_features(names=["original_firstorder_Mood", WEIGHED[1]]), "Mood"),
+        (of_features(mean=[0.0]), "a mean and a deviation each"),
+        (of_features(deviation=[1.0]), "a mean and a deviation each"),
+        (of_features(deviation=[1.0, 0.0]), "deviations above 0"),
+        (of_features(mean=[0.0, float("nan")]), "finite means"),
+        (lambda told: told.update(threshold_low=0.9), "0 <= low <= high <= 1"),
+        (lambda told: told.update(analysis="knee"), "monro.analysis: 'knee'.*fistula.*infection"),
+        (lambda told: told.update(analysis="fistula"), "monro"),
+        (lambda told: told.pop("recipe"), "monro.recipe"),
+    ],
+)
+def test_a_description_of_regions_that_makes_no_sense_is_refused(region_folder, edit, message):
+    edit_of = region_folder / "configs/metadata.json"
+    content = json.loads(edit_of.read_text())
+    edit(content["monro"])
+    edit_of.write_text(json.dumps(content))
+    write_manifest(region_folder)
+
+    with pytest.raises(BadBundle, match=message):
+        load_bundle(region_folder)
+
+
+def test_an_analysis_that_nobody_knows_is_refused(toy_folder):
+    edit(toy_folder / "configs/metadata.json", lambda content: content["monro"].pop("analysis"))
+    write_manifest(toy_folder)
+
+    with pytest.raises(BadBundle, match=r"monro\.analysis: None, expected one of"):
+        load_bundle(toy_folder)
+
+
+def test_who_wants_a_bundle_of_volumes_is_not_given_one_of_regions(region_folder, toy_folder):
+    assert load_volume_bundle(toy_folder).name == "toy"
+    with pytest.raises(
+        BadBundle, match="a bundle of infection, expected one that looks at volumes"
+    ):
+        load_volume_bundle(region_folder)
 
 
 def test_a_folder_that_is_no_bundle_is_named(tmp_path):

@@ -8,9 +8,10 @@ import pytest
 from listener.entries import Instance, Job
 from tests.fuzz import images
 from worker.limits import Limits
-from worker.pipeline import Commission, Stopwatch, estimate, read_headers, refuse
+from worker.pipeline import Commission, estimate, read_headers, refuse
 from worker.quality import Reason, UnusableStudy
 from worker.results.outcome import Options
+from worker.stopwatch import Stopwatch
 
 
 def commission_for(path: Path, series_uid: str | None) -> Commission:

@@ -75,16 +75,16 @@ def whole():
 
 def refusal(check, subject):
     with pytest.raises(UnusableStudy) as caught:
-        check(subject)
+        check(subject, "fistula")
     return caught.value
 
 
 def test_a_whole_head_passes(whole):
-    check_volume(volume_of(whole))
+    check_volume(volume_of(whole), "fistula")
 
 
 def test_a_whole_head_passes_in_a_noisy_scan():
-    check_volume(volume_of(head(noise=15.0)))
+    check_volume(volume_of(head(noise=15.0)), "fistula")
 
 
 # --- the outline of the head ---
@@ -107,7 +107,7 @@ def test_a_head_that_is_cut_off_is_refused_by_its_side(whole, cut, words):
 
 
 def test_cut_ears_and_a_cut_neck_do_no_harm(whole):
-    check_volume(volume_of(whole[10:-10, :, 30:]))
+    check_volume(volume_of(whole[10:-10, :, 30:]), "fistula")
 
 
 def test_a_head_without_its_base_is_refused(whole):
@@ -167,7 +167,7 @@ def test_a_missing_slice_is_refused_with_its_place(whole):
 
 
 def test_rounded_positions_are_even_enough(whole):
-    check_volume(moved(volume_of(whole), 40, (0.01, 0.01, 0)))
+    check_volume(moved(volume_of(whole), 40, (0.01, 0.01, 0)), "fistula")
 
 
 def test_slices_shifted_sideways_are_refused(whole):
@@ -228,11 +228,11 @@ ENHANCED = SeriesFacts(
 
 
 def test_a_fine_series_with_contrast_passes():
-    check_headers(ENHANCED)
+    check_headers(ENHANCED, "fistula")
 
 
 def test_a_series_of_unknown_spacing_is_left_to_its_pixels():
-    check_headers(replace(ENHANCED, pixel_spacing=None, slice_thickness=None))
+    check_headers(replace(ENHANCED, pixel_spacing=None, slice_thickness=None), "fistula")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_refusal_reads_as_a_sentence_and_survives_pickling():
 
 
 def test_the_checks_print_as_a_table():
-    rows = checks_table()
+    rows = checks_table("fistula")
     assert rows[0][0] == "REASON-NO-CONTRAST"
     for code, meaning, needed in rows:
         assert Reason(code).meaning == meaning
@@ -279,7 +279,9 @@ def test_the_checks_print_as_a_table():
 
 
 def test_every_reason_is_in_the_table_with_what_is_needed():
-    assert {code for code, _meaning, _needed in checks_table()} == {each.value for each in Reason}
+    assert {code for code, _meaning, _needed in checks_table("fistula")} == {
+        each.value for each in Reason
+    }
 
 
 # --- real series ---
@@ -301,8 +303,8 @@ def test_the_real_mprage_is_refused_for_want_of_contrast(shared_data):
 def test_the_real_mprage_passes_once_it_names_an_agent(shared_data, tmp_path):
     originals = sorted((shared_data / "philips_mprage_sag").iterdir())
     copies = [with_contrast(path, tmp_path) for path in originals]
-    check_headers(read_series_facts(copies[0], len(copies)))
-    check_volume(read_volume(copies))
+    check_headers(read_series_facts(copies[0], len(copies)), "fistula")
+    check_volume(read_volume(copies), "fistula")
 
 
 @pytest.mark.parametrize("folder", ["5_anat-T1w", "6_anat-T1w_norm"])
@@ -310,8 +312,8 @@ def test_a_real_enhanced_series_passes_once_it_names_an_agent(shared_data, tmp_p
     (original,) = (shared_data / "siemens_xa30_enh_t1_sag" / folder).iterdir()
     assert refusal(check_headers, read_series_facts(original, 1)).reason is Reason.NO_CONTRAST
     copy = with_contrast(original, tmp_path)
-    check_headers(read_series_facts(copy, 1))
-    check_volume(read_volume([copy]))
+    check_headers(read_series_facts(copy, 1), "fistula")
+    check_volume(read_volume([copy]), "fistula")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,16 +22,17 @@ from listener.series import InstanceKey
 from listener.settings import Commons
 from listener.spool import Spool
 from worker import station as station_module
+from worker.analyses.interface import Analysis
 from worker.bundle import load_bundle
-from worker.ensemble import Band, Ensemble, Prediction
+from worker.ensemble import Band, Prediction
 from worker.limits import Limits
-from worker.pipeline import Commission, Estimate, Stopwatch
-from worker.preprocess import Prepared
+from worker.pipeline import Commission, Estimate
 from worker.results.outcome import Estimated
 from worker.seal import BadBundle, sign
 from worker.settings import Settings, WorkerSettings
 from worker.signature import make_key, public_path, read_private_key, read_trusted_keys
 from worker.station import Station
+from worker.stopwatch import Stopwatch
 from worker.volume import Volume
 
 DEMO = Path(__file__).parents[2] / "deploy" / "bundles" / "fistula-demo"
@@ -101,7 +103,7 @@ def fails(*_arguments: Any) -> Any:
 
 
 def estimates(
-    asked: Commission, ensemble: Ensemble, _watch: Stopwatch, _limits: Limits
+    asked: Commission, analysis: Analysis, _watch: Stopwatch, _limits: Limits
 ) -> Estimate:
     """A score without a look at the slice."""
     prediction = Prediction(0.5, (0.5,), 0.0, 50.0, frozenset(), Band.UNDETERMINED)
@@ -111,11 +113,11 @@ def estimates(
         asked.created,
         (a_slice(),),
         Volume(voxels, np.eye(4), (), voxels),
-        ensemble.bundle,
+        analysis.bundle,
         prediction,
         predecessors=asked.predecessors,
     )
-    return Estimate(outcome, Prepared(voxels, np.eye(4)))
+    return Estimate(outcome, SimpleNamespace())
 
 
 def test_an_analysis_that_keeps_failing_ends_in_a_refusal_that_can_be_retried(
@@ -152,7 +154,7 @@ def test_bundles_that_share_their_weights_are_told_apart_by_their_version(
     worker = WorkerSettings(bundles=(DEMO, DEMO))
     station = Station(Settings(settings.commons, worker))
 
-    versions = {key: ensemble.bundle.version for key, ensemble in station._ensembles.items()}
+    versions = {key: analysis.bundle.version for key, analysis in station._analyses.items()}
     assert versions == {
         (bundle.weights_sha256, version): version for version in (bundle.version, "99.0.0")
     }
@@ -161,10 +163,10 @@ def test_bundles_that_share_their_weights_are_told_apart_by_their_version(
 def test_a_site_may_ask_for_another_mode_of_maps(settings: Settings) -> None:
     worker = WorkerSettings(bundles=(DEMO,), map_mode="preview")
 
-    (ensemble,) = Station(Settings(settings.commons, worker))._ensembles.values()
+    (analysis,) = Station(Settings(settings.commons, worker))._analyses.values()
 
     assert load_bundle(DEMO).occlusion.mode == "paper"
-    assert ensemble.bundle.occlusion.mode == "preview"
+    assert analysis.bundle.occlusion.mode == "preview"
 
 
 def test_the_map_s_progress_is_told_and_its_lease_is_looked_after(
@@ -306,3 +308,94 @@ def test_a_worker_that_trusts_keys_does_not_start_with_an_unsigned_bundle(
     with pytest.raises(BadBundle, match=r"found no readable manifest\.sig"):
         Station(replace(settings, worker=WorkerSettings(bundles=(DEMO,), trusted_keys=(key,))))
     assert ledger.active_bundle("fistula") is None
+
+
+# --- regions that a reader may draw ---
+
+
+def station_for(settings: Settings, bundle: Path, regions: Any) -> Station:
+    worker = WorkerSettings(bundles=(bundle,), regions=regions)
+    return Station(replace(settings, worker=worker))
+
+
+def received(settings: Settings, ledger: Ledger, paths: list[Path]) -> InstanceKey:
+    """Files as the listener would have taken them in."""
+    spool, key = Spool(settings.commons.spool), None
+    for path in paths:
+        header = dcmread(path, stop_before_pixels=True)
+        key = InstanceKey(header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID)
+        held = spool.write(key, *split(path))
+        ledger.record([Received(held, None, time.time())])
+    assert key is not None
+    return key
+
+
+def planned(settings: Settings, ledger: Ledger, bundle: Path, series: str) -> str:
+    """The job for all that the one study of the ledger holds."""
+    (study,) = ledger.gathering()
+    ledger.complete(study, "quiet")
+    known = ledger.study(study.study_uid)
+    assert known is not None
+    run = load_bundle(bundle)
+    row = BundleRow(run.analysis, run.name, run.version, run.weights_sha256)
+    plan = Plan("infection", series, tuple(ledger.instances_of(study.study_uid)))
+    (queued,) = ledger.plan(study.study_uid, known["revision"], [(plan, row)], {})
+    return queued
+
+
+def kinds_of(ledger: Ledger, job: str) -> dict[str, Path]:
+    return {each.kind: each.path for each in ledger.results_of(job) if each.number == 0}
+
+
+def test_proposed_regions_are_judged_at_once_unless_a_reader_is_waited_for(
+    settings: Settings, ledger: Ledger, region_bundle: Path, study: list[Path]
+) -> None:
+    station = station_for(settings, region_bundle, "propose and judge")
+    series = received(settings, ledger, study).series_uid
+    job = planned(settings, ledger, region_bundle, series)
+
+    station.work(job)
+
+    assert ledger.counts()["jobs"] == {"REPORTED": 1}
+    made = kinds_of(ledger, job)
+    assert made.keys() == {"overlay", "report", "report-enhanced", "summary", "proposal"}
+    known = ledger.study(dcmread(made["report"]).StudyInstanceUID)
+    assert known is not None
+    told = known["jobs"][0]["summary"]
+    assert told["probability"] == told["sublentiform probability"]
+    assert told["ventricles probability"] > 0
+    assert told["map"].startswith("Grad-CAM, one pass over")
+
+
+def test_a_reader_who_is_waited_for_is_shown_the_regions_and_answered_with_a_judgement(
+    settings: Settings, ledger: Ledger, region_bundle: Path, study: list[Path], tmp_path: Path
+) -> None:
+    station = station_for(settings, region_bundle, "wait for reader")
+    series = received(settings, ledger, study).series_uid
+    first = planned(settings, ledger, region_bundle, series)
+    station.work(first)
+
+    assert ledger.counts()["jobs"] == {"REPORTED": 1}
+    asked = kinds_of(ledger, first)
+    assert asked.keys() == {"proposal", "note"}
+    proposal, note = dcmread(asked["proposal"]), dcmread(asked["note"])
+
+    mended = tmp_path / "mended.dcm"
+    proposal.SOPInstanceUID = proposal.file_meta.MediaStorageSOPInstanceUID = "1.2.9.1"
+    proposal.SeriesInstanceUID, proposal.Manufacturer = "1.2.9", "viewer"
+    proposal.save_as(mended, enforce_file_format=True)
+    received(settings, ledger, [mended])
+    second = planned(settings, ledger, region_bundle, series)
+    assert second != first
+    station.work(second)
+
+    answer = kinds_of(ledger, second)
+    assert answer.keys() == {"overlay", "report", "report-enhanced", "summary"}
+    (before,) = dcmread(answer["summary"]).PredecessorDocumentsSequence
+    named = before.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert named.ReferencedSOPInstanceUID == note.SOPInstanceUID
+    assert "Segmentation by a reader" in str(dcmread(answer["report"]))
+    assert "PredecessorDocumentsSequence" not in dcmread(answer["report"])
+    assert {each.sop_uid for each in ledger.results_of(first)}.isdisjoint(
+        each.sop_uid for each in ledger.results_of(second)
+    )

@@ -605,8 +605,8 @@ def test_odd_files_end_in_a_value_or_a_named_refusal(shared_data, folder):
         facts = read_series_facts(of_one[0], len(of_one))
         assert select("fistula", [facts]).verdicts[0].series_uid == facts.series_uid
         for check in (
-            lambda facts=facts: check_headers(facts),
-            lambda of_one=of_one: check_volume(read_volume(of_one)),
+            lambda facts=facts: check_headers(facts, "fistula"),
+            lambda of_one=of_one: check_volume(read_volume(of_one), "fistula"),
         ):
             with pytest.raises(UnusableStudy) as caught:
                 check()

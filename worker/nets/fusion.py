@@ -115,7 +115,7 @@ class RadFusion(Planar):
         self.features = backbone.features
         self.aspp = ASPP(backbone.channels, aspp_channels, aspp_rates)
         initialise(self.aspp, "fan_out")
-        self.expected = radiomics
+        self.expected_radiomics = radiomics
         self.radiomics = nn.Sequential(
             nn.Linear(radiomics, RADIOMICS_WIDTH),
             nn.ReLU(inplace=True),
@@ -141,7 +141,7 @@ class RadFusion(Planar):
         Raises:
             BadRadiomics: features are missing, or not as many as expected.
         """
-        expected = (len(last_map), self.expected)
+        expected = (len(last_map), self.expected_radiomics)
         if radiomics is None or radiomics.shape != expected:
             raise BadRadiomics(None if radiomics is None else tuple(radiomics.shape), expected)
         fused: Tensor = self.fusion(torch.cat((pool(last_map), self.radiomics(radiomics)), dim=1))

@@ -23,10 +23,12 @@ class Planar(nn.Module):
     Attributes:
         features: the backbone, under torchvision's names.
         fresh: how the names of weights begin that do not come from ImageNet.
+        expected_radiomics: how many radiomic features are fused.
     """
 
     features: nn.Sequential
     fresh: ClassVar[tuple[str, ...]]
+    expected_radiomics: int = 0
 
     def forward(self, images: Tensor, radiomics: Tensor | None = None) -> Tensor:
         """The (N, 2) logits: negative, positive."""

@@ -21,15 +21,18 @@ from listener.entries import Instance, Job
 from trainer.bern import BernItems
 from trainer.cohort import read_cohort
 from trainer.gathering import gather as gathering
+from trainer.gathering import keep
 from trainer.gathering.deidentify import pseudonym
 from trainer.gathering.gather import GatherFailed, GatherSettings, gather
 from trainer.gathering.nifti import export_nifti
 from trainer.gathering.sources import FolderSource
 from trainer.gathering.table import BadTable, LabelRow, write_table
-from worker.pipeline import Commission, Stopwatch, estimate
+from worker.analyses.fistula import Fistula
+from worker.pipeline import Commission, estimate
 from worker.preprocess import DEMO_RECIPE
 from worker.results.outcome import Options
 from worker.results.uids import Lineage
+from worker.stopwatch import Stopwatch
 
 SETTINGS = GatherSettings(DEMO_RECIPE)
 
@@ -91,7 +94,7 @@ def seen_in_service(files):
     job = Job("job", "1.2", "fistula", "1.2.3", "d", "w", "1", 0.0, 1, "lease", inputs, None)
     lineage = Lineage("site", "1.2", "fistula", "d", "b", "w", "o")
     with pytest.raises(Seen) as stopped:
-        estimate(Commission(job, lineage, Options()), Doorkeeper(), Stopwatch())
+        estimate(Commission(job, lineage, Options()), Fistula(Doorkeeper()), Stopwatch())
     return stopped.value.args[0]
 
 
@@ -413,7 +416,7 @@ def test_what_has_changed_is_done_again(whole, source, row, salt, monkeypatch, c
     if change == "salt":
         salt = b"another"
     if change == "volume":
-        monkeypatch.setattr(gathering, "volume_path", lambda folder, _name: folder / "gone")
+        monkeypatch.setattr(keep, "volume_path", lambda folder, _name: folder / "gone")
 
     with pytest.raises(AssertionError, match="looked at again"):
         gather([row(1, "HN-700002")], source, whole[0], salt, settings)

@@ -1,0 +1,114 @@
+"""What the rest of the worker knows of an analysis: a volume in, a judgement out, then its map."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from worker.bundle import Bundle
+from worker.ensemble import Prediction
+from worker.gradcam import CamMap
+from worker.occlusion import Effort, OcclusionMap
+from worker.preprocess import Mask
+from worker.region_ensemble import Score
+from worker.stopwatch import Stopwatch
+from worker.volume import Volume
+
+Explanation = OcclusionMap | CamMap
+"""Where in the volume something spoke for the finding."""
+
+Origin = Literal["proposed", "drawn"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Regions as a reader drew or mended them.
+
+    Attributes:
+        masks: by region, bool (X, Y, Z) on the volume's grid; at least one.
+        sop_class_uid: of the segmentation.
+        sop_uid: of the segmentation.
+        series_uid: of the segmentation.
+    """
+
+    masks: Mapping[str, Mask]
+    sop_class_uid: str
+    sop_uid: str
+    series_uid: str
+
+
+@dataclass(frozen=True, eq=False)
+class RegionFinding:
+    """One region that was looked at.
+
+    Attributes:
+        name: as the analysis calls it.
+        mask: bool (X, Y, Z) on the volume's grid.
+        volume_ml: of the mask.
+        origin: whether a reader drew it, or it was proposed and nobody saw it.
+        decisive: whether the finding's probability is that of this region.
+        score: what its members say; None while a reader is waited for.
+        features: handcrafted ones that most members weigh, by name.
+    """
+
+    name: str
+    mask: Mask
+    volume_ml: float
+    origin: Origin
+    decisive: bool
+    score: Score | None = None
+    features: tuple[tuple[str, float], ...] = ()
+
+
+class ReaderNeeded(Exception):
+    """This site wants a reader to see proposed regions before they are judged.
+
+    Attributes:
+        regions: the proposals.
+        volume: that they lie on.
+    """
+
+    def __init__(self, regions: tuple[RegionFinding, ...], volume: Volume) -> None:
+        super().__init__(regions, volume)
+        self.regions = regions
+        self.volume = volume
+
+
+class Judgement(Protocol):
+    """A probability, and what its map is to be made from."""
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the ensemble says."""
+
+    @property
+    def regions(self) -> tuple[RegionFinding, ...]:
+        """What was looked at, where that is not the whole head."""
+
+    def explain(self, on_progress: Callable[[int, int], None], effort: Effort) -> Explanation:
+        """Find what speaks for the probability.
+
+        Args:
+            on_progress: told of positions done and to do; what it raises to cancel is passed on.
+            effort: what may be spent.
+        """
+
+
+class Analysis(Protocol):
+    """One warm bundle."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What it runs."""
+
+    def judge(self, volume: Volume, drawn: Drawn | None, watch: Stopwatch) -> Judgement:
+        """Find the probability for a volume that passed the checks of quality.py.
+
+        Args:
+            volume: the chosen series.
+            drawn: a reader's regions, where there are some.
+            watch: takes the times of the steps.
+
+        Raises:
+            UnusableStudy: it cannot be judged, and this is why.
+            ReaderNeeded: a reader must see the proposed regions first.
+        """
