@@ -21,10 +21,10 @@ from rich.table import Table
 
 from listener.errors import BadSettings, MonroError
 from listener.ledger import Ledger
-from trainer.cohort import read_cohort, write_json
+from trainer.cohort import Examined, analysis_of, read_cohort, write_json
 from trainer.compare import RULE, compare
 from trainer.export import export, record_metrics
-from trainer.folds import settle_folds
+from trainer.folds import read_folds, settle_folds
 from trainer.gathering.deidentify import read_salt
 from trainer.gathering.dicomweb import DicomWebSource, read_settings
 from trainer.gathering.gather import GatherSettings, Slec, gather
@@ -39,10 +39,16 @@ from trainer.phantom_cohort import phantom_cohort
 from trainer.phantom_t2 import MATRIX
 from trainer.pointing import TRIALS, all_signs, judge, localisation
 from trainer.recalibrate import recalibrate
+from trainer.regional.cohort import read_regional_cohort
+from trainer.regional.export import export_regions
+from trainer.regional.run import fit_regions, read_regional_run
+from trainer.regional.settings import INFECTION, RegionalConfig, read_any_config
+from trainer.regional.table import best_model, headline_figures, paper_table, rich_tables
 from trainer.reporting.evaluate import Evaluation, evaluate_bundle, evaluate_run
+from trainer.reporting.regional import evaluate_regions, write_regional_report
 from trainer.reporting.report import write_report
 from trainer.run import fit_fold, read_run, start_run
-from trainer.settings import TrainingConfig, read_config
+from trainer.settings import TrainingConfig
 from trainer.synthesize import (
     MOST_PATIENTS,
     SEVERITY,
@@ -50,8 +56,10 @@ from trainer.synthesize import (
     synthesize,
 )
 from trainer.synthesize_infection import synthesize_infection
-from worker.bundle import load_bundle
+from worker.bundle import load_volume_bundle
+from worker.crops import CropRecipe
 from worker.ensemble import Ensemble
+from worker.preprocess import Recipe
 from worker.seal import BadBundle, sign
 from worker.signature import fingerprint, make_key, public_path, read_private_key
 
@@ -80,6 +88,12 @@ SaltFile = Annotated[
 Processes = Annotated[int, typer.Option(min=1, help="At a time.")]
 LabelTable = Annotated[
     Path, typer.Option("--labels", help="CSV or Parquet: patient, study, label.")
+]
+AnalysisName = Annotated[
+    Literal["fistula", "infection"],
+    typer.Option(
+        "--analysis", help="Whose paper's configuration is taken where no file names another."
+    ),
 ]
 LedgerUrl = Annotated[str, typer.Option(help="Database URL of a listener's ledger.")]
 
@@ -134,6 +148,7 @@ def gather_cohort(
     dicomweb: Annotated[str, typer.Option(help="Root of a DICOMweb server or Orthanc.")] = "",
     ledger: LedgerUrl = "",
     config: Config = None,
+    analysis: AnalysisName = "fistula",
     slec: Annotated[
         Slec, typer.Option(help="What to do with extradural collections; subgroup marks them.")
     ] = "exclude",
@@ -146,11 +161,16 @@ def gather_cohort(
 ) -> None:
     """Gather a de-identified cohort: choose, read, check and prepare as the service does."""
     with explained():
-        asked = read_config(config)
+        asked = read_any_config(config, analysis)
         rows, secret = read_table(labels), read_salt(salt)
         source = _source(dicom, dicomweb, ledger, secret)
         settings = GatherSettings(
-            asked.preparation, asked.analysis, slec, tuple(keep or ()), trust_table
+            asked.preparation,
+            asked.analysis,
+            slec,
+            tuple(keep or ()),
+            trust_table,
+            masks=labels.parent,
         )
         with progress("exams") as report:
             flow = gather(rows, source, out, secret, settings, processes, report)
@@ -171,15 +191,14 @@ def fit(
     if (fold is None) == (not everything):
         raise typer.BadParameter("name one fold with --fold, or take --all")
     with explained():
-        settings = read_config(config)
+        settings = read_any_config(config, analysis_of(cohort))
+        if isinstance(settings, RegionalConfig):
+            _fit_regions(cohort, out, settings, fold, processes)
+            return
         if fold is not None and fold >= settings.fit.folds:
             raise typer.BadParameter(f"there are {settings.fit.folds} folds, counted from 0")
         exams = read_cohort(cohort)
-        if exams.recipe != settings.preparation:
-            raise BadSettings(
-                f"cohort {cohort} was prepared as {exams.recipe}, and the configuration asks for "
-                f"{settings.preparation}: gather with this configuration, or fit with that one"
-            )
+        _require_preparation(cohort, exams, settings.preparation)
         if choose_device(settings.speed).type == "cpu":
             torch.set_num_threads(settings.speed.threads)
         folds = settle_folds(cohort, exams, settings.fit.folds, settings.fit.seed)
@@ -208,12 +227,15 @@ def evaluate_cohort(
     if (run is None) == (bundle is None):
         raise typer.BadParameter("name a run or a bundle")
     with explained():
+        if analysis_of(cohort) == INFECTION:
+            _evaluate_regions(cohort, run, out)
+            return
         exams = read_cohort(cohort)
         with progress("exams") as report:
             if run is not None:
                 found = evaluate_run(read_run(run, exams), exams, maps, report, device)
             else:
-                ensemble = Ensemble(load_bundle(_required(bundle)), device)
+                ensemble = Ensemble(load_volume_bundle(_required(bundle)), device)
                 found = evaluate_bundle(ensemble, exams, maps, report)
         page = write_report(out, found)
     console.print(_headline(found))
@@ -225,9 +247,15 @@ def export_bundle(
     run: RunFolder,
     cohort: CohortFolder,
     out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
+    model: Annotated[
+        str, typer.Option(help="Infection: row of the table; the best that fuses features.")
+    ] = "",
 ) -> None:
     """Write the bundle of a run and prove that the worker reproduces its log odds."""
     with explained():
+        if analysis_of(cohort) == INFECTION:
+            _export_regions(cohort, run, out, model)
+            return
         exams = read_cohort(cohort)
         trained = read_run(run, exams)
         metrics = _headline_figures(evaluate_run(trained, exams, 0, lambda done, total: None))
@@ -247,7 +275,7 @@ def compare_bundles(
     """Put two bundles side by side on one cohort; exit with 3 if B may not replace A."""
     with explained():
         exams = read_cohort(cohort)
-        sides = Ensemble(load_bundle(one)), Ensemble(load_bundle(other))
+        sides = Ensemble(load_volume_bundle(one)), Ensemble(load_volume_bundle(other))
         with progress("exams") as report:
             found = compare(*sides, exams, report)
     if out is not None:
@@ -276,7 +304,7 @@ def recalibrate_bundle(
 ) -> None:
     """Fit the calibration of a bundle to exams labelled since; its weights stay."""
     with explained():
-        exams, ensemble = read_cohort(cohort), Ensemble(load_bundle(bundle))
+        exams, ensemble = read_cohort(cohort), Ensemble(load_volume_bundle(bundle))
         with progress("exams") as report:
             found = recalibrate(ensemble, exams, out, version, _command(), report)
     console.print(f"{out}: temperatures times {found.factor:.2f}, {found}", soft_wrap=True)
@@ -332,7 +360,7 @@ def probe(
     """Judge phantoms that no member has seen, and see whether maps find planted signs."""
     metrics: dict[str, Any] = {}
     with explained():
-        ensemble = Ensemble(load_bundle(bundle))
+        ensemble = Ensemble(load_volume_bundle(bundle))
         for trial in TRIALS:
             with progress(trial.name) as report:
                 recipe = ensemble.bundle.recipe
@@ -424,6 +452,54 @@ def _fit_all(
 
         device = choose_device(settings.speed).type
         fit_at_once(out, settings.fit.folds, arguments, device, processes, on_epoch)
+
+
+def _fit_regions(
+    cohort: Path, out: Path, settings: RegionalConfig, fold: int | None, processes: int
+) -> None:
+    """Every model on both regions; of one outer fold, or of all."""
+    exams = read_regional_cohort(cohort)
+    _require_preparation(cohort, exams, settings.preparation)
+    folds = settle_folds(cohort, exams, settings.fit.folds, settings.fit.seed)
+    start_run(out, exams, folds, settings, _command())
+    numbers = range(settings.fit.folds) if fold is None else (fold,)
+    with progress("members") as report:
+        fit_regions(cohort, out, settings, numbers, processes, report)
+    console.print(f"run: {out}", soft_wrap=True)
+
+
+def _evaluate_regions(cohort: Path, run: Path | None, out: Path) -> None:
+    """The paper's table, and a report."""
+    exams = read_regional_cohort(cohort)
+    if run is None:
+        raise typer.BadParameter("regions are judged by a run's unseen folds: name --run")
+    found = evaluate_regions(read_regional_run(run, exams), exams, read_folds(cohort, exams))
+    page = write_regional_report(out, found)
+    for table in rich_tables(found.rows):
+        console.print(table)
+    for words in found.words:
+        console.print(words, soft_wrap=True)
+    console.print(f"report: {page}", soft_wrap=True)
+
+
+def _export_regions(cohort: Path, run: Path, out: Path, model: str) -> None:
+    exams = read_regional_cohort(cohort)
+    trained = read_regional_run(run, exams)
+    rows = paper_table(trained)
+    chosen = model or best_model(trained, rows)
+    figures = headline_figures(rows, chosen)
+    with progress("members judged again") as report:
+        command = f"{trained.facts['command']} && {_command()}"
+        difference = export_regions(out, trained, exams, chosen, figures, command, report)
+    console.print(f"{out}: {chosen}, log odds reproduced to {difference:.1g}", soft_wrap=True)
+
+
+def _require_preparation(folder: Path, exams: Examined, wanted: Recipe | CropRecipe) -> None:
+    if exams.recipe != wanted:
+        raise BadSettings(
+            f"cohort {folder} was prepared as {exams.recipe}, and the configuration asks for "
+            f"{wanted}: gather with this configuration, or fit with that one"
+        )
 
 
 def _source(dicom: Path | None, dicomweb: str, ledger: str, salt: bytes) -> Source:

@@ -14,11 +14,12 @@ import dataclasses
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from listener.errors import MonroError
 from trainer.bern import BernItems, bern_score
 from trainer.flow import Flow
+from worker.crops import CropRecipe
 from worker.preprocess import Recipe
 
 COHORT: Final = "cohort.json"
@@ -34,6 +36,7 @@ EXAMS: Final = "exams.json"
 VOLUMES: Final = "volumes"
 
 Voxels = NDArray[np.float16]
+AnyRecipe = TypeVar("AnyRecipe", Recipe, CropRecipe)
 
 
 class BadCohort(MonroError):
@@ -55,7 +58,8 @@ class Exam:
         exam: salted hash of the Study Instance UID.
         patient: salted hash of the patient's identifier.
         label: 1 positive, 0 negative.
-        volume: sha256 of the float16 voxels, which names their file.
+        volume: sha256 that names the file of what was kept of the images: float16 voxels, or
+            views of regions (regional/cohort.py).
         bern: items of the Bern score as far as they are known.
         given_bern: the score itself, where a reader gave it without its items.
         site: where it was acquired.
@@ -91,24 +95,12 @@ class Exam:
         return None if self.given_bern is None else (self.given_bern, self.given_bern)
 
 
-@dataclass(frozen=True, eq=False)
-class Cohort:
-    """Exams ready for training.
-
-    Attributes:
-        exams: N of them.
-        voxels: float16 (N, X, Y, Z) in the order of the exams; exact, since prepared volumes are
-            rounded to float16.
-        recipe: how they were prepared.
-        analysis: what the labels are about.
-        flow: who was left out on the way, and why.
-    """
+class Examined:
+    """Who is in a cohort, whatever was kept of their images; cohorts build on it."""
 
     exams: tuple[Exam, ...]
-    voxels: Voxels
-    recipe: Recipe
-    analysis: str = "fistula"
-    flow: Flow = field(default_factory=Flow)
+    recipe: Recipe | CropRecipe
+    analysis: str
 
     def __len__(self) -> int:
         """Number of exams."""
@@ -129,6 +121,26 @@ class Cohort:
     def fingerprint(self) -> str:
         """sha256 over everything that training and evaluation look at."""
         return _fingerprint(self.exams, self.recipe, self.analysis)
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort(Examined):
+    """Exams ready for training.
+
+    Attributes:
+        exams: N of them.
+        voxels: float16 (N, X, Y, Z) in the order of the exams; exact, since prepared volumes are
+            rounded to float16.
+        recipe: how they were prepared.
+        analysis: what the labels are about.
+        flow: who was left out on the way, and why.
+    """
+
+    exams: tuple[Exam, ...]
+    voxels: Voxels
+    recipe: Recipe
+    analysis: str = "fistula"
+    flow: Flow = field(default_factory=Flow)
 
 
 def digest(voxels: Voxels) -> str:
@@ -160,9 +172,9 @@ def volume_path(folder: Path, name: str) -> Path:
 
 
 def write_cohort(
-    folder: Path, exams: Sequence[Exam], recipe: Recipe, analysis: str, flow: Flow
+    folder: Path, exams: Sequence[Exam], recipe: Recipe | CropRecipe, analysis: str, flow: Flow
 ) -> None:
-    """Write what a cohort is, its volumes being there already (`save_volume`)."""
+    """Write what a cohort is, its volumes or views being there already."""
     ordered = sorted(exams, key=lambda exam: exam.exam)
     facts = {
         "analysis": analysis,
@@ -180,26 +192,64 @@ def read_cohort(folder: Path) -> Cohort:
     Raises:
         BadCohort: it is not complete, or was altered.
     """
-    again = "gather it again: python -m trainer gather"
-    try:
-        facts = json.loads((folder / COHORT).read_bytes())
-        exams = TypeAdapter(tuple[Exam, ...]).validate_json((folder / EXAMS).read_bytes())
-        recipe = TypeAdapter(Recipe).validate_python(facts["recipe"])
-        flow = Flow.from_json(facts["flow"])
+    with readable(folder):
+        exams, recipe, facts = read_exams(folder, Recipe)
         voxels = _read_volumes(folder, exams)
+    return Cohort(exams, voxels, recipe, str(facts["analysis"]), Flow.from_json(facts["flow"]))
+
+
+def analysis_of(folder: Path) -> str:
+    """What the labels of a cohort are about.
+
+    Raises:
+        BadCohort: it is not complete.
+    """
+    with readable(folder):
+        return str(json.loads((folder / COHORT).read_bytes())["analysis"])
+
+
+def read_exams(
+    folder: Path, kind: type[AnyRecipe]
+) -> tuple[tuple[Exam, ...], AnyRecipe, dict[str, Any]]:
+    """The exams of a cohort, its recipe, and the content of cohort.json.
+
+    Args:
+        folder: of the cohort.
+        kind: of its recipe.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    facts = json.loads((folder / COHORT).read_bytes())
+    exams = TypeAdapter(tuple[Exam, ...]).validate_json((folder / EXAMS).read_bytes())
+    if not exams:
+        raise ValueError("it has no exam")
+    recipe = TypeAdapter(kind).validate_python(facts["recipe"])
+    if _fingerprint(exams, recipe, facts["analysis"]) != facts["fingerprint"]:
+        raise ValueError(f"{EXAMS} was altered since {COHORT} was written")
+    return exams, recipe, facts
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Turn what can go wrong in reading a cohort into BadCohort."""
+    try:
+        yield
     except (OSError, ValueError, KeyError, ValidationError) as error:
+        again = "gather it again: python -m trainer gather"
         raise BadCohort(folder, f"cannot be read ({error})", again) from error
-    cohort = Cohort(exams, voxels, recipe, str(facts["analysis"]), flow)
-    if cohort.fingerprint != facts["fingerprint"]:
-        raise BadCohort(folder, f"{EXAMS} was altered since {COHORT} was written", again)
-    return cohort
 
 
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file in one step: a reader finds the old one or the new one."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for any content; folders are made where they are missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
-    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.write_bytes(content)
     partial.rename(path)
 
 
@@ -209,8 +259,6 @@ def _partial(path: Path) -> Path:
 
 
 def _read_volumes(folder: Path, exams: Sequence[Exam]) -> Voxels:
-    if not exams:
-        raise ValueError("it has no exam")
     volumes = [np.load(volume_path(folder, exam.volume), allow_pickle=False) for exam in exams]
     for exam, volume in zip(exams, volumes, strict=True):
         if digest(volume) != exam.volume:
@@ -218,6 +266,6 @@ def _read_volumes(folder: Path, exams: Sequence[Exam]) -> Voxels:
     return np.stack(volumes)
 
 
-def _fingerprint(exams: Sequence[Exam], recipe: Recipe, analysis: str) -> str:
+def _fingerprint(exams: Sequence[Exam], recipe: Recipe | CropRecipe, analysis: str) -> str:
     facts = [analysis, dataclasses.asdict(recipe), [dataclasses.asdict(exam) for exam in exams]]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pydantic import TypeAdapter
+from numpy.typing import NDArray
+from pydantic import BaseModel, TypeAdapter
 from safetensors.numpy import save as serialise_arrays
 from safetensors.torch import save as serialise_tensors
 from torch import Tensor
@@ -26,10 +27,12 @@ from trainer.settings import TrainingConfig
 from worker import nets
 from worker.bundle import (
     REFERENCE,
-    Description,
     Network,
     Reference,
-    load_bundle,
+    RegionsDescription,
+    VolumeDescription,
+    load_volume_bundle,
+    reference_keys,
 )
 from worker.ensemble import Ensemble
 from worker.seal import METADATA, write_manifest
@@ -116,7 +119,7 @@ def largest_difference(
     folder: Path, run: Run, cohort: Cohort, on_progress: Callable[[int, int], None]
 ) -> float:
     """How far a bundle, as the worker loads it, is from its members' out-of-fold log odds."""
-    ensemble = Ensemble(load_bundle(folder))
+    ensemble = Ensemble(load_volume_bundle(folder))
     difference, done = 0.0, 0
     for fold in run.folds:
         expected = fold.log_odds[run.config.fit.honest]
@@ -192,7 +195,7 @@ def model_card(metadata: Mapping[str, Any]) -> str:
 - Intended input: {monro["intended_input"]}.
 - Trained on: {metadata["data_source"]}: {training["exams"]} exams of {training["patients"]}
   patients, {training["positives"]} exams positive.
-- Shipped weights: {fit["fit"]["honest"]} of {training["epochs"]} epochs; no epoch
+- Shipped weights: {_on_weights(metadata)}; no epoch
   was picked by what it did on the exams it is judged on.
 - Made with: `{metadata["made_with"]}`
 - Configuration: `{METADATA}`, under "fit"; cohort `{training["cohort_fingerprint"][:16]}`, folds
@@ -209,10 +212,23 @@ conformal set may miss {missed:.0f} % of the positives for the same reason.
 
 {_on_calibration(metadata["calibration_of_ensemble"])}
 
+{_on_monai(metadata)}
+"""
+
+
+def _on_weights(metadata: Mapping[str, Any]) -> str:
+    training, fit = metadata["training"], metadata["fit"]["fit"]
+    return f"{fit.get('honest', 'last')} of {training['epochs']} epochs"
+
+
+def _on_monai(metadata: Mapping[str, Any]) -> str:
+    if "regions" in metadata["monro"]:
+        return "MONAI does not know these networks: only monro's worker computes the probability."
+    return f"""\
 `{INFERENCE}` lets MONAI compute the same probability from a prepared volume
 (`python -m trainer nifti`):
-`python -m monai.bundle run --config_file {INFERENCE} --bundle_root . --image_path volume.nii.gz`.
-"""
+`python -m monai.bundle run --config_file {INFERENCE} --bundle_root . --image_path \
+volume.nii.gz`."""
 
 
 def _on_calibration(state: str) -> str:
@@ -227,14 +243,35 @@ fitted to such exams (`python -m trainer recalibrate`)."""
 
 def write_bundle(folder: Path, content: Content, metrics: Mapping[str, Any], command: str) -> None:
     """Write and seal a bundle, without proof that it is what was trained."""
+    weights = {_fold_file(number): each for number, each in enumerate(content.weights)}
+    keys = reference_keys(len(content.references))
+    references = reference_arrays(dict(zip(keys, content.references, strict=True)))
+    temperatures = content.operation.temperatures
+    write_files(folder, weights, references, _metadata(content, metrics, command))
+    _write_json(folder / INFERENCE, inference(content.config, temperatures))
+    write_manifest(folder)
+
+
+def write_files(
+    folder: Path,
+    weights: Mapping[str, Mapping[str, Tensor]],
+    references: Mapping[str, NDArray[np.floating[Any]]],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write what bundles of any kind have, and seal it.
+
+    Args:
+        folder: created.
+        weights: file within the bundle to a state dict.
+        references: how the cohort looks to members: `reference_arrays`.
+        metadata: content of configs/metadata.json.
+    """
     for part in ("configs", "docs", "models"):
         (folder / part).mkdir(parents=True)
-    for number, weights in enumerate(content.weights):
-        (folder / _fold_file(number)).write_bytes(serialise_tensors(dict(weights)))
-    (folder / REFERENCE).write_bytes(serialise_arrays(_arrays(content.references)))
-    metadata = _metadata(content, metrics, command)
+    for file, each in weights.items():
+        (folder / file).write_bytes(serialise_tensors(dict(each)))
+    (folder / REFERENCE).write_bytes(serialise_arrays(dict(references)))
     _write_json(folder / METADATA, metadata)
-    _write_json(folder / INFERENCE, inference(content.config, content.operation.temperatures))
     (folder / README).write_text(model_card(metadata))
     (folder / "LICENSE").write_text(_licence())
     write_manifest(folder)
@@ -260,9 +297,8 @@ def _content(run: Run, cohort: Cohort) -> Content:
 
 
 def _metadata(content: Content, metrics: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """The fields MONAI's bundle specification asks for, and ours beside."""
     config, words, found = content.config, content.config.bundle, content.operation
-    description = Description(
+    description = VolumeDescription(
         analysis=config.analysis,
         name=words.name,
         network=Network(config.network.name, config.network.config),
@@ -277,26 +313,49 @@ def _metadata(content: Content, metrics: Mapping[str, Any], command: str) -> dic
         statement=words.statement,
         intended_input=words.intended_input,
     )
+    return described(
+        config, description, f"{config.analysis}: probability and occlusion map", metrics, command
+    ) | {"network_data_format": _data_format(config), "training": dict(content.training)}
+
+
+def described(
+    config: BaseModel,
+    description: VolumeDescription | RegionsDescription,
+    task: str,
+    metrics: Mapping[str, Any],
+    command: str,
+) -> dict[str, Any]:
+    """The fields MONAI's bundle specification asks for, and ours beside.
+
+    Lacking are "network_data_format" and "training".
+
+    Args:
+        config: how it was trained; its section `bundle` has the words.
+        description: what the worker reads.
+        task: in words.
+        metrics: measured figures.
+        command: that made it.
+    """
+    fit = config.model_dump(mode="json")
+    words = fit["bundle"]
     return {
-        "version": words.version,
-        "changelog": {words.version: f"made with: {command}"},
+        "version": words["version"],
+        "changelog": {words["version"]: f"made with: {command}"},
         "monai_version": version("monai"),
         "pytorch_version": version("torch").split("+")[0],
         "numpy_version": version("numpy"),
         "required_packages_version": {"safetensors": version("safetensors")},
-        "task": f"{config.analysis}: probability and occlusion map",
-        "description": words.description,
+        "task": task,
+        "description": words["description"],
         "authors": "the monro developers",
         "copyright": "Apache-2.0",
-        "data_source": words.data_source,
-        "intended_use": f"Research use only. {words.statement}",
+        "data_source": words["data_source"],
+        "intended_use": f"Research use only. {words['statement']}",
         "eval_metrics": dict(metrics),
         "made_with": command,
-        "network_data_format": _data_format(config),
-        "training": dict(content.training),
         "calibration_of_ensemble": UNVERIFIED,
-        "fit": config.model_dump(mode="json"),
-        "monro": TypeAdapter(Description).dump_python(description, mode="json"),
+        "fit": fit,
+        "monro": TypeAdapter(type(description)).dump_python(description, mode="json"),
     }
 
 
@@ -356,10 +415,13 @@ def inference(config: TrainingConfig, temperatures: tuple[float, ...]) -> dict[s
     }
 
 
-def _arrays(references: Sequence[Reference]) -> dict[str, Any]:
+def reference_arrays(
+    references: Mapping[str, Reference],
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """What models/reference.safetensors holds of members by their `reference_keys`."""
     return {
-        f"{number}.{part}": np.ascontiguousarray(getattr(reference, part))
-        for number, reference in enumerate(references)
+        f"{key}.{part}": np.ascontiguousarray(getattr(reference, part))
+        for key, reference in references.items()
         for part in ("mean", "precision", "distances")
     }
 

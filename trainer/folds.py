@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from trainer.cohort import BadCohort, Cohort, write_json
+from trainer.cohort import BadCohort, Examined, write_json
 
 FOLDS: Final = "folds.json"
 
@@ -43,7 +43,7 @@ class Folds:
         return len(self.held_out)
 
 
-def draw_folds(cohort: Cohort, count: int, seed: int) -> Folds:
+def draw_folds(cohort: Examined, count: int, seed: int) -> Folds:
     """Draw folds: patients whole, labels in the same ratio.
 
     Raises:
@@ -53,13 +53,18 @@ def draw_folds(cohort: Cohort, count: int, seed: int) -> Folds:
         patients = len(set(cohort.groups[cohort.labels == label]))
         if patients < count:
             raise ValueError(f"{patients} {name} patients do not fill {count} folds")
-    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    parts = splitter.split(cohort.labels, cohort.labels, cohort.groups)
-    held_out = tuple(np.sort(part).astype(np.int64) for _, part in parts)
+    held_out = split(cohort.labels, cohort.groups, count, seed)
     return Folds(held_out, _digest(_names(cohort, held_out)))
 
 
-def settle_folds(folder: Path, cohort: Cohort, count: int, seed: int) -> Folds:
+def split(labels: Indices, groups: Indices, count: int, seed: int) -> tuple[Indices, ...]:
+    """Indices of the exams that each fold holds out: patients whole, labels in the same ratio."""
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    parts = splitter.split(labels, labels, groups)
+    return tuple(np.sort(part).astype(np.int64) for _, part in parts)
+
+
+def settle_folds(folder: Path, cohort: Examined, count: int, seed: int) -> Folds:
     """The folds of a cohort's folder; drawn and written there the first time.
 
     Raises:
@@ -76,7 +81,7 @@ def settle_folds(folder: Path, cohort: Cohort, count: int, seed: int) -> Folds:
     return folds
 
 
-def read_folds(folder: Path, cohort: Cohort) -> Folds:
+def read_folds(folder: Path, cohort: Examined) -> Folds:
     """The folds that were settled on.
 
     Raises:
@@ -100,7 +105,7 @@ def read_folds(folder: Path, cohort: Cohort) -> Folds:
     return folds
 
 
-def _drawn(folder: Path, cohort: Cohort, count: int, seed: int) -> Folds:
+def _drawn(folder: Path, cohort: Examined, count: int, seed: int) -> Folds:
     try:
         return draw_folds(cohort, count, seed)
     except ValueError as error:
@@ -109,7 +114,7 @@ def _drawn(folder: Path, cohort: Cohort, count: int, seed: int) -> Folds:
         ) from error
 
 
-def _write(path: Path, cohort: Cohort, folds: Folds, seed: int) -> None:
+def _write(path: Path, cohort: Examined, folds: Folds, seed: int) -> None:
     write_json(
         path,
         {
@@ -121,7 +126,7 @@ def _write(path: Path, cohort: Cohort, folds: Folds, seed: int) -> None:
     )
 
 
-def _names(cohort: Cohort, held_out: tuple[Indices, ...]) -> list[list[str]]:
+def _names(cohort: Examined, held_out: tuple[Indices, ...]) -> list[list[str]]:
     return [sorted(cohort.exams[index].exam for index in fold) for fold in held_out]
 
 
@@ -129,7 +134,7 @@ def _digest(names: list[list[str]]) -> str:
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
-def _leak(cohort: Cohort, folds: Folds) -> str | None:
+def _leak(cohort: Examined, folds: Folds) -> str | None:
     """What is wrong with a partition, in words."""
     everything = np.sort(np.concatenate(folds.held_out))
     if not np.array_equal(everything, np.arange(len(cohort))):

@@ -37,10 +37,10 @@ from safetensors.torch import save as serialise_tensors
 from torch import Tensor
 
 from listener.errors import MonroError
-from trainer.cohort import Cohort, write_json
+from trainer.cohort import Cohort, Examined, write_json
 from trainer.folds import Folds
 from trainer.loop import Epoch, Learner
-from trainer.settings import TrainingConfig
+from trainer.settings import Layered, TrainingConfig
 from worker.bundle import Reference
 
 CONFIG: Final = "config.json"
@@ -131,9 +131,7 @@ class Run:
         return odds, fold_of
 
 
-def start_run(
-    folder: Path, cohort: Cohort, folds: Folds, config: TrainingConfig, command: str
-) -> None:
+def start_run(folder: Path, cohort: Examined, folds: Folds, config: Layered, command: str) -> None:
     """Write down what a run is; what is written already must be the same run.
 
     Raises:
@@ -143,7 +141,7 @@ def start_run(
     wanted = config.model_dump(mode="json")
     if not (folder / RUN).exists():
         write_json(folder / CONFIG, wanted)
-        write_json(folder / RUN, facts | {"command": command, "environment": _environment()})
+        write_json(folder / RUN, facts | {"command": command, "environment": environment()})
         return
     if _without_speed(json.loads((folder / CONFIG).read_bytes())) != _without_speed(wanted):
         raise BadRun(folder, "it was started with another configuration", "name a new folder")
@@ -333,7 +331,7 @@ def _without_speed(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name != "speed"}
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Versions of what decides the numbers."""
     found = {name: version(name) for name in DISTRIBUTIONS}
     return found | {

@@ -8,7 +8,7 @@ MONRO_TRAINER_FIT__FIRST_EPOCHS=20 sets `first_epochs` of the section `[fit]`.
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -184,19 +184,8 @@ class BundleConfig(Section):
     occlusion: OcclusionSpec = OcclusionSpec(mode="paper", patch=(12, 13, 13), stride=(12, 13, 13))
 
 
-class TrainingConfig(BaseSettings):
-    """Everything that decides what comes out of a cohort.
-
-    Attributes:
-        analysis: whose rules choose the series, and what the labels are about.
-        preparation: how volumes are prepared.
-        network: what every member is.
-        fit: how members are optimised.
-        augmentation: how exams are varied.
-        speed: what makes it faster and must not change the result a reader would mind.
-        statement: thresholds and conformal sets.
-        bundle: words and occlusion map of the bundle.
-    """
+class Layered(BaseSettings):
+    """A configuration from a TOML file and from the environment, which wins."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -204,15 +193,6 @@ class TrainingConfig(BaseSettings):
         extra="forbid",
         frozen=True,
     )
-
-    analysis: str = "fistula"
-    preparation: Recipe = PAPER_RECIPE
-    network: NetworkConfig = NetworkConfig()
-    fit: FitConfig = FitConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
-    speed: SpeedConfig = SpeedConfig()
-    statement: StatementConfig = StatementConfig()
-    bundle: BundleConfig = BundleConfig()
 
     @classmethod
     def settings_customise_sources(
@@ -227,17 +207,68 @@ class TrainingConfig(BaseSettings):
         return env_settings, init_settings
 
 
+class TrainingConfig(Layered):
+    """Everything that decides what comes out of a cohort.
+
+    Attributes:
+        analysis: whose rules choose the series, and what the labels are about.
+        preparation: how volumes are prepared.
+        network: what every member is.
+        fit: how members are optimised.
+        augmentation: how exams are varied.
+        speed: what makes it faster and must not change the result a reader would mind.
+        statement: thresholds and conformal sets.
+        bundle: words and occlusion map of the bundle.
+    """
+
+    analysis: str = "fistula"
+    preparation: Recipe = PAPER_RECIPE
+    network: NetworkConfig = NetworkConfig()
+    fit: FitConfig = FitConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    speed: SpeedConfig = SpeedConfig()
+    statement: StatementConfig = StatementConfig()
+    bundle: BundleConfig = BundleConfig()
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Layered)
+
+
 def read_config(path: Path | None) -> TrainingConfig:
     """Read a TOML file, or take the paper's configuration; the environment wins over both.
 
     Raises:
         BadSettings: the file cannot be read, or a value is unknown or out of range.
     """
-    _refuse_unknown_names()
+    return layered(TrainingConfig, {} if path is None else read_toml(path), path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a configuration file.
+
+    Raises:
+        BadSettings: it cannot be read.
+    """
     try:
-        return TrainingConfig(**({} if path is None else tomllib.loads(path.read_text())))
+        return tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise BadSettings(f"{path}: {error}; name a TOML file") from error
+
+
+def layered(kind: type[AnyConfig], asked: dict[str, Any], path: Path | None) -> AnyConfig:
+    """A configuration of the content of a file and the environment.
+
+    Args:
+        kind: of configuration.
+        asked: content of the file.
+        path: of the file, for the message.
+
+    Raises:
+        BadSettings: a value is unknown or out of range.
+    """
+    _refuse_unknown_names(kind)
+    try:
+        return kind(**asked)
     except ValidationError as error:
         complaints = (
             f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
@@ -245,9 +276,9 @@ def read_config(path: Path | None) -> TrainingConfig:
         raise BadSettings(f"{path or 'environment'}: {'; '.join(complaints)}") from error
 
 
-def _refuse_unknown_names() -> None:
+def _refuse_unknown_names(kind: type[Layered]) -> None:
     """A misspelt name in the environment must not leave a default in force unnoticed."""
-    sections = tuple(f"{PREFIX}{name}".upper() for name in TrainingConfig.model_fields)
+    sections = tuple(f"{PREFIX}{name}".upper() for name in kind.model_fields)
     for name in os.environ:
         known = name in sections or name.startswith((*(f"{each}__" for each in sections), *OTHERS))
         if name.startswith(PREFIX) and not known:

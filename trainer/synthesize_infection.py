@@ -3,7 +3,7 @@
     folder/
       studies/0000/0001.dcm ...          one patient's axial T2 each
       regions/0000/ventricles.nii.gz     what a reader would have drawn, and sublentiform.nii.gz
-      labels.csv                         label, site, scanner, sex, age; written last
+      labels.csv                         label, site, scanner, sex, age, regions; written last
 
 The abstract of Cüce 2025 tells nothing of ages: persons are those of the other analysis' cohort. A
 cartoon, for testing software and the sanity of learning only, never for claims. Everything follows
@@ -30,7 +30,7 @@ FIRST_SEED: Final = 10_000_000_000_000
 PERSON_STREAM: Final = 3  # phantom.py draws from streams 0 to 2, phantom_t2.py from 4 on
 # Radiographers plan along the commissures, and miss by a few degrees about each axis.
 PLAN_DEVIATION_DEG: Final = 2.0
-COLUMNS: Final = ("patient", "study", "label", "site", "scanner", "sex", "age_years")
+COLUMNS: Final = ("patient", "study", "label", "site", "scanner", "sex", "age_years", "regions")
 
 
 @dataclass(frozen=True)
@@ -117,4 +117,5 @@ def _row(patient: InfectionPatient) -> dict[str, str]:
         "scanner": f"{patient.scanner.manufacturer} {patient.scanner.model}",
         "sex": patient.visit.sex,
         "age_years": str(patient.visit.age_years),
+        "regions": f"regions/{patient.number:04}",
     }

@@ -13,7 +13,7 @@ from trainer.export import Content, write_bundle
 from trainer.operation import Operation
 from trainer.reporting.evaluate import NotComparable
 from worker import nets
-from worker.bundle import Reference, load_bundle
+from worker.bundle import Reference, load_volume_bundle
 from worker.ensemble import Band, Ensemble, Prediction
 from worker.preprocess import Recipe
 
@@ -120,7 +120,7 @@ def test_real_ensembles_are_compared(tmp_path, toy_cohort, toy_config):
     hashes = {"cohort_fingerprint": "another", "folds_sha256": ""}
     content = Content(toy_config, [plain], [reference], operation, trained_on | hashes)
     write_bundle(tmp_path / "bundle", content, {}, "none")
-    ensemble = Ensemble(load_bundle(tmp_path / "bundle"))
+    ensemble = Ensemble(load_volume_bundle(tmp_path / "bundle"))
     heard = []
 
     found = compare(ensemble, ensemble, toy_cohort, lambda done, total: heard.append((done, total)))

@@ -14,7 +14,7 @@ import pytest
 from trainer.phantom import OVERT, draw_case, render
 from trainer.pointing import localise, planted_cases, sign_lift
 from trainer.statistics import auroc
-from worker.bundle import load_bundle
+from worker.bundle import load_volume_bundle
 from worker.ensemble import Band, Ensemble
 from worker.occlusion import OcclusionSpec
 from worker.preprocess import DEMO_RECIPE, prepare
@@ -26,7 +26,7 @@ UNSEEN = 3_000_000  # far from the seeds of training and of the recorded figures
 
 @pytest.fixture(scope="module")
 def ensemble():
-    return Ensemble(load_bundle(FOLDER))
+    return Ensemble(load_volume_bundle(FOLDER))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 
 from trainer.export import CannotExport, export, record_metrics
 from trainer.settings import TrainingConfig
-from worker.bundle import load_bundle, member_weights
+from worker.bundle import load_bundle, load_volume_bundle, member_weights
 from worker.ensemble import Ensemble
 from worker.preprocess import Prepared
 
@@ -62,7 +62,9 @@ def test_the_worker_loads_the_honest_weights(folder, toy_run):
     assert bundle.recipe == toy_run.config.preparation
     assert bundle.occlusion == toy_run.config.bundle.occlusion
     assert bundle.statement == "toy"
-    for weights, fold in zip(member_weights(bundle), toy_run.folds, strict=True):
+    for weights, fold in zip(
+        member_weights(bundle.folder, bundle.members), toy_run.folds, strict=True
+    ):
         expected = fold.weights("ema")
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
@@ -82,7 +84,7 @@ def test_a_bundle_that_judges_otherwise_than_in_training_is_not_left_behind(
 def test_monai_itself_reproduces_our_probability(folder, tmp_path, toy_cohort):
     volume = toy_cohort.voxels[2].astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "volume.nii.gz")
-    ours = Ensemble(load_bundle(folder)).predict(Prepared(volume, np.eye(4))).probability
+    ours = Ensemble(load_volume_bundle(folder)).predict(Prepared(volume, np.eye(4))).probability
 
     parser = ConfigParser()
     parser.read_config(folder / "configs" / "inference.json")

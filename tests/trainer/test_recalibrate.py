@@ -15,7 +15,7 @@ from trainer.export import export
 from trainer.recalibrate import CannotRecalibrate, best_factor, recalibrate
 from trainer.reporting.evaluate import seen_in_training
 from trainer.statistics import fit_temperature
-from worker.bundle import load_bundle
+from worker.bundle import load_bundle, load_volume_bundle
 from worker.ensemble import Ensemble
 from worker.preprocess import Prepared
 from worker.seal import write_manifest
@@ -35,7 +35,7 @@ def in_service(tmp_path, toy_run, toy_cohort):
     metadata["monro"]["temperatures"] = [0.02, 0.05]
     path.write_text(json.dumps(metadata))
     write_manifest(folder)
-    return Ensemble(load_bundle(folder))
+    return Ensemble(load_volume_bundle(folder))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_the_new_bundle_is_better_calibrated_and_says_how(in_service, labelled, 
 def test_the_thresholds_keep_what_was_asked_of_the_whole_ensemble(in_service, labelled, tmp_path):
     recalibrate(in_service, labelled, tmp_path / "new", "1.1.0", "a command", ignore)
 
-    ensemble = Ensemble(load_bundle(tmp_path / "new"))
+    ensemble = Ensemble(load_volume_bundle(tmp_path / "new"))
     found = np.array(
         [
             ensemble.predict(Prepared(each.astype(np.float32), np.eye(4))).probability
@@ -113,7 +113,11 @@ def test_monai_computes_the_new_probability_too(in_service, labelled, tmp_path):
     recalibrate(in_service, labelled, tmp_path / "new", "1.1.0", "a command", ignore)
     volume = labelled.voxels[3].astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "volume.nii.gz")
-    ours = Ensemble(load_bundle(tmp_path / "new")).predict(Prepared(volume, np.eye(4))).probability
+    ours = (
+        Ensemble(load_volume_bundle(tmp_path / "new"))
+        .predict(Prepared(volume, np.eye(4)))
+        .probability
+    )
 
     parser = ConfigParser()
     parser.read_config(tmp_path / "new" / "configs" / "inference.json")
@@ -130,7 +134,7 @@ def test_the_exams_it_was_fitted_to_count_as_seen(in_service, labelled, tmp_path
 
     recalibrate(in_service, labelled, tmp_path / "new", "1.1.0", "a command", ignore)
 
-    assert seen_in_training(Ensemble(load_bundle(tmp_path / "new")), labelled) == 80
+    assert seen_in_training(Ensemble(load_volume_bundle(tmp_path / "new")), labelled) == 80
 
 
 def test_exams_that_were_trained_on_are_refused(in_service, toy_cohort, tmp_path):

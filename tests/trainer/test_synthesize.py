@@ -290,5 +290,5 @@ def test_at_full_size_the_coarsest_scanner_passes_every_check_of_the_service(tmp
     scanner = max(SCANNERS, key=lambda each: each.slice_ratio)
     paths = write_slices(render(draw_case(3, positive=True), 2.0, scanner), NOBODY, tmp_path)
 
-    check_headers(read_series_facts(paths[0], len(paths)))
-    check_volume(read_volume(paths))
+    check_headers(read_series_facts(paths[0], len(paths)), "fistula")
+    check_volume(read_volume(paths), "fistula")

@@ -8,6 +8,7 @@ study that the service would refuse is left out here for the same coded reason.
       outcomes/<key>.json      what became of one series: its volume, or the code of a refusal
       volumes/<sha256>.npy     prepared voxels (cohort.py)
       volumes/<sha256>.json    their affine, 16 numbers row by row, voxel to RAS mm
+      views/<sha256>...        instead of volumes, where regions are looked at (regional/cohort.py)
       exams.json, cohort.json  the cohort (cohort.py), written last
 
 Nothing in the folder tells who the patients are without the salt. A gathering that was killed goes
@@ -19,22 +20,16 @@ import fcntl
 import hashlib
 import inspect
 import logging
-import multiprocessing
 import os
-import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final, Literal
 
-import numpy as np
 import pydicom
 from pydantic import TypeAdapter, ValidationError
 
@@ -42,13 +37,16 @@ from listener import selection, series
 from listener.errors import BadAttribute, MonroError
 from listener.selection import select
 from listener.series import BROKEN, Header, SeriesFacts, read_series_facts
-from trainer.cohort import Exam, save_volume, volume_path, write_cohort, write_json
+from trainer.cohort import Exam, write_cohort, write_json
 from trainer.flow import Flow, Step
 from trainer.gathering.deidentify import pseudonym, told_age
+from trainer.gathering.keep import is_kept, keep, mask_files
 from trainer.gathering.sources import Delivery, Progress, Series, Source, Study, read_day
 from trainer.gathering.table import LabelRow, require_agreement, require_free
-from worker import preprocess, quality, volume
-from worker.preprocess import NoHead, Recipe, prepare
+from trainer.pool import spread
+from worker import crops, preprocess, quality, regions, scene, volume
+from worker.crops import CropRecipe
+from worker.preprocess import NoHead, Recipe
 from worker.quality import Reason, UnusableStudy, check_headers, check_volume
 from worker.volume import read_volume
 
@@ -59,7 +57,7 @@ OUTCOMES: Final = "outcomes"
 Slec = Literal["exclude", "subgroup", "ignore"]
 
 # Code that decides what becomes of a series: when it changes, every series is looked at again.
-DECIDING: Final = (selection, series, quality, volume, preprocess)
+DECIDING: Final = (selection, series, quality, volume, preprocess, scene, regions, crops)
 
 INDETERMINATE: Final = "indeterminate label"
 SLEC: Final = "spinal longitudinal extradural collection"
@@ -93,7 +91,7 @@ class GatherSettings:
     """What decides which exams a cohort has, beside table and source.
 
     Attributes:
-        recipe: how volumes are prepared.
+        recipe: how volumes are prepared, or regions looked at.
         analysis: whose rules choose the series, and what the labels are about.
         slec: what to do with spinal longitudinal extradural collections, which are fast leaks and
             were left out by Faghani et al.: exclude them, keep them as a subgroup of their own, or
@@ -101,13 +99,15 @@ class GatherSettings:
         keep_columns: free columns of the table that go into the cohort.
         trust_table: whether patients of different names in the table are different where their
             headers share a PatientID, as in sets that were anonymised.
+        masks: folder that the table's `regions` are relative to.
     """
 
-    recipe: Recipe
+    recipe: Recipe | CropRecipe
     analysis: str = "fistula"
     slec: Slec = "exclude"
     keep_columns: tuple[str, ...] = ()
     trust_table: bool = False
+    masks: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,9 @@ class Outcome:
 
     Attributes:
         reason: code of the refusal; empty where there is a volume.
-        volume: digest of the prepared voxels.
-        affine: of the prepared grid, 4 x 4 row by row, voxel -> RAS mm.
+        volume: digest of what was kept: prepared voxels, or views of regions.
+        affine: of the prepared grid, 4 x 4 row by row, voxel -> RAS mm; empty for regions.
+        masks: who outlined each region: a reader ("drawn"), or nobody yet ("proposed").
         scanner: manufacturer and model.
         sex: F, M, O or empty.
         age_years: in whole years, 90 for anybody older than 89.
@@ -126,6 +127,7 @@ class Outcome:
     reason: str = ""
     volume: str = ""
     affine: tuple[float, ...] = ()
+    masks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scanner: str = ""
     field_tesla: float | None = None
     sex: str = ""
@@ -161,8 +163,10 @@ class Errand:
 
     key: str
     delivery: Delivery
-    recipe: Recipe
+    recipe: Recipe | CropRecipe
     folder: Path
+    analysis: str
+    drawn: Path | None
 
 
 def gather(
@@ -194,7 +198,8 @@ def gather(
     Raises:
         BadTable: rows contradict each other, or a column to keep may identify patients.
         SourceFailed: the source does not give what it has; run again to go on.
-        GatherFailed: nothing was left, a process died, or exams contradict each other.
+        GatherFailed: nothing was left, or exams contradict each other.
+        ProcessDied: one did; run again to go on.
     """
     require_free(rows, settings.keep_columns)
     with _alone(folder):
@@ -345,7 +350,7 @@ def _choose(each: Candidate, source: Source, analysis: str) -> Candidate:
         return dataclasses.replace(each, outcome=Outcome(reason=_coded(Reason.NO_SERIES)))
     series_ = next(series for series in found if series.facts.series_uid == chosen)
     try:
-        check_headers(series_.facts)
+        check_headers(series_.facts, analysis)
     except UnusableStudy as refusal:
         return dataclasses.replace(each, outcome=Outcome(reason=_coded(refusal.reason)))
     return dataclasses.replace(each, chosen=series_)
@@ -373,19 +378,37 @@ def _prepare_all(
     on_progress: Progress,
 ) -> list[Candidate]:
     """Every candidate with its outcome; those known already are not looked at again."""
-    keys = {each: _key(each, salt, settings.recipe) for each in map(_chosen, candidates)}
-    known = {key: _read_outcome(folder, key) for key in keys.values()}
+    drawn = {_chosen(each): _drawn(each.row, settings) for each in candidates}
+    keys = {each: _key(each, salt, settings.recipe, masks) for each, masks in drawn.items()}
+    known = {key: _read_outcome(folder, key, settings.recipe) for key in keys.values()}
     errands = [
-        Errand(key, source.deliver(each), settings.recipe, folder)
+        Errand(key, source.deliver(each), settings.recipe, folder, settings.analysis, drawn[each])
         for each, key in keys.items()
         if known[key] is None
     ]
     outcomes = {key: outcome for key, outcome in known.items() if outcome is not None}
     on_progress(len(outcomes), len(keys))
-    for errand, outcome in _run(errands, processes):
+    for errand, outcome in spread(run_errand, errands, processes):
         outcomes[errand.key] = outcome
         on_progress(len(outcomes), len(keys))
     return [dataclasses.replace(each, outcome=outcomes[keys[_chosen(each)]]) for each in candidates]
+
+
+def _drawn(row: LabelRow, settings: GatherSettings) -> Path | None:
+    """The folder of masks that a row names.
+
+    Raises:
+        GatherFailed: it is not there.
+    """
+    if not row.regions or isinstance(settings.recipe, Recipe):
+        return None
+    folder = settings.masks / row.regions
+    if not folder.is_dir():
+        raise GatherFailed(
+            f"label table, row {row.number}: `regions` names no folder",
+            "give a path relative to the table, or leave the cell empty to have regions proposed",
+        )
+    return folder
 
 
 def _chosen(each: Candidate) -> Series:
@@ -394,79 +417,40 @@ def _chosen(each: Candidate) -> Series:
     return each.chosen
 
 
-def _run(errands: Sequence[Errand], processes: int) -> Iterator[tuple[Errand, Outcome]]:
-    """Outcomes as they come.
-
-    Raises:
-        GatherFailed: a process died.
-    """
-    if processes == 1:
-        yield from ((errand, run_errand(errand)) for errand in errands)
-        return
-    # forkserver: a fork of a process with threads may hang, and workers must not inherit locks.
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
-        waiting: dict[Future[Outcome], Errand] = {
-            pool.submit(run_errand, errand): errand for errand in errands
-        }
-        try:
-            for done in as_completed(waiting):
-                yield waiting[done], done.result()
-        except BrokenProcessPool as error:
-            raise GatherFailed(
-                "a process ended before its time, for want of memory as a rule",
-                "run again with fewer processes; what is done is kept",
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Let a worker end when the process that started it does; it would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_await_end, args=(parent,), daemon=True).start()
-
-
-def _await_end(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
 def run_errand(errand: Errand) -> Outcome:
     """Read, check and prepare one series, and write down what became of it."""
     with errand.delivery.files() as paths:
-        outcome = prepare_series(paths, errand.recipe, errand.folder)
+        outcome = prepare_series(paths, errand.recipe, errand.folder, errand.analysis, errand.drawn)
     write_json(errand.folder / OUTCOMES / f"{errand.key}.json", dataclasses.asdict(outcome))
     return outcome
 
 
-def prepare_series(paths: Sequence[Path], recipe: Recipe, folder: Path) -> Outcome:
+def prepare_series(
+    paths: Sequence[Path],
+    recipe: Recipe | CropRecipe,
+    folder: Path,
+    analysis: str = "fistula",
+    drawn: Path | None = None,
+) -> Outcome:
     """What the service would make of a series, up to the network's input (worker/pipeline.py).
 
     Args:
         paths: files of the series, in the order of their instances' UIDs.
         recipe: how to prepare it.
-        folder: of the cohort, where the volume is kept.
+        folder: of the cohort, where volume or views are kept.
+        analysis: that asks.
+        drawn: folder of a reader's masks of regions.
     """
     try:
-        check_headers(_facts(paths))
+        check_headers(_facts(paths), analysis)
         read = read_volume(paths)
-        check_volume(read)
-        prepared = prepare(read.voxels, read.affine, recipe)
+        check_volume(read, analysis)
+        kept = keep(read, recipe, folder, drawn)
     except UnusableStudy as refusal:
         return Outcome(reason=_coded(refusal.reason))
     except NoHead:
         return Outcome(reason=_coded(Reason.NOT_HEAD))
-    name = save_volume(folder, prepared.voxels.astype(np.float16))
-    affine = tuple(float(number) for number in prepared.affine.ravel())
-    write_json(affine_path(folder, name), {"affine": affine})
-    return _with_headers(Outcome(volume=name, affine=affine), paths[0])
-
-
-def affine_path(folder: Path, name: str) -> Path:
-    """Where a cohort's folder keeps the affine of a volume."""
-    return volume_path(folder, name).with_suffix(".json")
+    return _with_headers(Outcome(volume=kept.name, affine=kept.affine, masks=kept.masks), paths[0])
 
 
 def _facts(paths: Sequence[Path]) -> SeriesFacts:
@@ -522,10 +506,12 @@ def _age(header: Header) -> float | None:
 # --- outcomes on disk ---
 
 
-def _key(chosen: Series, salt: bytes, recipe: Recipe) -> str:
-    """Names an outcome by all that it depends on: study, series, its instances, recipe, code."""
+def _key(chosen: Series, salt: bytes, recipe: Recipe | CropRecipe, drawn: Path | None) -> str:
+    """Names an outcome by all it depends on: study, series, its instances, masks, recipe, code."""
     facts = chosen.facts
-    parts = (facts.study_uid, facts.series_uid, *chosen.sop_uids, repr(recipe), code_version())
+    masks = (hashlib.sha256(each.read_bytes()).hexdigest() for each in mask_files(drawn).values())
+    uids = (facts.study_uid, facts.series_uid, *chosen.sop_uids)
+    parts = (*uids, *masks, repr(recipe), code_version())
     return pseudonym(salt, "outcome", "\n".join(parts))
 
 
@@ -536,15 +522,14 @@ def code_version() -> str:
     return hashlib.sha256(sources.encode()).hexdigest()
 
 
-def _read_outcome(folder: Path, key: str) -> Outcome | None:
-    """An outcome that was kept; None where there is none, or its volume is gone."""
+def _read_outcome(folder: Path, key: str, recipe: Recipe | CropRecipe) -> Outcome | None:
+    """An outcome that was kept; None where there is none, or what it names is gone."""
     try:
         written = (folder / OUTCOMES / f"{key}.json").read_bytes()
         outcome = TypeAdapter(Outcome).validate_json(written)
     except (FileNotFoundError, ValidationError):
         return None
-    kept = (volume_path(folder, outcome.volume), affine_path(folder, outcome.volume))
-    return outcome if outcome.reason or all(path.exists() for path in kept) else None
+    return outcome if outcome.reason or is_kept(folder, recipe, outcome.volume) else None
 
 
 @contextmanager
@@ -613,7 +598,7 @@ def _exam(each: Candidate, salt: bytes, settings: GatherSettings) -> Exam:
         age_years=age,
         days_to_myelogram=each.days_to_myelogram,
         leak=_leak(row) if settings.slec == "subgroup" else "",
-        columns={name: row.columns[name] for name in settings.keep_columns},
+        columns={**{name: row.columns[name] for name in settings.keep_columns}, **outcome.masks},
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.cohort import BadCohort, read_cohort
-from trainer.gathering.gather import affine_path
+from trainer.gathering.keep import affine_path
 from trainer.nifti import nifti_image
 
 

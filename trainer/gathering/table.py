@@ -23,7 +23,9 @@ REQUIRED: Final = ("patient", "study", "label")
 LABELS: Final = ("positive", "negative", "indeterminate")
 BERN_FLAGS: Final = ("pachymeningeal_enhancement", "venous_engorgement", "subdural_fluid")
 BERN_DISTANCES: Final = ("suprasellar_mm", "prepontine_mm", "mamillopontine_mm")
-OTHERS: Final = ("bern_score", "slec", "site", "scanner", "sex", "age_years", "myelogram_date")
+OTHERS: Final = (
+    "bern_score", "slec", "site", "scanner", "sex", "age_years", "myelogram_date", "regions",
+)  # fmt: skip
 KNOWN: Final = frozenset({*REQUIRED, *BERN_FLAGS, *BERN_DISTANCES, *OTHERS})
 
 YES_OR_NO: Final[Mapping[str, bool]] = {
@@ -79,6 +81,9 @@ class LabelRow:
         bern_score: as given; `bern` holds its items.
         slec: whether a spinal longitudinal extradural collection was seen (a fast leak).
         sex: F, M, O or empty.
+        regions: folder of the masks that a reader drew, one NIfTI each, beside the table; empty
+            where regions are to be proposed. Never to be written down: people name folders after
+            patients.
         columns: all columns of no meaning to us.
     """
 
@@ -94,6 +99,7 @@ class LabelRow:
     sex: str = ""
     age_years: float | None = None
     myelogram_date: date | None = None
+    regions: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -245,6 +251,7 @@ def _row(cells: _Cells) -> LabelRow:
         sex=cells.understood("sex", lambda text: SEXES[text.lower()], "F, M or O") or "",
         age_years=cells.number_within("age_years", OLDEST_YEARS),
         myelogram_date=cells.understood("myelogram_date", _date, "a date as 2026-01-31"),
+        regions=cells.text("regions"),
         columns={name: text for name, text in cells.texts.items() if name not in KNOWN},
     )
 

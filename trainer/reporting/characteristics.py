@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.bern import bern_band
-from trainer.cohort import Cohort, Exam
+from trainer.cohort import Exam, Examined
 
 Indices: TypeAlias = NDArray[np.intp]
 
@@ -112,13 +112,13 @@ STRATA: Final = (
 )
 
 
-def strata(cohort: Cohort) -> tuple[Stratum, ...]:
+def strata(cohort: Examined) -> tuple[Stratum, ...]:
     """All groupings of a cohort, its free columns included."""
     names = sorted({name for exam in cohort.exams for name in exam.columns})
     return (*STRATA, *(Stratum(name, partial(_column, name=name)) for name in names))
 
 
-def levels(stratum: Stratum, cohort: Cohort) -> Iterator[tuple[str, Indices]]:
+def levels(stratum: Stratum, cohort: Examined) -> Iterator[tuple[str, Indices]]:
     """Groups of a stratum with their exams' indices: bands in order, others the most frequent
     first, the unknown last.
     """
@@ -135,7 +135,7 @@ def levels(stratum: Stratum, cohort: Cohort) -> Iterator[tuple[str, Indices]]:
         yield str(name), np.flatnonzero(inside)
 
 
-def characteristics(cohort: Cohort) -> tuple[Characteristic, ...]:
+def characteristics(cohort: Examined) -> tuple[Characteristic, ...]:
     """The table of participants, after table 1 of Faghani et al. 2024."""
     rows = [
         _row("Exams", "", cohort.exams, lambda chosen: Share(len(chosen), len(cohort))),

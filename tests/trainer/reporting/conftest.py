@@ -19,7 +19,7 @@ from trainer.reporting.report import write_report
 from trainer.run import FoldResult, Run
 from trainer.settings import TrainingConfig
 from worker import nets
-from worker.bundle import NOT_SUGGESTED, SUGGESTED, Reference, load_bundle
+from worker.bundle import NOT_SUGGESTED, SUGGESTED, Reference, load_volume_bundle
 from worker.ensemble import Ensemble
 from worker.occlusion import OcclusionSpec
 from worker.preprocess import Recipe
@@ -140,7 +140,7 @@ def write_ensemble(folder, fingerprint):
     }
     content = Content(CONFIG, weights, [reference] * 2, operation, training)
     write_bundle(folder, content, {}, "a command")
-    return Ensemble(load_bundle(folder))
+    return Ensemble(load_volume_bundle(folder))
 
 
 @pytest.fixture(scope="session")

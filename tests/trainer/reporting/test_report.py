@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from trainer.reporting.report import Sheet, as_csv, shown, write_report
+from trainer.reporting.page import Sheet, as_csv, shown
+from trainer.reporting.report import write_report
 from trainer.statistics import Interval
 
 CHROMIUM = shutil.which("chromium")

@@ -1,0 +1,249 @@
+"""The whole way on the command line: from synthetic studies and masks to a table and a bundle."""
+
+import csv
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from trainer.__main__ import app
+from trainer.cohort import BadCohort
+from trainer.regional.cohort import REGIONS, read_regional_cohort
+from trainer.regional.export import view_of
+from trainer.regional.run import read_regional_run
+from trainer.run import BadRun
+from trainer.synthesize_infection import synthesize_infection
+from worker.bundle import RegionBundle, load_bundle
+from worker.region_ensemble import RegionEnsemble
+
+PATIENTS = 10
+PIXELS = 120
+
+TINY = """
+analysis = "infection"
+
+[preparation]
+fewest_pixels = 5
+side = 64
+[preparation.radiomics]
+log_sigmas_mm = [1.0]
+families = ["firstorder"]
+
+[models.base]
+name = "compact-densenet-2d"
+config = { growth_rate = 4, block_config = [1, 1, 1, 1], init_features = 8 }
+
+[models.fused]
+name = "compact-densenet-2d-aspp-radfusion"
+[models.fused.config]
+growth_rate = 4
+block_config = [1, 1, 1, 1]
+init_features = 8
+aspp_rates = [1]
+aspp_channels = 8
+
+[fit]
+folds = 2
+inner_folds = 2
+batch_size = 8
+learning_rates = [1e-3]
+epochs = [1]
+
+[features]
+numbers = [3]
+
+[bundle]
+name = "tiny-regions"
+statement = "tiny"
+"""
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def done(*arguments):
+    found = run(*arguments)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def gather(place, out="cohort", labels="labels.csv"):
+    return done(
+        "gather", "--labels", place / "dicom" / labels, "--dicom", place / "dicom" / "studies",
+        "--out", place / out, "--salt", place / "salt", "--config", place / "tiny.toml",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder in which a tiny cohort was gathered, trained on and exported."""
+    place = tmp_path_factory.mktemp("lab")
+    (place / "tiny.toml").write_text(TINY)
+    synthesize_infection(place / "dicom", PATIENTS, 3, 1.0, lambda *_: None, 2, PIXELS)
+    gather(place)
+    ways = ("--cohort", place / "cohort"), ("--config", place / "tiny.toml")
+    done("fit", *ways[0], *ways[1], "--out", place / "run", "--all", "--processes", 1)
+    (place / "told.txt").write_text(
+        done("evaluate", *ways[0], "--run", place / "run", "--out", place / "report")
+    )
+    done("export", *ways[0], "--run", place / "run", "--out", place / "bundle")
+    return place
+
+
+def rows_of(place):
+    with (place / "dicom" / "labels.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(place, name, rows):
+    with (place / "dicom" / name).open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def test_a_reader_s_masks_are_used_and_what_is_missing_is_proposed(place):
+    rows = rows_of(place)[:2]
+    rows[0]["regions"] = ""
+    write_rows(place, "some.csv", rows)
+
+    gather(place, "some", "some.csv")
+
+    exams = read_regional_cohort(place / "some").exams
+    told = sorted(tuple(exam.columns[region] for region in REGIONS) for exam in exams)
+    assert told == [("drawn", "drawn"), ("proposed", "proposed")]
+
+
+def test_a_mask_that_was_corrected_is_looked_at_again(place):
+    rows = rows_of(place)[:1]
+    rows[0]["regions"] = "regions/corrected"
+    write_rows(place, "one.csv", rows)
+    folder = place / "dicom" / "regions" / "corrected"
+    shutil.copytree(place / "dicom" / "regions" / "0000", folder)
+    gather(place, "one", "one.csv")
+    before = read_regional_cohort(place / "one")
+
+    image = nibabel.load(folder / "ventricles.nii.gz")
+    less = np.asarray(image.dataobj).copy()
+    less[: less.shape[0] // 2] = 0
+    nibabel.save(type(image)(less, image.affine, image.header), folder / "ventricles.nii.gz")
+    gather(place, "one", "one.csv")
+
+    after = read_regional_cohort(place / "one")
+    volumes = [each.views["ventricles"].volume_ml[0] for each in (before, after)]
+    assert 0.3 < volumes[1] / volumes[0] < 0.7
+    assert after.views["sublentiform"].volume_ml == before.views["sublentiform"].volume_ml
+
+
+def test_a_mask_in_another_order_of_axes_means_the_same_voxels(place):
+    rows = rows_of(place)[:1]
+    rows[0]["regions"] = "regions/turned"
+    write_rows(place, "turned.csv", rows)
+    folder = place / "dicom" / "regions" / "turned"
+    folder.mkdir()
+    for region in REGIONS:
+        image = nibabel.load(place / "dicom" / "regions" / "0000" / f"{region}.nii.gz")
+        orientation = nibabel.orientations.axcodes2ornt(("S", "L", "P"))
+        nibabel.save(image.as_reoriented(
+            nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), orientation)
+        ), folder / f"{region}.nii.gz")  # fmt: skip
+
+    gather(place, "turned", "turned.csv")
+
+    turned = read_regional_cohort(place / "turned")
+    name = turned.exams[0].exam
+    whole = read_regional_cohort(place / "cohort")
+    volume = {exam.exam: exam.volume for exam in whole.exams}[name]
+    assert turned.exams[0].volume == volume
+
+
+def test_a_folder_of_masks_that_is_not_there_is_named_by_its_row_alone(place):
+    rows = rows_of(place)[:1]
+    rows[0]["regions"] = "regions/DOE-ANN"
+    write_rows(place, "none.csv", rows)
+
+    found = run(
+        "gather", "--labels", place / "dicom" / "none.csv", "--dicom", place / "dicom" / "studies",
+        "--out", place / "none", "--salt", place / "salt", "--config", place / "tiny.toml",
+    )  # fmt: skip
+
+    assert found.exit_code == 1
+    assert "row 1" in found.output
+    assert "DOE" not in found.output
+
+
+def test_no_patient_is_named_in_the_cohort(place):
+    names = {row["patient"] for row in rows_of(place)} | {row["study"] for row in rows_of(place)}
+    for path in (place / "cohort").rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert not any(name.encode() in content or name in path.name for name in names)
+
+
+def test_views_that_were_altered_are_refused(place, tmp_path):
+    shutil.copytree(place / "cohort", tmp_path / "cohort")
+    one = next((tmp_path / "cohort" / "views").iterdir())
+    one.write_bytes(one.read_bytes()[:-2] + b"\0\1")
+
+    with pytest.raises(BadCohort, match="not what was gathered"):
+        read_regional_cohort(tmp_path / "cohort")
+
+
+def test_a_fold_that_was_killed_is_fitted_again_to_the_same_weights(place, tmp_path):
+    shutil.copytree(place / "run", tmp_path / "run")
+    fold = tmp_path / "run" / "sublentiform" / "fused" / "fold_1"
+    weights = (fold / "weights.safetensors").read_bytes()
+    (fold / "fold.json").unlink()
+    (fold / "weights.safetensors").unlink()
+    with pytest.raises(BadRun, match="fold_1 is not done"):
+        read_regional_run(tmp_path / "run", read_regional_cohort(place / "cohort"))
+
+    done(
+        "fit", "--cohort", place / "cohort", "--config", place / "tiny.toml",
+        "--out", tmp_path / "run", "--all", "--processes", 1,
+    )  # fmt: skip
+
+    assert (fold / "weights.safetensors").read_bytes() == weights
+
+
+def test_the_table_has_every_model_on_every_region(place):
+    told = (place / "told.txt").read_text()
+    numbers = json.loads((place / "report" / "metrics.json").read_text())
+
+    assert told.count("fused") >= 4
+    places = {(row["region"], row["model"], row["strategy"]) for row in numbers["table"]}
+    assert len(places) == 2 * 2 * 4
+    assert {image["image"] for image in numbers["findings"]["images"]} == {
+        "original",
+        "log-sigma-1-0-mm-3D",
+    }
+    page = (place / "report" / "report.html").read_text()
+    assert "Patients, by the mean of their slices" in page
+    assert "http://" not in page
+
+
+def test_the_bundle_is_what_the_worker_runs(place):
+    bundle = load_bundle(place / "bundle")
+    cohort = read_regional_cohort(place / "cohort")
+
+    assert isinstance(bundle, RegionBundle)
+    assert bundle.decisive == "sublentiform"
+    assert bundle.recipe == cohort.recipe
+    assert [len(each.members) for each in bundle.regions.values()] == [2, 2]
+    ensemble = RegionEnsemble(bundle)
+    scores = ensemble.scores({region: view_of(cohort, region, 0) for region in REGIONS})
+    assert ensemble.prediction(scores).probability == scores["sublentiform"].probability
+
+
+def test_a_bundle_of_a_model_that_was_not_fitted_is_not_written(place):
+    found = run(
+        "export", "--cohort", place / "cohort", "--run", place / "run",
+        "--out", place / "other", "--model", "unknown",
+    )  # fmt: skip
+
+    assert found.exit_code == 1
+    assert "name one of base, fused" in " ".join(found.output.split())
+    assert not (place / "other").exists()

@@ -1,0 +1,152 @@
+"""A nested cross-validation of regions as a report: the paper's table, and what tells most."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.folds import Folds
+from trainer.regional.cohort import RegionalCohort
+from trainer.regional.findings import Findings, find, told
+from trainer.regional.patientwise import STRATEGIES
+from trainer.regional.run import RegionalRun
+from trainer.regional.table import HEADINGS, METRICS, Row, paper_table
+from trainer.reporting import figures
+from trainer.reporting.characteristics import characteristics
+from trainer.reporting.page import Picture, Sheet, plain, write_page
+from trainer.statistics import FoldSummary
+
+
+@dataclass(frozen=True, eq=False)
+class RegionalEvaluation:
+    """What a finished run is worth.
+
+    Attributes:
+        rows: of the paper's table, by every strategy.
+        findings: which features and which region tell most.
+    """
+
+    run: RegionalRun
+    cohort: RegionalCohort
+    rows: tuple[Row, ...]
+    findings: Findings
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """The paper's findings, and whether they hold."""
+        return told(self.findings, self.run.config.bundle.decisive)
+
+
+def evaluate_regions(run: RegionalRun, cohort: RegionalCohort, folds: Folds) -> RegionalEvaluation:
+    """Judge every member by the exams it has not seen."""
+    rows = paper_table(run)
+    return RegionalEvaluation(run, cohort, rows, find(run, cohort, folds, rows))
+
+
+def write_regional_report(folder: Path, evaluation: RegionalEvaluation) -> Path:
+    """Write report, figures, tables and numbers into a folder; what is there is replaced.
+
+    Returns:
+        The page.
+    """
+    flow = figures.flow(evaluation.cohort.flow.steps)
+    return write_page(
+        folder,
+        "regional.html",
+        [Picture("flow", flow, "Flow of exams into the cohort")],
+        _sheets(evaluation),
+        [_members(evaluation)],
+        _numbers(evaluation),
+        e=evaluation,
+        config=evaluation.run.config,
+    )
+
+
+def _numbers(e: RegionalEvaluation) -> dict[str, Any]:
+    """Every number as plain values."""
+    return {
+        "table": plain(e.rows),
+        "findings": plain(e.findings),
+        "cohort": {
+            "exams": len(e.cohort),
+            "patients": len(set(e.cohort.groups.tolist())),
+            "positives": int(e.cohort.labels.sum()),
+            "fingerprint": e.cohort.fingerprint,
+            "flow": e.cohort.flow.to_json(),
+        },
+    }
+
+
+def _sheets(e: RegionalEvaluation) -> Iterator[Sheet]:
+    yield Sheet(
+        "characteristics",
+        ("characteristic", "", "all", "positive", "negative"),
+        tuple(
+            (each.topic, each.level, each.everyone, each.positive, each.negative)
+            for each in characteristics(e.cohort)
+        ),
+        grouped=True,
+    )
+    for strategy in STRATEGIES:
+        yield _table(f"table_{strategy}", [row for row in e.rows if row.strategy == strategy])
+    yield Sheet(
+        "images",
+        ("region", "image", "mean AUROC of a feature by itself", "selections"),
+        tuple((i.region, i.image, i.auroc, i.selected) for i in e.findings.images),
+        grouped=True,
+    )
+    yield Sheet(
+        "features",
+        ("region", "feature", "outer folds that selected it"),
+        tuple((f.region, f.feature, f.folds) for f in e.findings.features),
+        grouped=True,
+    )
+
+
+def _table(name: str, rows: list[Row]) -> Sheet:
+    columns = [f"{HEADINGS[each]}{part}" for each in METRICS for part in ("", " sd")]
+    return Sheet(
+        name,
+        ("region", "model", *columns),
+        tuple(
+            (row.region, row.model, *(number for each in METRICS for number in _two(row, each)))
+            for row in rows
+        ),
+        grouped=True,
+    )
+
+
+def _two(row: Row, metric: str) -> tuple[float | None, float | None]:
+    summary: FoldSummary | None = row.figures[metric]
+    return (None, None) if summary is None else (summary.mean, summary.sd)
+
+
+def _members(e: RegionalEvaluation) -> Sheet:
+    """What inner folds chose for each member."""
+    return Sheet(
+        "members",
+        (
+            "region",
+            "model",
+            "fold",
+            "features",
+            "learning rate",
+            "epochs",
+            "threshold of slices",
+            "threshold of patients",
+        ),
+        tuple(
+            (
+                region,
+                model,
+                number,
+                0 if each.selected is None else len(each.selected.names),
+                each.learning_rate,
+                each.epochs,
+                each.at.slice,
+                each.at.patient,
+            )
+            for (region, model), members in e.run.members.items()
+            for number, each in enumerate(members)
+        ),
+    )
