@@ -1,21 +1,26 @@
 """What came back for one study, as a person wants to see it."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pydicom
 from pydicom.dataset import Dataset
 
+from listener.entries import Result
+from worker.results.terms import Kind, Phase
+
+EARLY: Final = (Kind.EARLY, Kind.EARLY_ENHANCED)
+
 
 @dataclass(frozen=True)
 class Answered:
-    """One study and what came back for it."""
+    """What came back for one study from one analysis."""
 
     title: str
     study_uid: str
+    analysis: str
     report: Path
     summary: Path
     overlays: Sequence[Path]
@@ -26,25 +31,47 @@ class Answered:
     """Where the time went, from the first instance to the last acknowledgement."""
 
 
-def read_answer(title: str, known: Mapping[str, Any], files: Iterable[Path]) -> Answered:
-    """Read what an archive holds of a study.
+def read_answers(
+    title: str,
+    known: Mapping[str, Any],
+    files: Iterable[Path],
+    results_of: Callable[[str], Sequence[Result]],
+) -> list[Answered]:
+    """Read what an archive holds of a study: the last answer of each analysis.
 
     Args:
         title: for people.
         known: the study as the ledger tells it.
         files: what the archive holds of it.
+        results_of: the results of a job, as the ledger tells them.
     """
-    job = known["jobs"][-1]
-    by_kind: dict[str, list[Path]] = defaultdict(list)
-    for path in files:
-        by_kind[_kind(pydicom.dcmread(path, stop_before_pixels=True))].append(path)
-    report, summary = (max(by_kind[kind], key=_written) for kind in ("report", "summary"))
+    held = {
+        str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID): path
+        for path in files
+    }
+    last = {job["analysis"]: job for job in known["jobs"]}
+    return [_answer(title, known, job, held, results_of(job["job_id"])) for job in last.values()]
+
+
+def _answer(
+    title: str,
+    known: Mapping[str, Any],
+    job: Mapping[str, Any],
+    held: Mapping[str, Path],
+    results: Sequence[Result],
+) -> Answered:
+    here = [each for each in results if each.sop_uid in held and each.kind not in EARLY]
+    by_phase = {
+        phase: [held[each.sop_uid] for each in here if each.phase == phase] for phase in Phase
+    }
+    (report,), (summary,) = by_phase[Phase.REPORT], by_phase[Phase.SUMMARY]
     return Answered(
         title=title,
         study_uid=known["study_uid"],
+        analysis=job["analysis"],
         report=report,
         summary=summary,
-        overlays=sorted(by_kind["overlay"], key=_instance_number),
+        overlays=by_phase[Phase.OVERLAYS],
         text="\n".join(report_text(pydicom.dcmread(summary))),
         probability=job["summary"].get("probability"),
         seconds=_seconds(known, job),
@@ -63,23 +90,8 @@ def report_text(item: Dataset, depth: int = 0) -> list[str]:
     return lines
 
 
-def _kind(header: Dataset) -> str:
-    if header.Modality != "SR":
-        return "overlay"
-    return "report" if header.ConceptNameCodeSequence[0].CodeValue == "126000" else "summary"
-
-
-def _instance_number(path: Path) -> int:
-    return int(pydicom.dcmread(path, specific_tags=["InstanceNumber"]).InstanceNumber)
-
-
-def _written(path: Path) -> float:
-    """A revised report comes later than the one that it replaces."""
-    return path.stat().st_mtime
-
-
 def _seconds(known: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, float]:
-    delivered_at = max(row["at"] for row in known["deliveries"])
+    delivered_at = max(row["at"] for row in known["deliveries"] if row["job_id"] == job["job_id"])
     return {
         "receive": known["last_at"] - known["first_at"],
         "wait": job["started_at"] - known["last_at"],

@@ -1,5 +1,6 @@
 """monro on this machine: `demo` sends two synthetic studies through it, `up` keeps it running."""
 
+import json
 import shutil
 import signal
 import tempfile
@@ -19,12 +20,15 @@ from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from deploy.answer import Answered, read_answer
+from deploy.answer import Answered, read_answers
 from deploy.page import write_page
 from deploy.stack import DidNotStart, Stack
 from listener.errors import MonroError, where
+from listener.selection import ANALYSES
+from trainer.infection import draw_infection
 from trainer.phantom import OVERT, draw_case, render
-from trainer.phantom_study import write_study
+from trainer.phantom_study import NOBODY, study_of, write_axial, write_study
+from trainer.phantom_t2 import render_t2
 from worker.seal import BadBundle
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -33,15 +37,27 @@ console = Console()
 CACHE = Path.home() / ".cache" / "monro" / "demo"
 
 PHANTOMS = {
-    "signs of intracranial hypotension": (2024, True),
-    "no signs": (7, False),
+    "signs of intracranial hypotension": (2024, True, False),
+    "signs of CNS infection": (7, False, True),
 }
-"""What the two synthetic studies show: seed of the phantom, and whether it has signs."""
+"""What the two synthetic studies show: seed of the phantom, and which signs it has on T1 with
+contrast, and on axial T2."""
+
+PIXELS = 128
+"""Of an axial T2, either way: as many as the demonstration bundle was trained on."""
+
+INFECTION = 1.5
+"""Severity of the signs: so that a person sees them in the picture."""
 
 STORAGE_CLASSES = {context.abstract_syntax for context in AllStoragePresentationContexts}
 """What can be sent by C-STORE: a DICOMDIR, for one, cannot."""
 
 RESULT_SECONDS = 600
+
+ALL = {"MONRO_ANALYSES": json.dumps(ANALYSES)}
+"""Every study is looked at by both analyses."""
+
+ENDED = {"REPORTED", "REFUSED", "SUPERSEDED"}
 
 STEPS = ("receive", "wait", "read", "prepare", "infer", "explain", "report", "deliver")
 
@@ -72,7 +88,12 @@ def demo(
     else:
         took = time.monotonic() - started
         overlays = sum(len(each.overlays) for each in answered)
-        _finish(True, f"{len(answered)} studies answered, {overlays} overlays, {took:.0f} s")
+        studies = len({each.study_uid for each in answered})
+        _finish(
+            True,
+            f"{studies} studies answered by {len(answered)} analyses, {overlays} overlays, "
+            f"{took:.0f} s",
+        )
 
 
 @app.command()
@@ -83,7 +104,7 @@ def up() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        with Stack(folder) as stack:
+        with Stack(folder, changes=ALL) as stack:
             stack.start(lambda step: console.print(f"starting the {step}"))
             console.print(
                 f"monro answers on 127.0.0.1:{stack.listener_port}, called AE title MONRO, calling "
@@ -104,7 +125,7 @@ def _run(folder: Path, own: Path | None) -> list[Answered]:
         Progress(
             SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
         ) as progress,
-        Stack(folder) as stack,
+        Stack(folder, changes=ALL) as stack,
     ):
         doing = progress.add_task("starting")
 
@@ -123,8 +144,8 @@ def _run(folder: Path, own: Path | None) -> list[Answered]:
             _send(files, stack.listener_port)
         answered = []
         for title, uid, _files in sent:
-            on_step(f"waiting for the result: {title}")
-            answered.append(_await(stack, title, uid))
+            on_step(f"waiting for the results: {title}")
+            answered += _await(stack, title, uid)
         on_step("writing the page")
         page = write_page(folder / "results.html", answered)
     for each in answered:
@@ -136,12 +157,16 @@ def _run(folder: Path, own: Path | None) -> list[Answered]:
 def _phantoms(on_step: Any) -> dict[str, Path]:
     """The two synthetic studies, made once and kept."""
     folders = {}
-    for title, (seed, positive) in PHANTOMS.items():
-        folder = CACHE / f"phantom-{seed}-{'signs' if positive else 'none'}"
-        if not (folder / "truth.json").exists():
+    for title, (seed, hypotension, infection) in PHANTOMS.items():
+        folder = CACHE / f"phantom-{seed}-{hypotension:d}-{infection:d}"
+        if not (folder / "made").exists():
             on_step(f"making a synthetic head MRI: {title}")
             shutil.rmtree(folder, ignore_errors=True)
-            write_study(render(draw_case(seed, positive, OVERT)), folder)
+            t1 = render(draw_case(seed, hypotension, OVERT))
+            t2 = render_t2(draw_infection(seed, infection, INFECTION, head=t1.case), PIXELS)
+            write_study(t1, folder)
+            write_axial(t2, NOBODY, folder / "study" / "t2", study_of(t1))
+            (folder / "made").touch()
         folders[f"synthetic head, {title}"] = folder / "study"
     return folders
 
@@ -187,7 +212,7 @@ def _send(files: Sequence[Path], port: int) -> None:
         association.release()
 
 
-def _await(stack: Stack, title: str, study_uid: str) -> Answered:
+def _await(stack: Stack, title: str, study_uid: str) -> list[Answered]:
     """Wait until everything about a study was delivered.
 
     Raises:
@@ -204,8 +229,10 @@ def _await(stack: Stack, title: str, study_uid: str) -> Answered:
             reasons = {row["reason"] for row in known["instances"]}
             raise DemoFailed(f"{title}: not wanted by any analysis: {'; '.join(sorted(reasons))}")
         delivered = {row["state"] for row in known.get("deliveries", ())}
-        if delivered and delivered <= {"SENT", "CONFIRMED"}:
-            return read_answer(title, known, stack.archive.files(study_uid))
+        answered = all(job["state"] in ENDED for job in known.get("jobs", ()))
+        if answered and delivered and delivered <= {"SENT", "CONFIRMED"}:
+            files = stack.archive.files(study_uid)
+            return read_answers(title, known, files, stack.ledger.results_of)
         time.sleep(0.2)
     raise DemoFailed(f"no result for {title} within {RESULT_SECONDS} s")
 
@@ -216,7 +243,8 @@ def _show(answered: Answered) -> None:
     )
     times = Table(*(step for step in STEPS if step in answered.seconds), title="seconds")
     times.add_row(*(f"{answered.seconds[step]:.1f}" for step in STEPS if step in answered.seconds))
-    console.print(Panel(answered.text, title=f"{answered.title}: {probability}"))
+    title = f"{answered.title}; {answered.analysis}: {probability}"
+    console.print(Panel(answered.text, title=title))
     console.print(times)
     for what, path in (("SR", answered.report), ("text SR", answered.summary)):
         console.print(f"{what}: {path}", soft_wrap=True)

@@ -19,7 +19,7 @@ def write_page(path: Path, answered: Sequence[Answered]) -> Path:
     )
     studies = [
         {
-            "title": each.title,
+            "title": f"{each.title}; {each.analysis}",
             "probability": each.probability,
             "text": each.text,
             "seconds": each.seconds,

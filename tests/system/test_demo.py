@@ -46,7 +46,7 @@ def test_the_demo_tells_the_head_with_signs_from_the_one_without(
     output, _ = demo.communicate(timeout=280)
 
     assert demo.returncode == 0, output
-    assert re.search(r"^demo: PASS 2 studies answered", output, re.MULTILINE)
+    assert re.search(r"^demo: PASS 2 studies answered by 4 analyses", output, re.MULTILINE)
     signs, none = (
         float(re.search(rf"{title}: ([\d.]+) %", output).group(1))  # type: ignore[union-attr]
         for title in ("signs of intracranial hypotension", "no signs")
