@@ -116,7 +116,7 @@ train-demo-infection: install  ## the same for infection: the paper's table, and
 		--out $(TRAINED_INFECTION)/run --all $(REGIONS)
 	@$(TRAINER) evaluate --cohort $(TRAINED_INFECTION)/cohort --run $(TRAINED_INFECTION)/run \
 		--out $(TRAINED_INFECTION)/report
-	@# The model that the paper puts first, so that no figure of ours chose it.
+	@# Of the two fused models the smaller one: its bundle lies in the repository.
 	@rm -rf $(TRAINED_INFECTION)/infection-demo
 	@$(TRAINER) export --cohort $(TRAINED_INFECTION)/cohort --run $(TRAINED_INFECTION)/run \
 		--out $(TRAINED_INFECTION)/infection-demo --model DenseASPP-RadFusion
