@@ -192,11 +192,11 @@ def fit(
         raise typer.BadParameter("name one fold with --fold, or take --all")
     with explained():
         settings = read_any_config(config, analysis_of(cohort))
+        if fold is not None and fold >= settings.fit.folds:
+            raise typer.BadParameter(f"there are {settings.fit.folds} folds, counted from 0")
         if isinstance(settings, RegionalConfig):
             _fit_regions(cohort, out, settings, fold, processes)
             return
-        if fold is not None and fold >= settings.fit.folds:
-            raise typer.BadParameter(f"there are {settings.fit.folds} folds, counted from 0")
         exams = read_cohort(cohort)
         _require_preparation(cohort, exams, settings.preparation)
         if choose_device(settings.speed).type == "cpu":

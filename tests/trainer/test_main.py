@@ -132,6 +132,14 @@ def test_a_bundle_may_not_replace_another_on_its_own_training_cohort(place, tmp_
     assert not json.loads((tmp_path / "sides.json").read_text())["may_replace"]
 
 
+def test_a_fold_that_there_is_not_is_refused(place, tmp_path):
+    found = run("fit", "--cohort", place / "cohort", "--out", tmp_path / "run", "--fold", "5")
+
+    assert found.exit_code == 2
+    assert "there are 5 folds" in found.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_volumes_are_written_for_other_tools(place, tmp_path):
     done("nifti", "--cohort", place / "cohort", "--out", tmp_path / "nifti")
 
@@ -143,7 +151,6 @@ def test_volumes_are_written_for_other_tools(place, tmp_path):
     [
         (("fit", "--cohort", "nowhere", "--out", "x"), "name one fold with --fold, or take --all"),
         (("fit", "--cohort", "nowhere", "--out", "x", "--all"), "cohort nowhere: cannot be read"),
-        (("fit", "--cohort", "nowhere", "--out", "x", "--fold", "5"), "there are 5 folds"),
         (("evaluate", "--cohort", "nowhere", "--out", "x"), "name a run or a bundle"),
         (("export", "--cohort", "nowhere", "--run", "x", "--out", "y"), "gather it again"),
         (("probe", "--bundle", "nowhere"), "bundle nowhere: found no readable manifest.json"),
