@@ -39,7 +39,7 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_the_demo_tells_the_head_with_signs_from_the_one_without(
+def test_the_demo_tells_heads_with_signs_from_those_without(
     tmp_path: Path, assert_valid: Callable[[Sequence[Path], Sequence[Path]], None]
 ) -> None:
     demo = start(tmp_path)
@@ -47,11 +47,15 @@ def test_the_demo_tells_the_head_with_signs_from_the_one_without(
 
     assert demo.returncode == 0, output
     assert re.search(r"^demo: PASS 2 studies answered by 4 analyses", output, re.MULTILINE)
-    signs, none = (
-        float(re.search(rf"{title}: ([\d.]+) %", output).group(1))  # type: ignore[union-attr]
-        for title in ("signs of intracranial hypotension", "no signs")
-    )
-    assert signs > none
+    for analysis, finding, other in (
+        ("fistula", "intracranial hypotension", "CNS infection"),
+        ("infection", "CNS infection", "intracranial hypotension"),
+    ):
+        signs, none = (
+            float(re.search(rf"signs of {title}; {analysis}: ([\d.]+) %", output).group(1))  # type: ignore[union-attr]
+            for title in (finding, other)
+        )
+        assert signs > none
     assert "no clinical meaning" in output
     (page,) = tmp_path.glob("monro-demo-*/results.html")
     assert page.read_text().count("data:image/png") >= 2
@@ -60,7 +64,7 @@ def test_the_demo_tells_the_head_with_signs_from_the_one_without(
         modalities = Counter(
             pydicom.dcmread(path, stop_before_pixels=True).Modality for path in results
         )
-        assert modalities == {"SR": 2, "OT": 92}
+        assert modalities == {"SR": 4, "OT": 92 + 24, "SEG": 1}
         assert_valid(results, [])
     assert processes_of(tmp_path) == []
 
