@@ -144,8 +144,15 @@ def test_a_listener_killed_while_it_receives_has_everything_that_it_acknowledged
         assert len(files) // 2 < len(acknowledged) < len(files)
         hospital.stack.start_listener()
 
-        held = {instance.sop_uid for instance in hospital.stack.ledger.instances_of(uid)}
-        assert held >= {str(dcmread(path).SOPInstanceUID) for path in acknowledged}
+        # Its port is open before it has looked through the spool.
+        sent_to_us = {str(dcmread(path).SOPInstanceUID) for path in acknowledged}
+        hospital.await_that(
+            lambda: (
+                sent_to_us <= {each.sop_uid for each in hospital.stack.ledger.instances_of(uid)}
+            ),
+            30,
+            uid,
+        )
         hospital.send(files)
         hospital.await_that(
             lambda: len(hospital.stack.ledger.instances_of(uid)) == len(files), 60, uid
