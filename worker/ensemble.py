@@ -1,6 +1,7 @@
 """Members -> calibrated probability, disagreement, out-of-distribution score."""
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from monai.networks.nets.densenet import DenseNet
 from numpy.typing import NDArray
 from scipy import special
-from torch import Tensor
+from torch import Tensor, nn
 
 from worker import nets
 from worker.bundle import (
@@ -34,22 +35,31 @@ class Band(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What the ensemble says about one study.
+class Score:
+    """What members say of what they looked at.
 
     Attributes:
         probability: 0..1, mean of the members' calibrated probabilities.
         members: calibrated probability of each member.
         disagreement: population standard deviation of the members' probabilities.
         ood_percentile: 0..100, share of the training cohort that looks less unusual.
-        conformal: the labels, "suggested" and "not suggested", that cannot be ruled out.
-        band: by the rule of `band`.
     """
 
     probability: float
     members: tuple[float, ...]
     disagreement: float
     ood_percentile: float
+
+
+@dataclass(frozen=True)
+class Prediction(Score):
+    """What the ensemble says about one study.
+
+    Attributes:
+        conformal: the labels, "suggested" and "not suggested", that cannot be ruled out.
+        band: by the rule of `band`.
+    """
+
     conformal: frozenset[str]
     band: Band
 
@@ -84,20 +94,13 @@ class Ensemble:
                 nets.log_odds(member, each)
                 for member, each in zip(self._members, pooled, strict=True)
             ]
-        temperatures = np.array(self.bundle.temperatures)
-        members = calibrate(torch.cat(odds).double().cpu().numpy(), temperatures)
-        vectors = [each[0].double().cpu().numpy() for each in pooled]
-        percentile = ood_percentile(vectors, self._references)
-        probability = float(members.mean())
-        labels = conformal_set(probability, self.bundle)
-        return Prediction(
-            probability=probability,
-            members=tuple(float(each) for each in members),
-            disagreement=float(members.std()),
-            ood_percentile=percentile,
-            conformal=labels,
-            band=band(probability, percentile, labels, self.bundle),
+        found = score(
+            torch.cat(odds).double().cpu().numpy(),
+            self.bundle.temperatures,
+            [each[0].double().cpu().numpy() for each in pooled],
+            self._references,
         )
+        return concluded(found, self.bundle)
 
     def logits(self, batch: Tensor) -> NDArray[np.float64]:
         """Uncalibrated fistula logits (log odds), (members, N), of a (N, 1, X, Y, Z) batch."""
@@ -117,13 +120,55 @@ class Ensemble:
 
     def _load(self, weights: dict[str, Tensor]) -> DenseNet:
         network = nets.build(self.bundle.network.name, **self.bundle.network.config)
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise BadBundle(
-                self.bundle.folder, f"weights that do not fit ({error})", self.bundle.network.name
-            ) from error
+        put_weights(network, weights, self.bundle)
         return network.to(self.device).eval().requires_grad_(False)
+
+
+def put_weights(network: nn.Module, weights: dict[str, Tensor], bundle: Bundle) -> None:
+    """Give a network the weights of a member.
+
+    Raises:
+        BadBundle: they do not fit.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BadBundle(
+            bundle.folder, f"weights that do not fit ({error})", bundle.network.name
+        ) from error
+
+
+def score(
+    log_odds: NDArray[np.float64],
+    temperatures: Sequence[float],
+    vectors: list[NDArray[np.float64]],
+    references: tuple[Reference, ...],
+) -> Score:
+    """Put together what each member found.
+
+    Args:
+        log_odds: (members,) uncalibrated.
+        temperatures: one per member.
+        vectors: (F,) features of the study, one per member.
+        references: one per member.
+    """
+    members = calibrate(log_odds, np.array(temperatures))
+    return Score(
+        probability=float(members.mean()),
+        members=tuple(float(each) for each in members),
+        disagreement=float(members.std()),
+        ood_percentile=ood_percentile(vectors, references),
+    )
+
+
+def concluded(found: Score, bundle: Bundle) -> Prediction:
+    """What a score means by the limits of its bundle."""
+    labels = conformal_set(found.probability, bundle)
+    return Prediction(
+        **vars(found),
+        conformal=labels,
+        band=band(found.probability, found.ood_percentile, labels, bundle),
+    )
 
 
 def calibrate(

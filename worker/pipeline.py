@@ -118,7 +118,7 @@ def estimate(
         OSError: a file is not to be had at present, so nothing can be said of the study.
     """
     with watch.step("read"):
-        volume = read_source(commission, limits)
+        volume = _read_source(commission, limits)
         drawn = read_drawn(commission.drawn, commission.job.analysis, volume, limits)
     judgement = analysis.judge(volume, drawn, watch)
     outcome = Estimated(
@@ -136,7 +136,7 @@ def estimate(
     return Estimate(outcome, judgement)
 
 
-def read_source(commission: Commission, limits: Limits = LIMITS) -> Volume:
+def _read_source(commission: Commission, limits: Limits = LIMITS) -> Volume:
     """The chosen series, as far as the analysis can judge it.
 
     Raises:

@@ -6,7 +6,6 @@ decisive region.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,27 +22,10 @@ from worker.bundle import (
     reference_keys,
 )
 from worker.crops import RegionView
-from worker.ensemble import Prediction, band, calibrate, conformal_set, ood_percentile
+from worker.ensemble import Prediction, Score, concluded, put_weights, score
 from worker.nets import Planar
 from worker.radiomics.vector import Vector
 from worker.seal import BadBundle
-
-
-@dataclass(frozen=True)
-class Score:
-    """What the members of one region say of a patient.
-
-    Attributes:
-        probability: 0..1, mean of the members' calibrated probabilities.
-        members: calibrated probability of each member.
-        disagreement: population standard deviation of the members' probabilities.
-        ood_percentile: 0..100, share of the training cohort that looks less unusual.
-    """
-
-    probability: float
-    members: tuple[float, ...]
-    disagreement: float
-    ood_percentile: float
 
 
 class RegionEnsemble:
@@ -75,16 +57,7 @@ class RegionEnsemble:
 
     def prediction(self, scores: Mapping[str, Score]) -> Prediction:
         """What the decisive region makes of the finding."""
-        decisive = scores[self.bundle.decisive]
-        labels = conformal_set(decisive.probability, self.bundle)
-        return Prediction(
-            probability=decisive.probability,
-            members=decisive.members,
-            disagreement=decisive.disagreement,
-            ood_percentile=decisive.ood_percentile,
-            conformal=labels,
-            band=band(decisive.probability, decisive.ood_percentile, labels, self.bundle),
-        )
+        return concluded(scores[self.bundle.decisive], self.bundle)
 
     def member_log_odds(self, region: str, number: int, view: RegionView) -> NDArray[np.float64]:
         """(N,) uncalibrated log odds of every crop by one member."""
@@ -104,15 +77,11 @@ class RegionEnsemble:
         found = [
             self._vectors(region, number, view) for number in range(len(self._members[region]))
         ]
-        temperatures = np.array(self.bundle.regions[region].temperatures)
-        members = calibrate(np.array([odds.mean() for _, odds in found]), temperatures)
-        return Score(
-            probability=float(members.mean()),
-            members=tuple(float(each) for each in members),
-            disagreement=float(members.std()),
-            ood_percentile=ood_percentile(
-                [vectors.mean(axis=0) for vectors, _ in found], self._references[region]
-            ),
+        return score(
+            np.array([odds.mean() for _, odds in found]),
+            self.bundle.regions[region].temperatures,
+            [vectors.mean(axis=0) for vectors, _ in found],
+            self._references[region],
         )
 
     def _vectors(
@@ -151,12 +120,7 @@ class RegionEnsemble:
 
     def _load(self, weights: dict[str, Tensor]) -> Planar:
         network = nets.build_planar(self.bundle.network.name, **self.bundle.network.config)
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise BadBundle(
-                self.bundle.folder, f"weights that do not fit ({error})", self.bundle.network.name
-            ) from error
+        put_weights(network, weights, self.bundle)
         return network.to(self.device).eval().requires_grad_(False)
 
 

@@ -6,22 +6,21 @@ from typing import Final
 
 import numpy as np
 
+from listener.segmentation import SUBLENTIFORM, VENTRICLES
 from worker.analyses.interface import Drawn, ReaderNeeded, RegionFinding
 from worker.bundle import RegionBundle
 from worker.crops import RegionView, look, paste
-from worker.ensemble import Prediction
+from worker.ensemble import Prediction, Score
 from worker.gradcam import CamMap
 from worker.occlusion import Effort
 from worker.preprocess import Mask
-from worker.region_ensemble import RegionEnsemble, Score, most_weighed
+from worker.region_ensemble import RegionEnsemble, most_weighed
 from worker.regions import find_sublentiform, find_ventricles
 from worker.scene import Scene, survey
 from worker.stopwatch import Stopwatch
 from worker.volume import Volume
 
 KEY_FEATURES: Final = 5
-VENTRICLES: Final = "ventricles"
-SUBLENTIFORM: Final = "sublentiform"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +114,10 @@ def regions_of(scene: Scene, drawn: Mapping[str, Mask]) -> dict[str, Mask]:
     Raises:
         UnusableStudy: NO_REGION.
     """
-    ventricles = drawn.get(VENTRICLES)
+    ventricles = drawn.get(VENTRICLES.name)
     if ventricles is None:
         ventricles = find_ventricles(scene).mask
-    sublentiform = drawn.get(SUBLENTIFORM)
+    sublentiform = drawn.get(SUBLENTIFORM.name)
     if sublentiform is None:
         sublentiform = find_sublentiform(scene, ventricles).mask
-    return {VENTRICLES: ventricles, SUBLENTIFORM: sublentiform}
+    return {VENTRICLES.name: ventricles, SUBLENTIFORM.name: sublentiform}

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from worker.bundle import Bundle
-from worker.ensemble import Prediction
+from worker.ensemble import Prediction, Score
 from worker.gradcam import CamMap
 from worker.occlusion import Effort, OcclusionMap
 from worker.preprocess import Mask
-from worker.region_ensemble import Score
 from worker.stopwatch import Stopwatch
 from worker.volume import Volume
 

@@ -13,10 +13,10 @@ from tests.worker.results.test_conformance import assert_clean
 from worker.analyses.interface import Drawn, RegionFinding
 from worker.bundle import RegionBundle, RegionModels
 from worker.crops import CropRecipe
+from worker.ensemble import Score
 from worker.gradcam import CamMap
 from worker.quality import no_series
 from worker.radiomics.config import PAPER_RADIOMICS
-from worker.region_ensemble import Score
 from worker.results import terms
 from worker.results.outcome import Estimated, NotJudged, Options, Predecessor, Proposed
 from worker.results.outlines import Outlines
