@@ -100,11 +100,29 @@ def export(
         CannotExport: the folder is there already, or the loaded bundle judges the exams that its
             members had not seen otherwise than they did; nothing is left behind then.
     """
+    return proven(
+        folder,
+        lambda: write_bundle(folder, _content(run, cohort), metrics, command),
+        lambda: largest_difference(folder, run, cohort, on_progress),
+    )
+
+
+def proven(folder: Path, write: Callable[[], None], differs: Callable[[], float]) -> float:
+    """Write a bundle and measure it, or leave nothing behind.
+
+    Args:
+        folder: created by `write`.
+        write: makes the bundle.
+        differs: the largest difference of a log odds from what it was in training.
+
+    Raises:
+        CannotExport: the folder is there already, or the difference is too large.
+    """
     if folder.exists():
         raise CannotExport(folder, "it is there already", "name a new folder, or remove it")
     try:
-        write_bundle(folder, _content(run, cohort), metrics, command)
-        difference = largest_difference(folder, run, cohort, on_progress)
+        write()
+        difference = differs()
         if difference > TOLERANCE:
             found = f"log odds differ by {difference:.2g} from those in training"
             remedy = f"at most {TOLERANCE} is allowed: export on the kind of machine that trained"

@@ -24,11 +24,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as serialise_arrays
@@ -54,6 +55,7 @@ KINDS: Final = ("best", "last", "ema")
 DISTRIBUTIONS: Final = ("monro", "torch", "monai", "numpy", "scipy", "scikit-learn")
 
 Values = NDArray[np.float64]
+ConfigOfRun = TypeVar("ConfigOfRun", bound=BaseModel)
 
 
 class BadRun(MonroError):
@@ -192,16 +194,33 @@ def read_run(folder: Path, cohort: Cohort) -> Run:
     Raises:
         BadRun: there is none, a fold is not done, or it is of another cohort.
     """
-    try:
-        config = TrainingConfig.model_validate_json((folder / CONFIG).read_bytes())
-        facts = json.loads((folder / RUN).read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadRun(folder, f"cannot be read ({error})", "fit first") from error
-    if facts["cohort_fingerprint"] != cohort.fingerprint:
-        raise BadRun(folder, "it was trained on another cohort", "name that one")
+    config, facts = read_start(folder, TrainingConfig, cohort.fingerprint)
     index = {exam.exam: place for place, exam in enumerate(cohort.exams)}
     folds = tuple(_read_fold(folder, number, index) for number in range(config.fit.folds))
     return Run(folder, config, facts, folds)
+
+
+def read_start(
+    folder: Path, kind: type[ConfigOfRun], fingerprint: str
+) -> tuple[ConfigOfRun, dict[str, Any]]:
+    """What `start_run` wrote: the configuration, and the content of run.json.
+
+    Args:
+        folder: of the run.
+        kind: of its configuration.
+        fingerprint: of the cohort that it must have been started with.
+
+    Raises:
+        BadRun: it cannot be read, or was started with another cohort.
+    """
+    try:
+        config = kind.model_validate_json((folder / CONFIG).read_bytes())
+        facts: dict[str, Any] = json.loads((folder / RUN).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadRun(folder, f"cannot be read ({error})", "fit first") from error
+    if facts["cohort_fingerprint"] != fingerprint:
+        raise BadRun(folder, "it was trained on another cohort", "name that one")
+    return config, facts
 
 
 def read_epochs(folder: Path, number: int) -> tuple[Epoch, ...]:

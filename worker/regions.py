@@ -15,12 +15,14 @@ found by brightness, form and place, without an atlas:
 Axes and lengths as in scene.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from scipy import ndimage
 
+from listener.segmentation import SUBLENTIFORM, VENTRICLES
 from worker.preprocess import Affine, Mask, Voxels
 from worker.quality import Reason, UnusableStudy
 from worker.scene import DARK, Scene, survey
@@ -107,6 +109,21 @@ def propose(voxels: Voxels, affine: Affine) -> Regions:
     scene = survey(voxels, affine)
     ventricles = find_ventricles(scene)
     return Regions(ventricles, find_sublentiform(scene, ventricles.mask))
+
+
+def regions_of(scene: Scene, drawn: Mapping[str, Mask]) -> dict[str, Mask]:
+    """Both regions: as a reader drew them, and proposed where nobody did.
+
+    Raises:
+        UnusableStudy: NO_REGION.
+    """
+    ventricles = drawn.get(VENTRICLES.name)
+    if ventricles is None:
+        ventricles = find_ventricles(scene).mask
+    sublentiform = drawn.get(SUBLENTIFORM.name)
+    if sublentiform is None:
+        sublentiform = find_sublentiform(scene, ventricles).mask
+    return {VENTRICLES.name: ventricles, SUBLENTIFORM.name: sublentiform}
 
 
 def find_ventricles(scene: Scene) -> Region:

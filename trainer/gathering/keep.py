@@ -17,7 +17,7 @@ from trainer.cohort import save_volume, volume_path, write_json
 from trainer.regional.cohort import REGIONS, save_views, views_path
 from worker.crops import CropRecipe, look
 from worker.preprocess import Mask, Recipe, prepare
-from worker.regions import find_sublentiform, find_ventricles
+from worker.regions import regions_of
 from worker.scene import survey
 from worker.volume import Volume
 
@@ -93,11 +93,7 @@ def _whole_head(read: Volume, recipe: Recipe, folder: Path) -> Kept:
 def _regions(read: Volume, recipe: CropRecipe, folder: Path, drawn: Path | None) -> Kept:
     files = mask_files(drawn)
     scene = survey(read.voxels, read.affine)
-    masks = {region: _on_grid(path, read) for region, path in files.items()}
-    if "ventricles" not in masks:
-        masks["ventricles"] = find_ventricles(scene).mask
-    if "sublentiform" not in masks:
-        masks["sublentiform"] = find_sublentiform(scene, masks["ventricles"]).mask
+    masks = regions_of(scene, {region: _on_grid(path, read) for region, path in files.items()})
     views = {region: look(scene, masks[region], recipe) for region in REGIONS}
     told = {region: DRAWN if region in files else PROPOSED for region in REGIONS}
     return Kept(save_views(folder, views), masks=told)

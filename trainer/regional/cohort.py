@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialise_arrays
 
+from listener.segmentation import REGIONS as OF_ANALYSIS
 from trainer.cohort import Exam, Examined, read_exams, readable, write_bytes
 from trainer.flow import Flow
 from worker.crops import CropRecipe, RegionView
 from worker.radiomics.vector import MixedVectors, Vector, require_same
 
-REGIONS: Final = ("ventricles", "sublentiform")
+REGIONS: Final = tuple(each.name for each in OF_ANALYSIS["infection"])
 VIEWS: Final = "views"
 MEASURED_WITH: Final = "measured_with"
 

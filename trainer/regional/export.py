@@ -1,14 +1,13 @@
 """The bundle of one model on both regions, with proof that the worker reproduces it."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from trainer.export import CannotExport, described, reference_arrays, write_files
+from trainer.export import CannotExport, described, proven, reference_arrays, write_files
 from trainer.operation import Operation, operation
 from trainer.regional.cohort import RegionalCohort
 from trainer.regional.patientwise import means
@@ -24,9 +23,6 @@ from worker.bundle import (
 from worker.crops import RegionView
 from worker.radiomics.vector import Vector
 from worker.region_ensemble import RegionEnsemble
-
-# Convolutions may add in another order on another machine; float32 keeps seven digits.
-TOLERANCE: Final = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,23 +67,15 @@ def export_regions(
         CannotExport: the folder is there already, the run has no such model, or the loaded bundle
             judges otherwise than its members did; nothing is left behind then.
     """
-    if folder.exists():
-        raise CannotExport(folder, "it is there already", "name a new folder, or remove it")
     if model not in run.config.models:
         known = ", ".join(run.config.models)
         raise CannotExport(folder, f"the run has no model {model!r}", f"name one of {known}")
     shipped = _shipped(run, cohort, model)
-    try:
-        _write(folder, run, cohort, shipped, metrics, command)
-        difference = largest_difference(folder, shipped, cohort, on_progress)
-        if difference > TOLERANCE:
-            found = f"log odds differ by {difference:.2g} from those in training"
-            remedy = f"at most {TOLERANCE} is allowed: export on the kind of machine that trained"
-            raise CannotExport(folder, found, remedy)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return difference
+    return proven(
+        folder,
+        lambda: _write(folder, run, cohort, shipped, metrics, command),
+        lambda: largest_difference(folder, shipped, cohort, on_progress),
+    )
 
 
 def region_operation(

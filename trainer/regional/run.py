@@ -39,7 +39,7 @@ from trainer.regional.cohort import REGIONS, RegionalCohort, read_regional_cohor
 from trainer.regional.nested import Material, Member, fit_member
 from trainer.regional.patientwise import Slices, Thresholds
 from trainer.regional.settings import RegionalConfig
-from trainer.run import CONFIG, RUN, BadRun
+from trainer.run import BadRun, read_start
 from worker.bundle import Reference, Selected
 
 SLICES: Final = "slices.csv"
@@ -168,13 +168,7 @@ def read_regional_run(folder: Path, cohort: RegionalCohort) -> RegionalRun:
     Raises:
         BadRun: there is none, a member is not done, or it is of another cohort.
     """
-    try:
-        config = RegionalConfig.model_validate_json((folder / CONFIG).read_bytes())
-        facts = json.loads((folder / RUN).read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadRun(folder, f"cannot be read ({error})", "fit first") from error
-    if facts["cohort_fingerprint"] != cohort.fingerprint:
-        raise BadRun(folder, "it was trained on another cohort", "name that one")
+    config, facts = read_start(folder, RegionalConfig, cohort.fingerprint)
     index = {exam.exam: place for place, exam in enumerate(cohort.exams)}
     members = {
         (region, model): tuple(

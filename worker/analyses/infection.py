@@ -1,22 +1,20 @@
 """The infection analysis: two regions on axial T2, each with an ensemble; Grad-CAM."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from listener.segmentation import SUBLENTIFORM, VENTRICLES
 from worker.analyses.interface import Drawn, ReaderNeeded, RegionFinding
 from worker.bundle import RegionBundle
 from worker.crops import RegionView, look, paste
 from worker.ensemble import Prediction, Score
 from worker.gradcam import CamMap
 from worker.occlusion import Effort
-from worker.preprocess import Mask
 from worker.region_ensemble import RegionEnsemble, most_weighed
-from worker.regions import find_sublentiform, find_ventricles
-from worker.scene import Scene, survey
+from worker.regions import regions_of
+from worker.scene import survey
 from worker.stopwatch import Stopwatch
 from worker.volume import Volume
 
@@ -106,18 +104,3 @@ class Infection:
             score,
             tuple((name, values[name]) for name in weighed),
         )
-
-
-def regions_of(scene: Scene, drawn: Mapping[str, Mask]) -> dict[str, Mask]:
-    """Both regions: as a reader drew them, and proposed where nobody did.
-
-    Raises:
-        UnusableStudy: NO_REGION.
-    """
-    ventricles = drawn.get(VENTRICLES.name)
-    if ventricles is None:
-        ventricles = find_ventricles(scene).mask
-    sublentiform = drawn.get(SUBLENTIFORM.name)
-    if sublentiform is None:
-        sublentiform = find_sublentiform(scene, ventricles).mask
-    return {VENTRICLES.name: ventricles, SUBLENTIFORM.name: sublentiform}
