@@ -199,6 +199,13 @@ class Ledger:
             states, added = self._add_instances(connection, batch)
             self._note_associations(connection, batch)
             for study_uid, of_study in _by_study(batch).items():
+                new = {_identity(each) for each in of_study} & added
+                if new:
+                    connection.execute(
+                        update(studies)
+                        .where(studies.c.study_uid == study_uid)
+                        .values(received=studies.c.received + len(new))
+                    )
                 waiting = [each for each in of_study if states[_identity(each)] == "waiting"]
                 if waiting:
                     at = max(each.at for each in waiting)
@@ -212,6 +219,7 @@ class Ledger:
                 "state": "RECEIVING",
                 "revision": 0,
                 "planned_revision": 0,
+                "received": 0,
                 "first_at": of_study[0].at,
                 "last_at": of_study[0].at,
             }
@@ -712,7 +720,7 @@ class Ledger:
         mine = and_(
             jobs.c.job_id == job.job_id, jobs.c.lease == job.lease, jobs.c.state == "RUNNING"
         )
-        known: dict[str, Any] = {"summary": dict(early.summary)}
+        known: dict[str, Any] = _summarised(early.summary)
         if early.found:
             known |= {"answered": "early", "lineage": dict(early.lineage)}
         with self.writing() as connection:
@@ -742,7 +750,7 @@ class Ledger:
                 lease_until=None,
                 lineage=dict(answer.lineage),
                 seconds=dict(answer.seconds),
-                summary=dict(answer.summary),
+                **_summarised(answer.summary),
                 retriable=answer.retriable,
                 answered=answer.answered or ANSWERED.get(answer.state, jobs.c.answered),
             ):
@@ -1048,17 +1056,7 @@ class Ledger:
 
     def recent_studies(self, limit: int) -> list[dict[str, Any]]:
         """The studies heard of last, newest first, with how many instances each has."""
-        query = (
-            select(
-                studies,
-                select(func.count())
-                .where(instances.c.study_uid == studies.c.study_uid)
-                .scalar_subquery()
-                .label("received"),
-            )
-            .order_by(studies.c.last_at.desc())
-            .limit(limit)
-        )
+        query = select(studies).order_by(studies.c.last_at.desc()).limit(limit)
         with self.reading() as connection:
             return _rows(connection, query)
 
@@ -1264,6 +1262,12 @@ def _predecessor(connection: Connection, job: Row[Any]) -> Predecessor | None:
         passed.add(before.job_id)
         job = before
     return None
+
+
+def _summarised(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's summary, and what of it has a column of its own."""
+    columns = {name: summary.get(name) for name in ("probability", "band", "ood_percentile")}
+    return {"summary": dict(summary), "refusal": summary.get("refused"), **columns}
 
 
 def _alternatives(connection: Connection, sop_uid: str) -> tuple[Result, ...]:

@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change of the tables below."""
 
 TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -85,8 +85,13 @@ studies = Table(
     Column("released_at", Double),
     Column("completed_at", Double),
     Column("reason", Text),
+    Column("received", Integer, nullable=False, default=0),
+    Column("scanner", String(128)),
     Index("studies_by_state", "state"),
+    Index("studies_by_last_at", "last_at"),
+    Index("studies_by_scanner", "scanner", "last_at"),
 )
+"""`received`: instances, each once; `scanner`: what its images come from, once it was planned."""
 
 instances = Table(
     "instances",
@@ -136,8 +141,73 @@ bundles = Table(
     Column("name", String(128), nullable=False),
     Column("role", String(16), nullable=False),
     Column("registered_at", Double, nullable=False),
+    Column("card", JSON),
 )
-"""What workers said they can run; `role` is active or retired."""
+"""What workers said they can run; `role` is active, shadow or retired. Of each analysis one is
+active: its results are sent. Those of shadows are kept. `card` is what people and monitors are told
+of a bundle."""
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("what", String(32), nullable=False),
+    Column("analysis", String(32), nullable=False),
+    Column("weights_sha256", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("before_weights", String(64)),
+    Column("before_version", String(64)),
+)
+"""Who made which bundle active, shadow or retired; `before` is the one that was active before."""
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("device", String(64), nullable=False),
+    Column("editions", JSON, nullable=False),
+    Column("memory", JSON),
+)
+"""Worker processes by their hearts' last beat: which bundles they hold, as [analysis, weights,
+version], and the memory of their device in bytes, as {"used": ..., "total": ...}."""
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("study_uid", Uid, primary_key=True),
+    Column("analysis", String(32), primary_key=True),
+    Column("positive", Boolean, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("actor", String(64), nullable=False),
+)
+"""What turned out to be true of studies, as far as people said so."""
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("password", String(255)),
+    Column("created_at", Double, nullable=False),
+    Column("disabled_at", Double),
+)
+"""Who may sign in at the console; `password` is an Argon2 hash, None where another vouches."""
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_sha256", String(64), primary_key=True),
+    Column("account", String(64), ForeignKey("accounts.name"), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("until", Double, nullable=False),
+)
+"""Who is signed in; `kind` is browser or program. The token itself is with its holder only."""
 
 jobs = Table(
     "jobs",
@@ -145,6 +215,7 @@ jobs = Table(
     Column("job_id", String(36), primary_key=True),
     Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
     Column("analysis", String(32), nullable=False),
+    Column("role", String(16), nullable=False, default="active"),
     Column("series_uid", Uid),
     Column("digest", String(64), nullable=False),
     Column("weights_sha256", String(64), nullable=False),
@@ -167,9 +238,17 @@ jobs = Table(
     Column("lineage", JSON),
     Column("seconds", JSON),
     Column("summary", JSON),
+    Column("probability", Double),
+    Column("band", String(16)),
+    Column("refusal", String(32)),
+    Column("ood_percentile", Double),
     Index("jobs_by_state", "state"),
+    Index("jobs_by_finish", "analysis", "role", "finished_at"),
 )
-"""`answered`: what its results say so far, an early report, a proposal, a report or a refusal."""
+"""`role`: as that of its bundle when it was planned; results of shadow jobs are never sent.
+`answered`: what its results say so far, an early report, a proposal, a report or a refusal.
+`probability`, `band`, `ood_percentile` and `refusal` stand in `summary` as well: these are for
+questions about many jobs."""
 
 job_inputs = Table(
     "job_inputs",
