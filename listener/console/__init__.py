@@ -1,0 +1,1 @@
+"""The web page for people, and the same as JSON for programs; imported only where asked for."""
