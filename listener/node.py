@@ -152,7 +152,7 @@ def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) 
     complete_studies(ledger, Patience.from_settings(settings), now)
     for job_id in ledger.reclaim():
         log.warning("job %s: its worker stopped answering; it was taken back", job_id)
-    ledger.supersede_retired()
+    ledger.supersede_unwanted()
     plan_studies(ledger, settings.analyses)
     dispatcher.ring(now)
 
