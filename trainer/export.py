@@ -25,7 +25,7 @@ from trainer.operation import Operation, operation
 from trainer.run import Run
 from trainer.settings import TrainingConfig
 from worker import nets
-from worker.appearance import deciles, of_head
+from worker.appearance import of_head, spreads
 from worker.bundle import (
     EVALUATION,
     README,
@@ -33,6 +33,7 @@ from worker.bundle import (
     Network,
     Reference,
     RegionsDescription,
+    Spread,
     VolumeDescription,
     load_volume_bundle,
     reference_keys,
@@ -68,7 +69,7 @@ class Content:
         references: how the cohort looks to each member.
         operation: what turns log odds into a statement.
         training: facts for the metadata: counts, hashes, environment.
-        inputs: how the cohort looks, in tenths.
+        inputs: how the cohort looks.
     """
 
     config: TrainingConfig
@@ -76,7 +77,7 @@ class Content:
     references: Sequence[Reference]
     operation: Operation
     training: Mapping[str, Any]
-    inputs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    inputs: Mapping[str, Spread] = field(default_factory=dict)
 
 
 def export(
@@ -335,7 +336,7 @@ def _content(run: Run, cohort: Cohort) -> Content:
             "volumes": sorted(exam.volume for exam in cohort.exams),
             "environment": run.facts["environment"],
         },
-        inputs=deciles([of_head(each) for each in cohort.voxels]),
+        inputs=spreads([of_head(each) for each in cohort.voxels]),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.statistics import LOWEST_TEMPERATURE, conformal_threshold, fit_temperature
-from worker.bundle import DECILES, NOT_SUGGESTED, SUGGESTED, Validation
+from worker.bundle import NOT_SUGGESTED, PARTS, SUGGESTED, Validation
 from worker.ensemble import calibrate
 
 # 0.95 * 60 is 57 and a little more, in binary.
@@ -98,9 +98,9 @@ def in_tenths(labels: Labels, probabilities: Values) -> Validation:
     >>> in_tenths(np.array([0, 1, 1]), np.array([0.05, 0.09, 1.0])).positives
     (1, 0, 0, 0, 0, 0, 0, 0, 0, 1)
     """
-    tenth = np.minimum((probabilities * DECILES).astype(int), DECILES - 1)
-    patients = np.bincount(tenth, minlength=DECILES)
-    positives = np.bincount(tenth[labels == 1], minlength=DECILES)
+    tenth = np.minimum((probabilities * PARTS).astype(int), PARTS - 1)
+    patients = np.bincount(tenth, minlength=PARTS)
+    positives = np.bincount(tenth[labels == 1], minlength=PARTS)
     return Validation(tuple(map(int, patients)), tuple(map(int, positives)))
 
 

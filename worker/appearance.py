@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.bundle import DECILES
+from worker.bundle import PARTS, Spread
 from worker.crops import RegionView
 from worker.preprocess import Voxels
 
@@ -46,15 +46,19 @@ def of_region(view: RegionView) -> dict[str, float]:
     }
 
 
-def deciles(cohort: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
-    """The nine values that part a cohort into tenths, by number.
+def spreads(cohort: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
+    """How a cohort's values are spread, by number: parted into tenths, where values differ enough.
 
-    >>> deciles([{"a": float(value)} for value in range(11)])["a"][:3]
-    (1.0, 2.0, 3.0)
+    >>> spreads([{"a": value} for value in (1.0, 1.0, 1.0, 2.0)])["a"]
+    Spread(edges=(2.0,), share=(0.75, 0.25))
     """
-    shares = np.arange(1, DECILES) / DECILES
+    return {name: _spread(np.array([each[name] for each in cohort])) for name in cohort[0]}
 
-    def parted(values: NDArray[np.float64]) -> tuple[float, ...]:
-        return tuple(float(f"{value:.6g}") for value in np.quantile(values, shares))
 
-    return {name: parted(np.array([each[name] for each in cohort])) for name in cohort[0]}
+def _spread(values: NDArray[np.float64]) -> Spread:
+    tenths = np.quantile(values, np.arange(1, PARTS) / PARTS, method="higher")
+    # Six digits are enough, and must be those that values are compared with.
+    edges = sorted({float(f"{edge:.6g}") for edge in tenths if edge > values.min()})
+    part = np.searchsorted(edges, values, side="right")
+    share = np.bincount(part, minlength=len(edges) + 1) / values.size
+    return Spread(tuple(edges), tuple(float(f"{each:.6g}") for each in share))

@@ -42,8 +42,8 @@ from worker.signature import TrustedKey
 REFERENCE: Final = "models/reference.safetensors"
 README: Final = "docs/README.md"
 EVALUATION: Final = "docs/evaluation.html"
-DECILES: Final = 10
-"""Parts of what a bundle says of its cohort: of probabilities, and of how inputs look."""
+PARTS: Final = 10
+"""Of what a bundle says of its cohort: of probabilities, and of how inputs look."""
 
 SUGGESTED: Final = "suggested"
 NOT_SUGGESTED: Final = "not suggested"
@@ -81,6 +81,21 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How values of a cohort are spread.
+
+    Attributes:
+        edges: between the parts, ascending; a value that equals an edge belongs above it.
+        share: of the cohort in each part, one more than edges.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    edges: tuple[float, ...]
+    share: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Description:
     """What configs/metadata.json says under "monro" of any bundle; all of it is needed.
 
@@ -96,8 +111,8 @@ class Description:
         statement: what every report made with the bundle must say.
         intended_input: in words.
         validation: None where it was not recorded.
-        inputs: the nine values that part the cohort into tenths, for each number that
-            appearance.py tells of an input; empty where they were not recorded.
+        inputs: how the cohort is spread in each number that appearance.py tells of an input; empty
+            where that was not recorded.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -112,7 +127,7 @@ class Description:
     statement: str
     intended_input: str
     validation: Validation | None = field(default=None, kw_only=True)
-    inputs: dict[str, tuple[float, ...]] = field(default_factory=dict, kw_only=True)
+    inputs: dict[str, Spread] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -204,7 +219,7 @@ class Bundle:
     statement: str
     intended_input: str
     validation: Validation | None = field(default=None, kw_only=True)
-    inputs: Mapping[str, tuple[float, ...]] = field(default_factory=dict, kw_only=True)
+    inputs: Mapping[str, Spread] = field(default_factory=dict, kw_only=True)
     signed_by: str | None = field(default=None, kw_only=True)
 
 
@@ -410,7 +425,7 @@ def _describe(folder: Path, metadata: dict[str, Any]) -> VolumeDescription | Reg
             f"conformal thresholds for {sorted(found.conformal)}",
             f"thresholds for {[NOT_SUGGESTED, SUGGESTED]}",
         )
-    _require_deciles(folder, found)
+    _require_cohort(folder, found)
     match found:
         case VolumeDescription():
             _require_temperatures(folder, found.temperatures, found.members)
@@ -419,19 +434,20 @@ def _describe(folder: Path, metadata: dict[str, Any]) -> VolumeDescription | Reg
     return found
 
 
-def _require_deciles(folder: Path, found: Description) -> None:
+def _require_cohort(folder: Path, found: Description) -> None:
     """What is said of the cohort can be counted with."""
     told = found.validation
     if told is not None and not (
-        len(told.patients) == len(told.positives) == DECILES
+        len(told.patients) == len(told.positives) == PARTS
         and all(0 <= some <= all_ for some, all_ in zip(told.positives, told.patients, strict=True))
     ):
-        wanted = f"{DECILES} counts, and no more positives than patients"
+        wanted = f"{PARTS} counts, and no more positives than patients"
         raise BadBundle(folder, f"{METADATA} monro.validation: {told}", wanted)
-    for name, values in found.inputs.items():
-        if len(values) != DECILES - 1 or sorted(values) != list(values):
-            wanted = f"{DECILES - 1} numbers in ascending order"
-            raise BadBundle(folder, f"{METADATA} monro.inputs.{name}: {values}", wanted)
+    for name, spread in found.inputs.items():
+        ascending = sorted(set(spread.edges)) == list(spread.edges)
+        if not (ascending and len(spread.share) == len(spread.edges) + 1):
+            wanted = "ascending edges, and a share for each part between them"
+            raise BadBundle(folder, f"{METADATA} monro.inputs.{name}: {spread}", wanted)
 
 
 def _require_temperatures(

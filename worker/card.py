@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from worker.bundle import DECILES, EVALUATION, README, Bundle
+from worker.bundle import EVALUATION, PARTS, README, Bundle
 from worker.seal import read_metadata
 
 
@@ -12,7 +12,7 @@ def card_of(bundle: Bundle) -> dict[str, Any]:
 
     Returns:
         `validation`: counts in tenths of probability, under `edges`; None where not recorded.
-        `inputs`: by number, the `edges` between the parts of the cohort and the `share` of each.
+        `inputs`: by number, a `bundle.Spread` of the cohort.
         `model_card`: Markdown. `evaluation`: HTML that is not to be trusted with scripts, or None.
         The rest as in `bundle.Description`.
     """
@@ -28,11 +28,8 @@ def card_of(bundle: Bundle) -> dict[str, Any]:
         "signed_by": bundle.signed_by,
         "figures": metadata.get("eval_metrics", {}),
         "validation": validation
-        and {"edges": [part / DECILES for part in range(DECILES + 1)], **asdict(validation)},
-        "inputs": {
-            name: {"edges": list(values), "share": [1 / DECILES] * DECILES}
-            for name, values in bundle.inputs.items()
-        },
+        and {"edges": [part / PARTS for part in range(PARTS + 1)], **asdict(validation)},
+        "inputs": {name: asdict(spread) for name, spread in bundle.inputs.items()},
         "model_card": _text(bundle, README) or "",
         "evaluation": _text(bundle, EVALUATION),
     }

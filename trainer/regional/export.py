@@ -12,7 +12,7 @@ from trainer.operation import Operation, operation
 from trainer.regional.cohort import RegionalCohort
 from trainer.regional.patientwise import means
 from trainer.regional.run import MemberResult, RegionalRun
-from worker.appearance import deciles, of_region
+from worker.appearance import of_region, spreads
 from worker.bundle import (
     Network,
     RegionBundle,
@@ -186,7 +186,7 @@ def _description(run: RegionalRun, cohort: RegionalCohort, shipped: Shipped) -> 
         statement=words.statement,
         intended_input=words.intended_input,
         validation=decisive.validation,
-        inputs=deciles(
+        inputs=spreads(
             [of_region(view_of(cohort, words.decisive, exam)) for exam in range(len(cohort))]
         ),
     )
