@@ -96,7 +96,7 @@ train-demo: install      ## synthetic patients in, an evaluated bundle out (.tra
 	@$(TRAINER) evaluate --cohort $(TRAINED)/cohort --run $(TRAINED)/run --out $(TRAINED)/report
 	@rm -rf $(TRAINED)/fistula-demo
 	@$(TRAINER) export --cohort $(TRAINED)/cohort --run $(TRAINED)/run \
-		--out $(TRAINED)/fistula-demo
+		--out $(TRAINED)/fistula-demo --report $(TRAINED)/report
 
 # The second analysis, the same way: coarse slices, compact networks, all numbers in one file.
 TRAINED_INFECTION := .train-demo-infection
@@ -119,7 +119,8 @@ train-demo-infection: install  ## the same for infection: the paper's table, and
 	@# Of the two fused models the smaller one: its bundle lies in the repository.
 	@rm -rf $(TRAINED_INFECTION)/infection-demo
 	@$(TRAINER) export --cohort $(TRAINED_INFECTION)/cohort --run $(TRAINED_INFECTION)/run \
-		--out $(TRAINED_INFECTION)/infection-demo --model DenseASPP-RadFusion
+		--out $(TRAINED_INFECTION)/infection-demo --model DenseASPP-RadFusion \
+		--report $(TRAINED_INFECTION)/report
 
 bench-train: install     ## training throughput beside a plain MONAI script
 	@$(BIN)/python tests/benchmarks/train.py

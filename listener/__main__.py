@@ -4,19 +4,16 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from sqlalchemy.exc import SQLAlchemyError
 
 from listener.accounting import STATES, StudyAccount, account
-from listener.audit.trail import Audit, open_audit
+from listener.audit.trail import open_audit
 from listener.cautions import cautions
+from listener.console.gate.commands import accounts
 from listener.dispatch import Dispatcher, broker_answers, celery_app
 from listener.errors import MonroError
 from listener.in_force import in_force
@@ -31,14 +28,14 @@ from listener.series import require_uid
 from listener.settings import read_settings
 from listener.spool import Spool
 from listener.tables import TRANSITIONS
+from listener.terminal import acting, complaints, console, explained
 
 app = typer.Typer(
     help="monro listener: receives brain MRI studies, delivers AI results. Research use only.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console()
-complaints = Console(stderr=True)
+app.add_typer(accounts, name="accounts")
 
 ROW_SECONDS = 2.0
 """A running listener writes rows a moment after the files: what disagrees is looked at again."""
@@ -252,44 +249,6 @@ def transitions() -> None:
     for what, moves in TRANSITIONS.items():
         rows = [{"from": state, "to": ", ".join(sorted(nexts))} for state, nexts in moves.items()]
         _print_rows(what, rows)
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Say what a user can mend in one line, without a traceback, and exit with 1."""
-    try:
-        yield
-    except MonroError as error:
-        complaints.print(f"monro: {error}", style="red", markup=False)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        complaints.print(
-            f"monro: {error.filename or 'a file'}: {error.strerror}; correct MONRO_SPOOL or "
-            "MONRO_AUDIT, or who may write there",
-            style="red",
-            markup=False,
-        )
-        raise typer.Exit(1) from None
-    except SQLAlchemyError as error:
-        complaints.print(
-            f"monro: the ledger at MONRO_LEDGER does not answer ({type(error).__name__}); "
-            "start it or correct the URL",
-            style="red",
-            markup=False,
-        )
-        raise typer.Exit(1) from None
-
-
-@contextmanager
-def acting(what: str, study: str | None = None) -> Iterator[Audit]:
-    """Put into the audit trail what an operator did, and whether it came about."""
-    with open_audit(read_settings()) as audit:
-        try:
-            yield audit
-        except BaseException:  # Ctrl-C as well
-            audit.acted(what, study, failed=True)
-            raise
-        audit.acted(what, study)
 
 
 def _ledger() -> Ledger:

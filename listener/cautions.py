@@ -1,16 +1,15 @@
 """What settings allow, and a site may not have meant: told at the start and by `check-config`."""
 
-import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from listener.remote import WebService
+from listener.remote import WebService, is_loopback
 from listener.settings import ListenerSettings
 
 
 def cautions(settings: ListenerSettings) -> list[str]:
     """Sentences about settings that work, and leave a door open."""
-    return [*_titles(settings), *_tokens(settings)]
+    return [*_titles(settings), *_tokens(settings), *_passwords(settings)]
 
 
 def _titles(settings: ListenerSettings) -> Iterator[str]:
@@ -24,18 +23,17 @@ def _titles(settings: ListenerSettings) -> Iterator[str]:
 
 def _tokens(settings: ListenerSettings) -> Iterator[str]:
     shows_tokens = any(each.token_file for each in settings.web_senders)
-    if shows_tokens and settings.tls is None and not _is_loopback(settings.bind):
+    if shows_tokens and settings.tls is None and not is_loopback(settings.bind):
         yield "MONRO_WEB_PORT: tokens travel in clear; set MONRO_TLS"
     for each in (*settings.destinations, *settings.sources):
         if not isinstance(each, WebService) or each.token_file is None:
             continue
         address = urlsplit(each.url)
-        if address.scheme == "http" and not _is_loopback(address.hostname or ""):
+        if address.scheme == "http" and not is_loopback(address.hostname or ""):
             yield f"{each.name}: its token travels in clear; use an https URL"
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _passwords(settings: ListenerSettings) -> Iterator[str]:
+    is_open = settings.console_port is not None and not is_loopback(settings.bind)
+    if is_open and settings.tls is None:
+        yield "MONRO_CONSOLE_PORT: passwords travel in clear; set MONRO_TLS"

@@ -104,7 +104,7 @@ def plan_studies(ledger: Ledger, analyses: Sequence[str]) -> list[str]:
     A study that an analysis wants waits, visibly, until some worker has a bundle for it; so does
     one whose files the disk does not hand over.
     """
-    bundles = {analysis: ledger.active_bundle(analysis) for analysis in analyses}
+    bundles = {analysis: ledger.wanted_bundles(analysis) for analysis in analyses}
     queued = []
     for study_uid, revision in ledger.unplanned():
         try:
@@ -121,7 +121,7 @@ def plan_studies(ledger: Ledger, analyses: Sequence[str]) -> list[str]:
 
 
 def _plan_study(
-    ledger: Ledger, study_uid: str, revision: int, bundles: Mapping[str, BundleRow | None]
+    ledger: Ledger, study_uid: str, revision: int, bundles: Mapping[str, Sequence[BundleRow]]
 ) -> list[str]:
     by_series = in_series(ledger.instances_of(study_uid))
     if ledger.is_partly_purged(study_uid):
@@ -141,11 +141,11 @@ def _plan_study(
         plan = _plan_of(selection, by_series, choices[selection.analysis])
         if plan is None:
             continue
-        bundle = bundles[selection.analysis]
-        if bundle is None:
+        of_analysis = bundles[selection.analysis]
+        if not of_analysis:
             ledger.note_waiting(study_uid, f"waits for a worker with a {plan.analysis} bundle")
             return []
-        wanted.append((plan, bundle))
+        wanted += [(plan, bundle) for bundle in of_analysis]
     not_wanted = _reasons(selections) | unreadable
     for plan, _bundle in wanted:
         for instance in plan.inputs:

@@ -5,12 +5,15 @@ wait, and `ring` rings again for those whose message seems to be lost.
 """
 
 import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from listener.entries import Queued, Role
 from listener.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -19,6 +22,11 @@ ANALYSE_STUDY = "monro.analyse_study"
 """Name of the task; the worker registers it, the listener never imports the worker."""
 
 QUEUE = "monro"
+SHADOW_QUEUE = "monro-shadow"
+"""For jobs of shadow bundles; workers look into it when there is nothing in the other."""
+
+QUEUES: Mapping[Role, str] = MappingProxyType({"active": QUEUE, "shadow": SHADOW_QUEUE})
+"""Where the jobs of a bundle go, by its role."""
 
 VISIBILITY_SECONDS = 24 * 3600
 """Redis hands an unacknowledged message to a second worker after this long. Leases, not
@@ -26,7 +34,7 @@ redelivery, decide who works, so it only has to be longer than any job."""
 
 
 def celery_app(broker: str) -> Celery:
-    """The Celery application that listener and worker share: JSON only, one queue."""
+    """The Celery application that listener and worker share: JSON only, two queues."""
     app = Celery("monro", broker=broker)
     app.conf.update(
         accept_content=["json"],
@@ -36,6 +44,7 @@ def celery_app(broker: str) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_transport_options={
             "visibility_timeout": VISIBILITY_SECONDS,
+            "queue_order_strategy": "priority",
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
         },
@@ -69,22 +78,11 @@ class Dispatcher:
         a long queue is not doubled by impatience.
         """
         queued = self._ledger.queued()
-        never_sent = [job for job in queued if job.sent_at is None]
-        overdue = [
-            job
-            for job in queued
-            if job.sent_at is not None and job.sent_at <= now - self._resend_seconds
-        ]
-        if not never_sent and not overdue:
-            return 0
         try:
-            lost = max(0, len(queued) - len(never_sent) - self._messages())
-            due = [*never_sent, *overdue[:lost]]
-            for job in due:
-                self._app.send_task(
-                    ANALYSE_STUDY, kwargs={"job_id": job.job_id}, queue=QUEUE, retry=False
-                )
-                self._ledger.note_sent(job.job_id)
+            return sum(
+                self._ring(queue, [job for job in queued if job.role == role], now)
+                for role, queue in QUEUES.items()
+            )
         except (OperationalError, RedisError, OSError) as error:
             log.warning(
                 "the broker does not answer (%s); %d job(s) wait in the ledger and are sent when "
@@ -93,9 +91,26 @@ class Dispatcher:
                 len(queued),
             )
             return 0
+
+    def _ring(self, queue: str, queued: Sequence[Queued], now: float) -> int:
+        never_sent = [job for job in queued if job.sent_at is None]
+        overdue = [
+            job
+            for job in queued
+            if job.sent_at is not None and job.sent_at <= now - self._resend_seconds
+        ]
+        if not never_sent and not overdue:
+            return 0
+        lost = max(0, len(queued) - len(never_sent) - self._messages(queue))
+        due = [*never_sent, *overdue[:lost]]
+        for job in due:
+            self._app.send_task(
+                ANALYSE_STUDY, kwargs={"job_id": job.job_id}, queue=queue, retry=False
+            )
+            self._ledger.note_sent(job.job_id)
         return len(due)
 
-    def _messages(self) -> int:
+    def _messages(self, queue: str) -> int:
         with self._app.connection_for_write() as connection:
             redis = cast(Any, connection.default_channel).client
-            return int(redis.llen(QUEUE))
+            return int(redis.llen(queue))

@@ -60,14 +60,26 @@ Edition = tuple[str, str]
 with other thresholds, and a job is for one of the two."""
 
 
+Role = Literal["active", "shadow", "retired"]
+"""Whether a bundle's results are sent, kept for comparison only, or no longer asked for."""
+
+
 @dataclass(frozen=True)
 class BundleRow:
-    """A bundle that some worker can run."""
+    """A bundle that some worker can run.
+
+    Attributes:
+        card: what people and monitors are told of it: its model card, thresholds, how often those
+            with which score were positive in validation.
+        role: as the ledger has it; who registers a bundle does not choose it.
+    """
 
     analysis: str
     name: str
     version: str
     weights_sha256: str
+    card: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    role: Role = field(default="active", compare=False)
 
     @property
     def edition(self) -> Edition:
@@ -119,6 +131,13 @@ class Job:
     predecessor: "Predecessor | None"
     early: "Predecessor | None" = None
     """The early report of this very job, where an earlier attempt has sent one."""
+    role: Role = "active"
+    """As that of its bundle when it was planned; what a shadow finds is not sent."""
+
+    @property
+    def edition(self) -> Edition:
+        """Which bundle it is for."""
+        return self.weights_sha256, self.bundle_version
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,7 @@ class Queued:
     job_id: str
     sent_at: float | None
     """When a message was last given to the broker; None since it was queued (again)."""
+    role: Role = "active"
 
 
 Answered = Literal["early", "proposal", "report", "refusal"]

@@ -29,6 +29,20 @@ class BadSettings(MonroError):
     """A setting is missing, wrong, unsafe or unknown; the program does not start."""
 
 
+class VersionTaken(MonroError):
+    """A bundle calls itself by the name and version of another one."""
+
+    def __init__(self, named: str, weights: str, known: str) -> None:
+        super().__init__(named, weights, known)
+        self.named, self.weights, self.known = named, weights, known
+
+    def __str__(self) -> str:
+        return (
+            f"bundle {self.named}: found weights {self.weights}, expected {self.known}, which were "
+            "registered under this version; publish other weights under another version"
+        )
+
+
 class SpoolFull(MonroError):
     """Writing would leave less room than must stay free; the peer has to try again later."""
 

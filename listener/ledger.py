@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -34,6 +34,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    true,
     tuple_,
     update,
 )
@@ -56,9 +57,10 @@ from listener.entries import (
     Queued,
     Received,
     Result,
+    Role,
     digest_of,
 )
-from listener.errors import IllegalTransition, LeaseLost, SpoolFull, WrongLedger
+from listener.errors import IllegalTransition, LeaseLost, SpoolFull, VersionTaken, WrongLedger
 from listener.spool import Arrival, Held
 from listener.tables import (
     SCHEMA_VERSION,
@@ -75,6 +77,7 @@ from listener.tables import (
     move,
     promises,
     results,
+    rollouts,
     schema,
     studies,
 )
@@ -437,52 +440,98 @@ class Ledger:
             return bool(connection.scalar(select(gone)))
 
     def active_bundle(self, analysis: str) -> BundleRow | None:
-        """The bundle that new jobs of an analysis are for."""
-        query = select(bundles).where(bundles.c.analysis == analysis, bundles.c.role == "active")
-        with self.reading() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            return None
-        return BundleRow(row.analysis, row.name, row.version, row.weights_sha256)
+        """The bundle whose results are sent; None where no worker brought one."""
+        wanted = self.wanted_bundles(analysis)
+        return wanted[0] if wanted and wanted[0].role == "active" else None
 
-    def register_bundle(self, bundle: BundleRow) -> None:
-        """Make a bundle the active one of its analysis; jobs queued for another are re-planned."""
+    def wanted_bundles(self, analysis: str) -> list[BundleRow]:
+        """The bundles that new jobs of an analysis are for: the active one, then its shadows."""
+        query = (
+            select(bundles)
+            .where(bundles.c.analysis == analysis, bundles.c.role.in_(("active", "shadow")))
+            .order_by(bundles.c.role, bundles.c.registered_at)
+        )
+        with self.reading() as connection:
+            return [_bundle(row) for row in connection.execute(query)]
+
+    def wanted_editions(self) -> set[Edition]:
+        """The editions of all active and shadow bundles, of whatever analysis."""
+        query = select(bundles.c.weights_sha256, bundles.c.version).where(
+            bundles.c.role.in_(("active", "shadow"))
+        )
+        with self.reading() as connection:
+            return {(row.weights_sha256, row.version) for row in connection.execute(query)}
+
+    def register_bundle(self, bundle: BundleRow) -> Role:
+        """Note that a worker can run a bundle; returns the bundle's role.
+
+        The first of an analysis is active. Any other is a shadow until people say otherwise
+        (rollout.py), and one that is known keeps the role that it has.
+
+        Raises:
+            VersionTaken: other weights are known by its name and version.
+        """
         of_analysis = bundles.c.analysis == bundle.analysis
-        this = and_(
-            of_analysis,
-            bundles.c.weights_sha256 == bundle.weights_sha256,
-            bundles.c.version == bundle.version,
+        this = and_(of_analysis, _is_edition(bundles, bundle.edition))
+        namesake = and_(
+            of_analysis, bundles.c.name == bundle.name, bundles.c.version == bundle.version, ~this
         )
         with self.writing() as connection:
-            connection.execute(update(bundles).where(of_analysis, ~this).values(role="retired"))
+            taken = connection.scalar(select(bundles.c.weights_sha256).where(namesake))
+            if taken is not None:
+                named = f"{bundle.name} {bundle.version}"
+                raise VersionTaken(named, bundle.weights_sha256, taken)
+            known = connection.scalar(select(bundles.c.role).where(this))
+            if known is not None:
+                connection.execute(update(bundles).where(this).values(card=dict(bundle.card)))
+                return cast(Role, known)
+            is_first = not connection.scalar(
+                select(exists().where(of_analysis, bundles.c.role == "active"))
+            )
+            role: Role = "active" if is_first else "shadow"
             connection.execute(
-                self.insert_or_ignore(bundles).values(
+                insert(bundles).values(
                     analysis=bundle.analysis,
                     weights_sha256=bundle.weights_sha256,
                     version=bundle.version,
                     name=bundle.name,
-                    role="active",
+                    role=role,
                     registered_at=self._clock(),
+                    card=dict(bundle.card),
                 )
             )
-            connection.execute(update(bundles).where(this).values(role="active"))
+            connection.execute(
+                insert(rollouts).values(
+                    at=self._clock(),
+                    actor="a worker",
+                    what=f"registered as {role}",
+                    analysis=bundle.analysis,
+                    weights_sha256=bundle.weights_sha256,
+                    version=bundle.version,
+                )
+            )
+        return role
 
-    def supersede_retired(self) -> int:
-        """Let jobs that wait for a retired bundle be planned anew; returns how many there were."""
-        retired = exists().where(
+    def supersede_unwanted(self) -> int:
+        """Drop queued jobs whose bundle has another role by now; returns how many there were.
+
+        Studies that waited for the active bundle's answer are planned anew.
+        """
+        another_role = exists().where(
             bundles.c.analysis == jobs.c.analysis,
             bundles.c.weights_sha256 == jobs.c.weights_sha256,
             bundles.c.version == jobs.c.bundle_version,
-            bundles.c.role == "retired",
+            bundles.c.role != jobs.c.role,
         )
-        outdated = and_(jobs.c.state == "QUEUED", retired)
+        outdated = and_(jobs.c.state == "QUEUED", another_role)
+        of_active = and_(outdated, jobs.c.role == "active")
         with self.writing() as connection:
-            touched = connection.scalars(select(jobs.c.study_uid).where(outdated)).all()
-            move(connection, jobs, outdated, "SUPERSEDED", reason="its bundle was replaced")
+            waiting = connection.scalars(select(jobs.c.study_uid).where(of_active)).all()
+            moved = move(connection, jobs, outdated, "SUPERSEDED", reason="its bundle was replaced")
             connection.execute(
-                update(studies).where(studies.c.study_uid.in_(touched)).values(planned_revision=0)
+                update(studies).where(studies.c.study_uid.in_(waiting)).values(planned_revision=0)
             )
-        return len(touched)
+        return moved
 
     def plan(
         self,
@@ -526,12 +575,19 @@ class Ledger:
     ) -> str | None:
         digest = digest_of(plan.inputs)
         name = [study_uid, plan.analysis, digest, bundle.weights_sha256, bundle.version]
-        job_id = str(uuid.uuid5(JOB_NAMESPACE, "|".join(name)))
-        of_analysis = and_(jobs.c.study_uid == study_uid, jobs.c.analysis == plan.analysis)
+        is_shadow = bundle.role == "shadow"
+        # What a shadow found was not sent: once it is active, its job is another one.
+        job_id = str(uuid.uuid5(JOB_NAMESPACE, "|".join([*name, *["shadow"] * is_shadow])))
+        replaced = and_(
+            jobs.c.study_uid == study_uid,
+            jobs.c.analysis == plan.analysis,
+            jobs.c.role == bundle.role,
+            _is_edition(jobs, bundle.edition) if is_shadow else true(),
+        )
         move(
             connection,
             jobs,
-            and_(of_analysis, jobs.c.job_id != job_id, jobs.c.state == "QUEUED"),
+            and_(replaced, jobs.c.job_id != job_id, jobs.c.state == "QUEUED"),
             "SUPERSEDED",
             reason=f"revision {revision} of the study has other input",
         )
@@ -543,12 +599,15 @@ class Ledger:
                 job_id=job_id,
                 study_uid=study_uid,
                 analysis=plan.analysis,
+                role=bundle.role,
                 series_uid=plan.series_uid,
                 digest=digest,
                 weights_sha256=bundle.weights_sha256,
                 bundle_version=bundle.version,
                 revision=revision,
-                predecessor=_latest_answer(connection, study_uid, plan.analysis),
+                predecessor=(
+                    None if is_shadow else _latest_answer(connection, study_uid, plan.analysis)
+                ),
                 state="QUEUED",
                 created_at=max(instance.received_at for instance in plan.inputs),
                 attempts=0,
@@ -559,9 +618,11 @@ class Ledger:
             for instance in plan.inputs
         ]
         connection.execute(insert(job_inputs), inputs)
-        _set_inputs(connection, job_id, "waiting", None)
+        if not is_shadow:
+            _set_inputs(connection, job_id, "waiting", None)
         beside = "".join(f" with segmentation {uid}" for uid in _beside_series(plan))
-        self.note(connection, study_uid, "job queued", f"{plan.analysis} {job_id}{beside}")
+        what = "shadow job queued" if is_shadow else "job queued"
+        self.note(connection, study_uid, what, f"{plan.analysis} {job_id}{beside}")
         return job_id
 
     def _plan_again(self, connection: Connection, job: Row[Any], revision: int) -> str | None:
@@ -574,7 +635,11 @@ class Ledger:
         connection.execute(
             update(jobs).where(jobs.c.predecessor == job.job_id).values(predecessor=job.predecessor)
         )
-        predecessor = _latest_answer(connection, job.study_uid, job.analysis)
+        predecessor = (
+            None
+            if job.role == "shadow"
+            else _latest_answer(connection, job.study_uid, job.analysis)
+        )
         again = {"reason": None, "sent_at": None, "predecessor": predecessor}
         move(connection, jobs, this, "QUEUED", **again)
         return str(job.job_id)
@@ -584,7 +649,7 @@ class Ledger:
     def queued(self) -> list[Queued]:
         """Jobs that wait for a worker, oldest first."""
         query = (
-            select(jobs.c.job_id, jobs.c.sent_at)
+            select(jobs.c.job_id, jobs.c.sent_at, jobs.c.role)
             .where(jobs.c.state == "QUEUED")
             .order_by(jobs.c.created_at)
         )
@@ -698,6 +763,7 @@ class Ledger:
             inputs=tuple(_instance(instance) for instance in inputs),
             predecessor=_predecessor(connection, row),
             early=(Predecessor(job_id, row.lineage, "early") if row.answered == "early" else None),
+            role=row.role,
         )
 
     def extend(self, job: Job, seconds: float, progress: str = "") -> bool:
@@ -756,18 +822,19 @@ class Ledger:
             ):
                 raise LeaseLost(job.job_id)
             self._put_results(connection, job, answer.found)
-            if answer.state == "REPORTED":
-                _set_inputs(connection, job.job_id, "used", f"{job.analysis} job {job.job_id}")
-            if answer.state == "REFUSED":
-                _set_inputs(connection, job.job_id, "refused", answer.reason)
-            what = f"job {answer.state.lower()}"
+            if job.role == "active":
+                _settle_inputs(connection, job, answer)
+            kind = "shadow job" if job.role == "shadow" else "job"
+            what = f"{kind} {answer.state.lower()}"
             self.note(connection, job.study_uid, what, answer.reason or job.job_id)
 
     def _put_results(self, connection: Connection, job: Job, found: Sequence[Result]) -> None:
         for result in found:
             row = _result_row(job, result)
             connection.execute(self.insert_or_ignore(results).values(**row))
-        self._address(connection, [each.sop_uid for each in found if each.alternative_of is None])
+        if job.role == "active":
+            preferred = [each.sop_uid for each in found if each.alternative_of is None]
+            self._address(connection, preferred)
 
     def _return(self, job: Job, reason: str, error: BaseException | None = None) -> None:
         """Give a job back if its lease is still ours: after `keep` it is not.
@@ -929,13 +996,14 @@ class Ledger:
             study_uid: the study.
             destination: send to this one only, and run no job; None for everything.
         """
-        mine = deliveries.c.sop_uid.in_(
-            select(results.c.sop_uid).join(jobs).where(jobs.c.study_uid == study_uid)
+        of_study = select(results.c.sop_uid).join(jobs).where(jobs.c.study_uid == study_uid)
+        anywhere = destination is None
+        mine = and_(
+            deliveries.c.sop_uid.in_(of_study),
+            true() if anywhere else deliveries.c.destination == destination,
         )
-        if destination is not None:
-            mine = and_(mine, deliveries.c.destination == destination)
         with self.writing() as connection:
-            failed = 0 if destination is not None else _run_again(connection, study_uid)
+            failed = _run_again(connection, study_uid) if anywhere else 0
             parked = move(
                 connection,
                 deliveries,
@@ -946,7 +1014,7 @@ class Ledger:
             hurried = connection.execute(
                 update(deliveries).where(mine, deliveries.c.state == "PENDING").values(next_at=0.0)
             )
-            where_to = "" if destination is None else f" to {destination}"
+            where_to = "" if anywhere else f" to {destination}"
             self.note(
                 connection,
                 study_uid,
@@ -1208,10 +1276,34 @@ def _set_inputs(connection: Connection, job_id: str, state: str, reason: str | N
     move(connection, instances, is_input, state, reason=reason)
 
 
+def _settle_inputs(connection: Connection, job: Job, answer: Answer) -> None:
+    """Say what became of a job's input."""
+    if answer.state == "REPORTED":
+        _set_inputs(connection, job.job_id, "used", f"{job.analysis} job {job.job_id}")
+    if answer.state == "REFUSED":
+        _set_inputs(connection, job.job_id, "refused", answer.reason)
+
+
+def _is_edition(table: Table, edition: Edition) -> ColumnElement[bool]:
+    """Bundles, or jobs for them, of one edition."""
+    version = table.c.version if table is bundles else table.c.bundle_version
+    return and_(table.c.weights_sha256 == edition[0], version == edition[1])
+
+
+def _bundle(row: Row[Any]) -> BundleRow:
+    return BundleRow(
+        row.analysis, row.name, row.version, row.weights_sha256, row.card or {}, row.role
+    )
+
+
 def _unaddressed() -> Select[str]:
-    """Results that were never for anybody, preferred encodings only."""
+    """Results that are to be sent and were never for anybody, preferred encodings only."""
     addressed = exists().where(deliveries.c.sop_uid == results.c.sop_uid)
-    return select(results.c.sop_uid).where(results.c.alternative_of.is_(None), ~addressed)
+    return (
+        select(results.c.sop_uid)
+        .join(jobs, jobs.c.job_id == results.c.job_id)
+        .where(jobs.c.role == "active", results.c.alternative_of.is_(None), ~addressed)
+    )
 
 
 def _latest_answer(connection: Connection, study_uid: str, analysis: str) -> str | None:
@@ -1219,7 +1311,12 @@ def _latest_answer(connection: Connection, study_uid: str, analysis: str) -> str
     answers = or_(jobs.c.state == "RUNNING", jobs.c.answered.is_not(None))
     query = (
         select(jobs.c.job_id)
-        .where(jobs.c.study_uid == study_uid, jobs.c.analysis == analysis, answers)
+        .where(
+            jobs.c.study_uid == study_uid,
+            jobs.c.analysis == analysis,
+            jobs.c.role == "active",
+            answers,
+        )
         .order_by(
             case((jobs.c.state == "RUNNING", 0), else_=1),
             func.coalesce(jobs.c.finished_at, jobs.c.started_at, 0.0).desc(),
@@ -1234,9 +1331,15 @@ def _is_outdated() -> ColumnElement[bool]:
     """A later revision, or a new bundle for the same one, made a job that answers instead."""
     newer = jobs.alias()
     replaces = and_(newer.c.revision == jobs.c.revision, newer.c.predecessor == jobs.c.job_id)
+    same_bundle = and_(
+        newer.c.weights_sha256 == jobs.c.weights_sha256,
+        newer.c.bundle_version == jobs.c.bundle_version,
+    )
     return exists().where(
         newer.c.study_uid == jobs.c.study_uid,
         newer.c.analysis == jobs.c.analysis,
+        newer.c.role == jobs.c.role,
+        or_(jobs.c.role == "active", same_bundle),
         newer.c.job_id != jobs.c.job_id,
         newer.c.state != "SUPERSEDED",
         or_(newer.c.revision > jobs.c.revision, replaces),

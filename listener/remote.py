@@ -32,6 +32,14 @@ def _fingerprint(value: str) -> str:
     return digest
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, by name or address, is this machine as only itself can call it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _network(value: str) -> str:
     ipaddress.ip_network(value, strict=False)
     return value
@@ -54,6 +62,7 @@ def _audit_target(value: str) -> str:
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 AuditTarget = Annotated[str, AfterValidator(_audit_target)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
+HostName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]+\])$")]
 Network = Annotated[str, AfterValidator(_network)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -124,6 +133,34 @@ class WebSender(Caller, frozen=True):
     def _proves_who_it_is(self) -> Self:
         if self.token_file is None and self.certificate is None:
             raise ValueError(f"sender {self.name} needs a token_file or a certificate")
+        return self
+
+
+class Oidc(BaseModel, frozen=True, extra="forbid"):
+    """A provider of OpenID Connect that vouches for people at the console.
+
+    `claim` of an ID token lists what a person belongs to; who is in one of `operators` or `viewers`
+    may come in as that, all others may not. The account is called by the claim `name`, which must
+    be unique among the provider's people. `authorities` are whom its certificate may be from; the
+    system's where none are given.
+    """
+
+    issuer: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")]
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret_file: Path
+    operators: tuple[str, ...] = ()
+    viewers: tuple[str, ...] = ()
+    claim: str = "groups"
+    name: str = "preferred_username"
+    authorities: Path | None = None
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        address = urlsplit(self.issuer)
+        if address.scheme == "http" and not is_loopback(address.hostname or ""):
+            raise ValueError(f"issuer {self.issuer} must be an https URL")
+        if not self.operators and not self.viewers:
+            raise ValueError("nobody may come in: list operators, viewers or both")
         return self
 
 

@@ -1,8 +1,9 @@
 """What may go from the spool, by policy: studies that are over and delivered, and old enough.
 
 A study goes only when no job of it waits, runs or failed, and every result was confirmed by every
-destination that it was for (or sent to one that a site chose to take at its word). Rows stay in
-the ledger; what was purged is told apart there from what was lost.
+destination that it was for (or sent to one that a site chose to take at its word). Results of
+shadows are for nobody, and a shadow that failed keeps nothing. Rows stay in the ledger; what was
+purged is told apart there from what was lost.
 """
 
 import logging
@@ -40,7 +41,11 @@ def purge(
 
 def _may_go(before: float, trusted: Collection[str]) -> ColumnElement[bool]:
     of_study = jobs.c.study_uid == studies.c.study_uid
-    unfinished = exists().where(of_study, jobs.c.state.in_(("QUEUED", "RUNNING", "FAILED")))
+    is_sent = jobs.c.role == "active"
+    unfinished = exists().where(
+        of_study,
+        or_(jobs.c.state.in_(("QUEUED", "RUNNING")), and_(is_sent, jobs.c.state == "FAILED")),
+    )
     settled = or_(
         deliveries.c.state == "CONFIRMED",
         and_(deliveries.c.state == "SENT", deliveries.c.destination.in_(trusted)),
@@ -53,7 +58,11 @@ def _may_go(before: float, trusted: Collection[str]) -> ColumnElement[bool]:
     )
     addressed = exists().where(deliveries.c.sop_uid == results.c.sop_uid)
     unaddressed = exists().where(
-        of_study, results.c.job_id == jobs.c.job_id, results.c.alternative_of.is_(None), ~addressed
+        of_study,
+        is_sent,
+        results.c.job_id == jobs.c.job_id,
+        results.c.alternative_of.is_(None),
+        ~addressed,
     )
     here = and_(instances.c.study_uid == studies.c.study_uid, instances.c.purged_at.is_(None))
     return and_(

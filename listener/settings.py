@@ -19,6 +19,8 @@ from listener.remote import (
     AETitle,
     AuditTarget,
     Destination,
+    HostName,
+    Oidc,
     Peer,
     Port,
     Source,
@@ -194,6 +196,30 @@ class ListenerSettings(Commons):
         "empty: audit/key inside the spool",
     )
 
+    console_port: Port | None = Field(
+        default=None, description="port of the console; HTTPS where MONRO_TLS is set"
+    )
+    console_hosts: tuple[HostName, ...] = Field(
+        default=(),
+        description='host names and addresses that the console is called by: ["monro.hospital"]; '
+        "other ones are refused; empty: any",
+    )
+    console_open_metrics: bool = Field(
+        default=False, description="/metrics of the console needs no token: a decision"
+    )
+    console_idle_minutes: Annotated[float, Field(gt=0)] = Field(
+        default=30, description="who did nothing at the console for this long signs in again"
+    )
+    console_session_hours: Annotated[float, Field(gt=0)] = Field(
+        default=12, description="who signed in this long ago signs in again"
+    )
+    oidc: Oidc | None = Field(
+        default=None,
+        description='who vouches for people at the console: {"issuer": "https://login.hospital", '
+        '"client_id": "monro", "client_secret_file": "/run/secrets/oidc", "claim": "groups", '
+        '"operators": ["mri-leads"], "viewers": ["radiology"]}',
+    )
+
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
         if not self.peers and not self.open_node:
@@ -214,6 +240,8 @@ class ListenerSettings(Commons):
             raise ValueError(
                 "MONRO_WEB_SENDERS and MONRO_OPEN_NODE=true contradict: keep one of them"
             )
+        if self.oidc is not None and self.console_port is None:
+            raise ValueError("MONRO_OIDC needs MONRO_CONSOLE_PORT")
         if not self.destinations:
             raise ValueError("results have nowhere to go: list MONRO_DESTINATIONS")
         for setting in ("destinations", "sources", "web_senders"):

@@ -23,7 +23,7 @@ from listener.errors import BadSettings, MonroError
 from listener.ledger import Ledger
 from trainer.cohort import Examined, analysis_of, read_cohort, write_json
 from trainer.compare import RULE, compare
-from trainer.export import export, record_metrics
+from trainer.export import enclose_report, export, record_metrics
 from trainer.folds import read_folds, settle_folds
 from trainer.gathering.deidentify import read_salt
 from trainer.gathering.dicomweb import DicomWebSource, read_settings
@@ -45,6 +45,7 @@ from trainer.regional.run import fit_regions, read_regional_run
 from trainer.regional.settings import INFECTION, RegionalConfig, read_any_config
 from trainer.regional.table import best_model, headline_figures, paper_table, rich_tables
 from trainer.reporting.evaluate import Evaluation, evaluate_bundle, evaluate_run
+from trainer.reporting.page import REPORT
 from trainer.reporting.regional import evaluate_regions, write_regional_report
 from trainer.reporting.report import write_report
 from trainer.run import fit_fold, read_run, start_run
@@ -250,18 +251,31 @@ def export_bundle(
     model: Annotated[
         str, typer.Option(help="Infection: row of the table; the best that fuses features.")
     ] = "",
+    report: Annotated[
+        Path | None, typer.Option(help="Folder that `evaluate` wrote; its report is enclosed.")
+    ] = None,
 ) -> None:
     """Write the bundle of a run and prove that the worker reproduces its log odds."""
     with explained():
-        if analysis_of(cohort) == INFECTION:
-            _export_regions(cohort, run, out, model)
-            return
-        exams = read_cohort(cohort)
-        trained = read_run(run, exams)
-        metrics = _headline_figures(evaluate_run(trained, exams, 0, lambda done, total: None))
-        with progress("exams judged again") as report:
-            command = f"{trained.facts['command']} && {_command()}"
-            difference = export(out, trained, exams, metrics, command, report)
+        _export(cohort, run, out, model)
+        if report is not None:
+            enclose_report(out, report / REPORT)
+
+
+def _export(cohort: Path, run: Path, out: Path, model: str) -> None:
+    if analysis_of(cohort) == INFECTION:
+        _export_regions(cohort, run, out, model)
+    else:
+        _export_volumes(cohort, run, out)
+
+
+def _export_volumes(cohort: Path, run: Path, out: Path) -> None:
+    exams = read_cohort(cohort)
+    trained = read_run(run, exams)
+    metrics = _headline_figures(evaluate_run(trained, exams, 0, lambda done, total: None))
+    with progress("exams judged again") as report:
+        command = f"{trained.facts['command']} && {_command()}"
+        difference = export(out, trained, exams, metrics, command, report)
     console.print(f"{out}: log odds reproduced to {difference:.1g}", soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ compute our probability from a prepared volume.
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +25,15 @@ from trainer.operation import Operation, operation
 from trainer.run import Run
 from trainer.settings import TrainingConfig
 from worker import nets
+from worker.appearance import of_head, spreads
 from worker.bundle import (
+    EVALUATION,
+    README,
     REFERENCE,
     Network,
     Reference,
     RegionsDescription,
+    Spread,
     VolumeDescription,
     load_volume_bundle,
     reference_keys,
@@ -37,7 +41,6 @@ from worker.bundle import (
 from worker.ensemble import Ensemble
 from worker.seal import METADATA, write_manifest
 
-README: Final = "docs/README.md"
 INFERENCE: Final = "configs/inference.json"
 UNVERIFIED: Final = "unverified"
 # Convolutions may add in another order on another machine; float32 keeps seven digits.
@@ -66,6 +69,7 @@ class Content:
         references: how the cohort looks to each member.
         operation: what turns log odds into a statement.
         training: facts for the metadata: counts, hashes, environment.
+        inputs: how the cohort looks.
     """
 
     config: TrainingConfig
@@ -73,6 +77,7 @@ class Content:
     references: Sequence[Reference]
     operation: Operation
     training: Mapping[str, Any]
+    inputs: Mapping[str, Spread] = field(default_factory=dict)
 
 
 def export(
@@ -166,6 +171,25 @@ def record_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     write_manifest(folder)
 
 
+def enclose_report(folder: Path, report: Path) -> None:
+    """Put the report of an evaluation into a bundle, and seal it anew.
+
+    Args:
+        folder: of the bundle.
+        report: HTML file that `evaluate` wrote.
+
+    Raises:
+        CannotExport: there is no such file.
+    """
+    try:
+        content = report.read_bytes()
+    except OSError as error:
+        remedy = "name the folder that `evaluate` wrote"
+        raise CannotExport(folder, f"no report {report} ({error.strerror})", remedy) from None
+    (folder / EVALUATION).write_bytes(content)
+    write_manifest(folder)
+
+
 def rewrite_operation(
     folder: Path, new: Operation, version: str, how: str, volumes: Sequence[str]
 ) -> None:
@@ -188,6 +212,7 @@ def rewrite_operation(
         "threshold_low": new.threshold_low,
         "threshold_high": new.threshold_high,
         "conformal": new.conformal,
+        "validation": None if new.validation is None else asdict(new.validation),
     }
     config = TrainingConfig.model_validate(metadata["fit"])
     _write_json(folder / METADATA, metadata)
@@ -311,6 +336,7 @@ def _content(run: Run, cohort: Cohort) -> Content:
             "volumes": sorted(exam.volume for exam in cohort.exams),
             "environment": run.facts["environment"],
         },
+        inputs=spreads([of_head(each) for each in cohort.voxels]),
     )
 
 
@@ -330,6 +356,8 @@ def _metadata(content: Content, metrics: Mapping[str, Any], command: str) -> dic
         conformal=found.conformal,
         statement=words.statement,
         intended_input=words.intended_input,
+        validation=found.validation,
+        inputs=dict(content.inputs),
     )
     return described(
         config, description, f"{config.analysis}: probability and occlusion map", metrics, command

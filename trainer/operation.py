@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.statistics import LOWEST_TEMPERATURE, conformal_threshold, fit_temperature
-from worker.bundle import NOT_SUGGESTED, SUGGESTED
+from worker.bundle import NOT_SUGGESTED, PARTS, SUGGESTED, Validation
 from worker.ensemble import calibrate
 
 # 0.95 * 60 is 57 and a little more, in binary.
@@ -49,12 +49,14 @@ class Operation:
 
     Attributes:
         temperatures: one per member.
+        validation: how often which probability was right, of the exams that it was fitted to.
     """
 
     temperatures: tuple[float, ...]
     threshold_low: float
     threshold_high: float
     conformal: dict[str, float]
+    validation: Validation | None = None
 
 
 def operation(labels: Labels, log_odds: Values, fold_of: Labels, targets: Targets) -> Operation:
@@ -86,7 +88,20 @@ def limits(
             SUGGESTED: conformal_threshold(1 - positives, targets.missed_positives),
             NOT_SUGGESTED: conformal_threshold(negatives, targets.missed_negatives),
         },
+        validation=in_tenths(labels, probabilities),
     )
+
+
+def in_tenths(labels: Labels, probabilities: Values) -> Validation:
+    """How many exams, and positives among them, had a probability in each tenth.
+
+    >>> in_tenths(np.array([0, 1, 1]), np.array([0.05, 0.09, 1.0])).positives
+    (1, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+    """
+    tenth = np.minimum((probabilities * PARTS).astype(int), PARTS - 1)
+    patients = np.bincount(tenth, minlength=PARTS)
+    positives = np.bincount(tenth[labels == 1], minlength=PARTS)
+    return Validation(tuple(map(int, patients)), tuple(map(int, positives)))
 
 
 def lowest_above(values: Values, share: float) -> float:

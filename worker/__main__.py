@@ -36,6 +36,7 @@ def serve() -> None:
         settings = read_settings()
         set_up_logging()
         station = Station(settings)
+        station.shelf.start()
         celery = worker_app(settings.commons.broker)
         register(celery, station)
         celery.worker_main(list(WORKER_ARGUMENTS))

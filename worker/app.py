@@ -2,13 +2,14 @@
 
 from celery import Celery
 
-from listener.dispatch import QUEUE, celery_app
+from listener.dispatch import QUEUES, celery_app
 
 WORKER_ARGUMENTS = (
     "worker",
     "--pool=solo",
     "--concurrency=1",
-    f"--queues={QUEUE}",
+    # In this order: a shadow's job is taken when no other waits.
+    f"--queues={','.join(QUEUES.values())}",
     "--loglevel=INFO",
     # Solo workers are busy for minutes: what these ask of each other, they cannot answer.
     "--without-gossip",

@@ -7,6 +7,7 @@
       configs/metadata.json           what MONAI asks for, and under "monro" what the worker reads
       configs/inference.json          for readers: describes the network, is never evaluated
       docs/README.md
+      docs/evaluation.html            where the report of an evaluation was enclosed
       models/fold_0.safetensors ...   one state dict per member
       models/reference.safetensors    how the training cohort looks to each member
 
@@ -39,6 +40,11 @@ from worker.seal import METADATA, BadBundle, read_metadata, sha256, verify
 from worker.signature import TrustedKey
 
 REFERENCE: Final = "models/reference.safetensors"
+README: Final = "docs/README.md"
+EVALUATION: Final = "docs/evaluation.html"
+PARTS: Final = 10
+"""Of what a bundle says of its cohort: of probabilities, and of how inputs look."""
+
 SUGGESTED: Final = "suggested"
 NOT_SUGGESTED: Final = "not suggested"
 
@@ -60,6 +66,36 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """How often which probability was right, of patients that the judging member had not seen.
+
+    Attributes:
+        patients: with a probability in each tenth of 0..1; 1 belongs to the last.
+        positives: of these.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    patients: tuple[int, ...]
+    positives: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How values of a cohort are spread.
+
+    Attributes:
+        edges: between the parts, ascending; a value that equals an edge belongs above it.
+        share: of the cohort in each part, one more than edges.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    edges: tuple[float, ...]
+    share: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Description:
     """What configs/metadata.json says under "monro" of any bundle; all of it is needed.
 
@@ -74,6 +110,9 @@ class Description:
             the label still belongs to the set.
         statement: what every report made with the bundle must say.
         intended_input: in words.
+        validation: None where it was not recorded.
+        inputs: how the cohort is spread in each number that appearance.py tells of an input; empty
+            where that was not recorded.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -87,6 +126,8 @@ class Description:
     conformal: dict[str, float]
     statement: str
     intended_input: str
+    validation: Validation | None = field(default=None, kw_only=True)
+    inputs: dict[str, Spread] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -177,6 +218,8 @@ class Bundle:
     conformal: Mapping[str, float]
     statement: str
     intended_input: str
+    validation: Validation | None = field(default=None, kw_only=True)
+    inputs: Mapping[str, Spread] = field(default_factory=dict, kw_only=True)
     signed_by: str | None = field(default=None, kw_only=True)
 
 
@@ -382,12 +425,29 @@ def _describe(folder: Path, metadata: dict[str, Any]) -> VolumeDescription | Reg
             f"conformal thresholds for {sorted(found.conformal)}",
             f"thresholds for {[NOT_SUGGESTED, SUGGESTED]}",
         )
+    _require_cohort(folder, found)
     match found:
         case VolumeDescription():
             _require_temperatures(folder, found.temperatures, found.members)
         case RegionsDescription():
             _require_regions(folder, found)
     return found
+
+
+def _require_cohort(folder: Path, found: Description) -> None:
+    """What is said of the cohort can be counted with."""
+    told = found.validation
+    if told is not None and not (
+        len(told.patients) == len(told.positives) == PARTS
+        and all(0 <= some <= all_ for some, all_ in zip(told.positives, told.patients, strict=True))
+    ):
+        wanted = f"{PARTS} counts, and no more positives than patients"
+        raise BadBundle(folder, f"{METADATA} monro.validation: {told}", wanted)
+    for name, spread in found.inputs.items():
+        ascending = sorted(set(spread.edges)) == list(spread.edges)
+        if not (ascending and len(spread.share) == len(spread.edges) + 1):
+            wanted = "ascending edges, and a share for each part between them"
+            raise BadBundle(folder, f"{METADATA} monro.inputs.{name}: {spread}", wanted)
 
 
 def _require_temperatures(

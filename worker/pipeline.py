@@ -30,6 +30,9 @@ from worker.results.uids import Lineage
 from worker.stopwatch import Stopwatch
 from worker.volume import Volume, read_volume
 
+SHADOW: Final = " (shadow)"
+"""What the site of a shadow's results ends with."""
+
 LARGEST_HEADERS_BYTES: Final = 512 << 20
 """Of all instances of a series: 2,000 of them with 250 KiB each."""
 
@@ -72,11 +75,15 @@ class Commission:
 
 
 def commission(job: Job, bundle: Bundle, site: str, options: Options) -> Commission:
-    """Say what the results of a job derive from (results.md R2)."""
+    """Say what the results of a job derive from (results.md R2).
+
+    What a shadow finds is another installation's: should somebody send it, it is never taken for
+    what this one answered.
+    """
     return Commission(
         job,
         Lineage(
-            site=site,
+            site=f"{site}{SHADOW}" if job.role == "shadow" else site,
             study_uid=job.study_uid,
             analysis=job.analysis,
             digest=job.digest,

@@ -14,7 +14,8 @@ from worker.signature import SIGNATURE, TrustedKey, signer
 MANIFEST: Final = "manifest.json"
 METADATA: Final = "configs/metadata.json"
 # Data that no reader executes. Everything else (.pt, .ts, .pkl, .py, ...) is refused.
-HARMLESS_SUFFIXES: Final = frozenset({".json", ".md", ".txt", ".safetensors"})
+# HTML is for people: the console shows it where no script runs.
+HARMLESS_SUFFIXES: Final = frozenset({".html", ".json", ".md", ".txt", ".safetensors"})
 HARMLESS_NAMES: Final = frozenset({"LICENSE"})
 
 COPY_AGAIN: Final = "copy the bundle again from where it was exported"

@@ -29,7 +29,11 @@ class WorkerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=WORKER_PREFIX, frozen=True, extra="forbid")
 
     bundles: Annotated[tuple[Path, ...], Field(min_length=1)] = Field(
-        description='folders of the ensembles to run: ["/opt/monro/bundles/fistula"]'
+        description="ensembles to run, each a folder, or all in a folder of folders: "
+        '["/opt/monro/bundles"]'
+    )
+    look_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=15, description="pause between looks into these folders for what was put there"
     )
     trusted_keys: tuple[Path, ...] = Field(
         default=(),

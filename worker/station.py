@@ -9,21 +9,22 @@ from typing import Any, Final, Literal
 
 import torch
 
-from listener.entries import Answer, BundleRow, Early, Job, Result
+from listener.entries import Answer, Early, Job, Result
 from listener.errors import LeaseLost
 from listener.ledger import Lease, Ledger, this_process
 from listener.spool import Spool
 from worker.analyses import open_analysis
 from worker.analyses.interface import Analysis, ReaderNeeded
-from worker.bundle import RegionBundle, VolumeBundle, load_bundle
+from worker.bundle import RegionBundle, VolumeBundle
 from worker.delta.baseline import computes_in
 from worker.occlusion import Effort, Mode
-from worker.pipeline import Commission, commission, estimate, judge, propose, refuse
+from worker.pipeline import Commission, Estimate, commission, estimate, judge, propose, refuse
 from worker.quality import Reason, UnusableStudy
 from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor, Proposed
 from worker.results.result import Encoder, Kind, ResultObject, objects
 from worker.results.terms import PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT
 from worker.settings import Settings, WorkerSettings
+from worker.shelf import Shelf
 from worker.signature import read_trusted_keys
 from worker.stopwatch import Stopwatch
 
@@ -40,6 +41,7 @@ class Station:
 
     Raises:
         BadBundle: a bundle is missing, altered, or not signed by whom the settings trust.
+        VersionTaken: a bundle calls itself by the version of another one.
         BadKey: the settings trust something that is no key.
     """
 
@@ -60,16 +62,14 @@ class Station:
         self._max_attempts = commons.max_attempts
         self._spool = Spool(commons.spool, commons.keep_free)
         self._ledger = Ledger(commons.ledger_url)
-        self._analyses = {
-            (bundle.weights_sha256, bundle.version): open_analysis(
-                _with_map_mode(bundle, settings.worker.map_mode),
-                settings.worker.device,
-                waits_for_reader=settings.worker.regions == "wait for reader",
-            )
-            for bundle in _bundles(settings.worker)
-        }
-        for analysis in self._analyses.values():
-            self._ledger.register_bundle(_row(analysis))
+        self.shelf = Shelf(
+            settings.worker.bundles,
+            read_trusted_keys(settings.worker.trusted_keys),
+            self._ledger,
+            partial(_open, settings.worker),
+            settings.worker.look_seconds,
+        )
+        self.shelf.fill()
 
     def work(self, job_id: str) -> None:
         """Do a job, if it is still to be done; the ledger decides.
@@ -77,13 +77,13 @@ class Station:
         A job is lent to one holder at a time, for as long as the holder's heart beats, and
         the ledger takes results from nobody else.
         """
-        able = self._analyses.keys()
-        with self._ledger.lease(job_id, this_process(), self._lease_seconds, able) as lease:
+        held = self.shelf.held
+        with self._ledger.lease(job_id, this_process(), self._lease_seconds, held.keys()) as lease:
             if lease is None:
                 return  # finished already, or lent to another worker
             try:
                 self._drop_leftovers(lease.job)
-                answer = self._answer(lease)
+                answer = self._answer(lease, held[lease.job.edition])
                 self._ledger.keep(lease.job, answer)
             except LeaseLost as lost:
                 log.warning("%s; what was found is dropped", lost)
@@ -102,14 +102,13 @@ class Station:
     def _kept(self, job: Job) -> set[str]:
         return {result.path.parent.name for result in self._ledger.results_of(job.job_id)}
 
-    def _answer(self, lease: Lease) -> Answer:
+    def _answer(self, lease: Lease, analysis: Analysis) -> Answer:
         job, watch = lease.job, Stopwatch()
-        analysis = self._analyses[job.weights_sha256, job.bundle_version]
         asked = commission(job, analysis.bundle, self._site, self._options)
         try:
             self._require_hope(job)
             score = estimate(asked, analysis, watch, self._limits)
-            asked = self._tell_score(asked, score.outcome, watch)
+            asked = self._tell_score(asked, score, watch)
             outcome = judge(asked, score, watch, _watcher(lease), self._effort)
         except UnusableStudy as refusal:
             return self._refusal(asked, refusal, watch)
@@ -121,7 +120,7 @@ class Station:
             found=found,
             lineage=asdict(outcome.lineage),
             seconds=watch.seconds,
-            summary=_summary(outcome),
+            summary=_summary(score) | outcome.map.facts,
         )
 
     def _proposal(self, proposed: Proposed, job: Job, watch: Stopwatch) -> Answer:
@@ -135,13 +134,13 @@ class Station:
             answered="proposal",
         )
 
-    def _tell_score(self, asked: Commission, known: Estimated, watch: Stopwatch) -> Commission:
+    def _tell_score(self, asked: Commission, score: Estimate, watch: Stopwatch) -> Commission:
         """Make the score known before its map; returns what is asked for from then on."""
         job, found = asked.job, []
-        if self._sends_early and asked.early is None:
-            found = self._keep(job, known, _early_folder(job), watch)
+        if self._sends_early and asked.early is None and job.role == "active":
+            found = self._keep(job, score.outcome, _early_folder(job), watch)
             asked = replace(asked, early=Predecessor(asked.lineage, "early"))
-        self._ledger.keep_early(job, Early(_score(known), found, asdict(asked.lineage)))
+        self._ledger.keep_early(job, Early(_summary(score), found, asdict(asked.lineage)))
         return asked
 
     def _refusal(self, asked: Commission, refusal: UnusableStudy, watch: Stopwatch) -> Answer:
@@ -205,24 +204,13 @@ def _write(found: ResultObject, encoder: Encoder, keep: Callable[[str, bytes], P
     return keep(f"{name}.dcm", encoder.encode(found.dataset))
 
 
-def _bundles(settings: WorkerSettings) -> list[VolumeBundle | RegionBundle]:
-    """The bundles to run, each verified; the log says where they come from."""
-    trusted = read_trusted_keys(settings.trusted_keys)
-    found = [load_bundle(folder, trusted) for folder in settings.bundles]
-    for bundle in found:
-        signed = (
-            "signatures are not looked at (MONRO_WORKER_TRUSTED_KEYS is empty)"
-            if bundle.signed_by is None
-            else f"signed by key {bundle.signed_by}"
-        )
-        log.info(
-            "bundle %s %s: weights %s, %s",
-            bundle.name,
-            bundle.version,
-            bundle.weights_sha256,
-            signed,
-        )
-    return found
+def _open(settings: WorkerSettings, bundle: VolumeBundle | RegionBundle) -> Analysis:
+    """Warm a bundle as this site wants it."""
+    return open_analysis(
+        _with_map_mode(bundle, settings.map_mode),
+        settings.device,
+        waits_for_reader=settings.regions == "wait for reader",
+    )
 
 
 def _with_map_mode(
@@ -258,13 +246,8 @@ def _effort(settings: WorkerSettings) -> Effort:
     return Effort(settings.map_seconds, settings.map_memory_gib * 2**30, dtype)
 
 
-def _row(analysis: Analysis) -> BundleRow:
-    bundle = analysis.bundle
-    return BundleRow(bundle.analysis, bundle.name, bundle.version, bundle.weights_sha256)
-
-
-def _score(known: Estimated) -> dict[str, Any]:
-    prediction = known.prediction
+def _summary(score: Estimate) -> dict[str, Any]:
+    known, prediction = score.outcome, score.outcome.prediction
     return {
         "probability": round(prediction.probability, 4),
         "disagreement": round(prediction.disagreement, 4),
@@ -276,8 +259,5 @@ def _score(known: Estimated) -> dict[str, Any]:
             for each in known.regions
             if each.score is not None
         },
+        "input": {name: float(f"{value:.4g}") for name, value in score.judgement.inputs.items()},
     }
-
-
-def _summary(judged: Judged) -> dict[str, Any]:
-    return _score(judged) | judged.map.facts

@@ -3,6 +3,7 @@
     codes.py     the events and roles, by code
     message.py   one message, and its XML
     patient.py   whom a study is of, under a pseudonym unless the site asks for names
+    people.py    who acts: at a terminal, or over the web
     tally.py     instances counted until their transfer is over
     repeats.py   alerts that come by the thousand
     writer.py    the thread that writes, and what becomes of messages that cannot be written

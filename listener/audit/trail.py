@@ -1,7 +1,6 @@
 """What happens, in words, and which message says so. Nobody waits until it is written."""
 
 import os
-import pwd
 import socket
 from collections.abc import Callable
 from copy import deepcopy
@@ -21,6 +20,7 @@ from listener.audit.codes import Code
 from listener.audit.lines import Lines
 from listener.audit.message import Message, Origin, Participant, Subject
 from listener.audit.patient import Named, Patient, Pseudonymous, read_patient
+from listener.audit.people import operator
 from listener.audit.repeats import Repeats
 from listener.audit.syslog import Collector, Forwarder, Outbox
 from listener.audit.tally import UNKNOWN_PARTY, Party, Share
@@ -64,7 +64,7 @@ class Audit:
     ) -> None:
         self._origin, self._patients = origin, patients
         self._target, self._forwarder = target, forwarder
-        self._rejections = Repeats()
+        self._rejections, self._refusals = Repeats(), Repeats()
         self._writer = None if target is None else Writer(target, origin, self._finish, self._alert)
 
     def __enter__(self) -> Self:
@@ -205,6 +205,32 @@ class Audit:
             )
         )
 
+    def signed_in(self, by: Participant) -> None:
+        """Somebody proved to be who they say."""
+        self._tell_authentication(codes.LOGIN, by)
+
+    def not_signed_in(self, by: Participant, why: str) -> None:
+        """Somebody did not. Who is not known has no name here: what they typed may be secret."""
+        self._tell_authentication(codes.LOGIN, by, why)
+
+    def signed_out(self, by: Participant) -> None:
+        """Somebody left."""
+        self._tell_authentication(codes.LOGOUT, by)
+
+    def refused(self, by: Participant, what: str) -> None:
+        """Somebody wanted what they may not; one message a minute speaks for all from an address.
+
+        Args:
+            by: whom.
+            what: was refused, and why.
+        """
+        passed_over = self._refusals.due(f"{by.address} {by.user_id}")
+        if passed_over is None:
+            return
+        if passed_over:
+            what += f"; and {passed_over} more refused since the last message"
+        self.acted(what, failed=True, by=by)
+
     def acted(
         self,
         what: str,
@@ -255,6 +281,19 @@ class Audit:
         launcher = replace(operator(), role=codes.APPLICATION_LAUNCHER)
         participants = (self._us(codes.APPLICATION), launcher)
         self._tell(Message(codes.APPLICATION_ACTIVITY, message.EXECUTE, participants, kind=kind))
+
+    def _tell_authentication(self, kind: Code, by: Participant, failure: str = "") -> None:
+        # PS3.15 A.5.3.12
+        self._tell(
+            Message(
+                codes.USER_AUTHENTICATION,
+                message.EXECUTE,
+                (by, self._us()),
+                kind=kind,
+                outcome=message.MINOR_FAILURE if failure else message.SUCCESS,
+                outcome_text=failure,
+            )
+        )
 
     def _tell_transfer(
         self, share: Share, action: str, participants: tuple[Participant, ...]
@@ -331,22 +370,6 @@ def audit_of(settings: ListenerSettings, *, forwards: bool = False) -> Audit:
         return Audit(origin, patients, outbox)
     collector = Collector.from_url(settings.audit, settings.tls)
     return Audit(origin, patients, outbox, Forwarder(outbox.lines, collector))
-
-
-def operator() -> Participant:
-    """The person who runs this process: who logged in, and as whom the process runs."""
-    host = socket.gethostname()
-    uid = os.geteuid()
-    try:
-        account = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        account = f"uid {uid}"
-    try:
-        login = os.getlogin()
-    except OSError:  # no terminal
-        login = account
-    other = "" if login == account else f"{account}@{host}"
-    return Participant(f"{login}@{host}", is_requestor=True, alternative_id=other, address=host)
 
 
 def _participant(party: Party, role: Code | None, *, is_requestor: bool = False) -> Participant:

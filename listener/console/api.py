@@ -1,4 +1,4 @@
-"""The same as the pages, as JSON. Times are seconds since the epoch; /api/openapi.json describes it.
+"""The same as the pages, as JSON; /api/openapi.json describes it. Times are in seconds.
 
 Whoever has not signed in gets 401, from the gate; programs show a token of an account of theirs.
 """
@@ -11,8 +11,8 @@ from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
 
 from listener.audit.patient import Patient
-from listener.console import asked
-from listener.console.bundle_list import Bundle, Rollout, read_bundles, read_rollouts
+from listener.console import asked, rollouts
+from listener.console.bundle_list import Bundle, read_bundles
 from listener.console.choice import Choice, SeriesHeader, choices
 from listener.console.desk import Desk
 from listener.console.document import Document, read_documents
@@ -108,6 +108,7 @@ def router(desk: Desk) -> APIRouter:
     add_studies(api, desk)
     add_jobs(api, desk)
     add_house(api, desk)
+    rollouts.add_api(api, desk)
     return api
 
 
@@ -194,10 +195,6 @@ def add_house(api: APIRouter, desk: Desk) -> None:
     @api.get("/bundles", summary="Bundles of all roles", tags=["house"])
     def bundles() -> tuple[Bundle, ...]:
         return read_bundles(desk.ledger)
-
-    @api.get("/rollouts", summary="Who gave which bundle which role", tags=["house"])
-    def rollouts() -> tuple[Rollout, ...]:
-        return read_rollouts(desk.ledger)
 
     @api.get("/settings", summary="Settings in force, without passwords", tags=["house"])
     def settings() -> list[InForce]:

@@ -3,24 +3,24 @@
 import logging
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from listener.audit.trail import Audit
 from listener.console import api, pages
 from listener.console.choice import HeaderReader
 from listener.console.desk import Desk
-from listener.console.pages import HERE, Pages
+from listener.console.gate.gate import Gate
 from listener.console.patients import Patients
-from listener.errors import where
+from listener.console.show import HERE, Show
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
 from listener.spool import Spool
@@ -39,17 +39,6 @@ API_TAGS: Final = (
     {"name": "jobs", "description": "What a job made: reports and overlays."},
     {"name": "house", "description": "Queue, workers, bundles, settings, rules."},
 )
-
-
-class Gate(Protocol):
-    """Who may come in (listener/console/gate)."""
-
-    @property
-    def routes(self) -> Sequence[BaseRoute]:
-        """Sign-in and sign-out."""
-
-    def wrap(self, app: ASGIApp) -> ASGIApp:
-        """The application with the gate before it."""
 
 
 def create_app(
@@ -73,7 +62,7 @@ def create_app(
         extra_routes: of others, such as /metrics and /healthz.
     """
     desk = Desk(settings, ledger, spool, audit, patients, HeaderReader(ledger))
-    show = Pages(desk)
+    show = Show(desk)
     app = FastAPI(
         title="monro console",
         description=DESCRIPTION,
@@ -93,41 +82,17 @@ def create_app(
     app.include_router(pages.router(desk, show))
     app.router.routes.extend([*gate.routes, *extra_routes])
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    return Contained(gate.wrap(app))
+    return gate.wrap(app)
 
 
-class Contained:
-    """Answers with 500 whatever was not foreseen, and logs where it happened and nothing of it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        is_begun = False
-
-        async def noticed(message: Message) -> None:
-            nonlocal is_begun
-            is_begun = is_begun or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noticed)
-        except Exception as error:  # noqa: BLE001 - the listener must outlive whatever a page meets
-            log.error("a page of the console was given up: %s", where(error))
-            if scope["type"] == "http" and not is_begun:
-                text = "The listener's log says what went wrong."
-                await Response(text, 500, media_type="text/plain")(scope, receive, send)
-
-
-def _refuse(show: Pages) -> Any:
+def _refuse(show: Show) -> Any:
     def handler(request: Request, error: HTTPException) -> Response:
         return _told(show, request, error.status_code, str(error.detail))
 
     return handler
 
 
-def _refuse_values(show: Pages) -> Any:
+def _refuse_values(show: Show) -> Any:
     def handler(request: Request, error: RequestValidationError) -> Response:
         # Names of what is wrong, and never what was given: it may name a patient.
         names = {".".join(map(str, each["loc"][1:])) or "body" for each in error.errors()}
@@ -136,7 +101,7 @@ def _refuse_values(show: Pages) -> Any:
     return handler
 
 
-def _apologise(show: Pages) -> Any:
+def _apologise(show: Show) -> Any:
     def handler(request: Request, error: SQLAlchemyError) -> Response:
         log.error("the console cannot read the ledger: %s", type(error).__name__)
         return _told(show, request, 503, "The ledger does not answer at present; try again.")
@@ -144,8 +109,10 @@ def _apologise(show: Pages) -> Any:
     return handler
 
 
-def _told(show: Pages, request: Request, status: int, message: str) -> Response:
+def _told(show: Show, request: Request, status: int, message: str) -> Response:
     if request.url.path.startswith("/api/"):
         return JSONResponse({"error": message}, status)
     title = HTTPStatus(status).phrase
+    if request.state.account is None:  # asked for something of /static
+        return PlainTextResponse(title, status)
     return show(request, "problem.html", status=status, title=title, message=message)

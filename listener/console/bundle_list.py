@@ -1,4 +1,4 @@
-"""The bundles that workers can run, what is said of each, and who made which the active one."""
+"""The bundles that workers can run, and what is said of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,10 +7,9 @@ from typing import Any, Final
 from markdown_it import MarkdownIt
 from sqlalchemy import and_, case, select
 
+from listener.entries import Edition
 from listener.ledger import Ledger
-from listener.tables import bundles, rollouts
-
-MOST_ROLLOUTS: Final = 200
+from listener.tables import bundles
 
 ROLE_ORDER: Final = {"active": 0, "shadow": 1, "retired": 2}
 
@@ -55,24 +54,14 @@ class Bundle:
     validation: Validation | None
 
     @property
+    def edition(self) -> Edition:
+        """Digest of its weights, and its version."""
+        return self.weights_sha256, self.version
+
+    @property
     def model_card_html(self) -> str:
         """The model card as HTML, in which nothing of it can be markup of its own."""
         return str(RENDERER.render(self.model_card))
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """Who made which bundle active, shadow or retired."""
-
-    number: int
-    at: float
-    actor: str
-    what: str
-    analysis: str
-    version: str
-    weights_sha256: str
-    before_version: str | None
-    before_weights: str | None
 
 
 def read_bundles(ledger: Ledger) -> tuple[Bundle, ...]:
@@ -95,26 +84,6 @@ def read_evaluation(ledger: Ledger, analysis: str, weights: str, version: str) -
         card = connection.scalar(select(bundles.c.card).where(this))
     evaluation = (card or {}).get("evaluation")
     return evaluation if isinstance(evaluation, str) else None
-
-
-def read_rollouts(ledger: Ledger) -> tuple[Rollout, ...]:
-    """The latest changes of roles, the last one first."""
-    query = select(rollouts).order_by(rollouts.c.number.desc()).limit(MOST_ROLLOUTS)
-    with ledger.reading() as connection:
-        return tuple(
-            Rollout(
-                number=row.number,
-                at=row.at,
-                actor=row.actor,
-                what=row.what,
-                analysis=row.analysis,
-                version=row.version,
-                weights_sha256=row.weights_sha256,
-                before_version=row.before_version,
-                before_weights=row.before_weights,
-            )
-            for row in connection.execute(query)
-        )
 
 
 def _bundle(row: Any) -> Bundle:

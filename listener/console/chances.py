@@ -57,7 +57,9 @@ class Chance:
         )
 
 
-def chance(analysis: str, probability: float | None, card: Mapping[str, Any] | None) -> Chance | None:
+def chance(
+    analysis: str, probability: float | None, card: Mapping[str, Any] | None
+) -> Chance | None:
     """What the card of a bundle says of a score; None where it says nothing."""
     validation = (card or {}).get("validation")
     if probability is None or not validation:

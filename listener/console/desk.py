@@ -1,8 +1,7 @@
 """What every page and every answer of the console is made from, and who asks for it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -11,27 +10,15 @@ from listener.audit.codes import RESTRICTED_FUNCTION
 from listener.audit.message import Participant
 from listener.audit.trail import Audit
 from listener.console.choice import Choice, HeaderReader, Headers, choices
+from listener.console.gate.accounts import Account
 from listener.console.patients import Patients
 from listener.console.study import StudyView, read_study
-from listener.entrance import V4_MAPPED
 from listener.errors import BadAttribute
 from listener.ledger import Ledger
 from listener.selection import ANALYSES
 from listener.series import require_uid
 from listener.settings import ListenerSettings
 from listener.spool import Spool
-
-
-class Account(Protocol):
-    """Who has signed in, as the gate knows them."""
-
-    @property
-    def name(self) -> str:
-        """Of the account."""
-
-    @property
-    def role(self) -> str:
-        """Viewer or operator."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,31 +87,22 @@ class Desk:
         """What each analysis that is known would take."""
         return choices(ANALYSES, headers.images)
 
-    def _acted(
-        self, request: Request, what: str, study_uid: str, *, failed: bool = False
-    ) -> None:
+    def _acted(self, request: Request, what: str, study_uid: str, *, failed: bool = False) -> None:
         self.audit.acted(
             what, study_uid, failed=failed, kind=RESTRICTED_FUNCTION, by=visitor(request)
         )
 
-    @property
-    def destinations(self) -> Sequence[str]:
-        """Names of those that results go to."""
-        return [each.name for each in self.settings.destinations]
-
 
 def account_of(request: Request) -> Account:
-    """Who asks."""
+    """Who asks; the gate lets nobody else come so far."""
     return cast(Account, request.state.account)
 
 
 def is_operator(request: Request) -> bool:
     """Whether who asks may change something, and take files along."""
-    return account_of(request).role == "operator"
+    return account_of(request).may_act_as("operator")
 
 
 def visitor(request: Request) -> Participant:
     """Who asks, for the audit trail."""
-    host = request.client.host if request.client else ""
-    address = host.removeprefix(V4_MAPPED) if "." in host else host
-    return Participant(account_of(request).name, is_requestor=True, address=address)
+    return cast(Participant, request.state.by)

@@ -1,23 +1,21 @@
 """The pages: what the queries of the other modules found, put into templates."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path as FilePath
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.exceptions import HTTPException
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from listener.cautions import cautions
-from listener.console import asked
+from listener.console import asked, rollouts
 from listener.console.api import JobID, StudyUID, search
-from listener.console.bundle_list import read_bundles, read_evaluation, read_rollouts
+from listener.console.bundle_list import read_evaluation
 from listener.console.choice import choices, rules_of
-from listener.console.desk import Desk, account_of, is_operator
+from listener.console.desk import Desk
 from listener.console.document import read_documents
-from listener.console.shown import FILTERS
+from listener.console.show import SEE_OTHER, Show
 from listener.console.slices import NoPicture, Slices, around, read_slices
 from listener.console.study import JobView, StudyView
 from listener.console.tester import EXAMPLE, BadHeaders, read_pasted
@@ -37,51 +35,13 @@ from listener.segmentation import REGIONS
 from listener.selection import ANALYSES
 from listener.series import UID
 
-HERE: Final = FilePath(__file__).parent
-
 STATES: Final[Mapping[str, str]] = {
     name: told[0] for table in (STUDY_STATES, JOB_STATES) for name, told in table.items()
 }
 
 OPACITY_PERCENT: Final = 80
-
-SEE_OTHER: Final = 303
-
-Show = Callable[..., HTMLResponse]
-
-
-class Pages:
-    """Renders templates with what all of them need.
-
-    Args:
-        desk: what pages are made from.
-    """
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._templates = Environment(
-            loader=FileSystemLoader(HERE / "templates"),
-            autoescape=select_autoescape(),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.filters.update(FILTERS)
-        self._templates.globals["site"] = desk.settings.site
-
-    def __call__(
-        self, request: Request, template: str, status: int = 200, **values: Any
-    ) -> HTMLResponse:
-        """Answer with a page."""
-        text = self._templates.get_template(template).render(
-            request=request,
-            path=request.url.path,
-            account=account_of(request),
-            is_operator=is_operator(request),
-            csrf=request.state.csrf,
-            **values,
-        )
-        return HTMLResponse(text, status)
+NEAR: Final = 4
+"""Slices on either side that are linked to."""
 
 
 def router(desk: Desk, show: Show) -> APIRouter:
@@ -93,6 +53,7 @@ def router(desk: Desk, show: Show) -> APIRouter:
     add_actions(pages, desk)
     add_house(pages, desk, show)
     add_rules(pages, desk, show)
+    rollouts.add_pages(pages, desk, show)
     return pages
 
 
@@ -220,7 +181,7 @@ def add_viewer(pages: APIRouter, desk: Desk, show: Show) -> None:
             slices=slices,
             number=number,
             opacity=opacity,
-            near=around(slices.count, number, 1),
+            near=around(slices.count, number, NEAR),
         )
 
 
@@ -252,15 +213,6 @@ def add_house(pages: APIRouter, desk: Desk, show: Show) -> None:
     @pages.get("/fragment/queue")
     def queue_now(request: Request) -> Response:
         return show(request, "queue_body.html", queue=read_queue(desk.ledger))
-
-    @pages.get("/bundles")
-    def bundles(request: Request) -> Response:
-        return show(
-            request,
-            "bundles.html",
-            bundles=read_bundles(desk.ledger),
-            rollouts=read_rollouts(desk.ledger),
-        )
 
     @pages.get("/bundles/{analysis}/{weights}/{version}/evaluation.html")
     def evaluation(analysis: str, weights: str, version: str) -> Response:

@@ -121,7 +121,7 @@ class Patients:
         words = fold(text).replace("^", " ").split()
         if not words:
             return Found((), is_all=True)
-        found = []
+        found: list[str] = []
         for study_uid, (_patient, folded) in list(self._known.items()):
             if all(word in folded for word in words):
                 if len(found) == most:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-NOTHING: Final = "–"
+NOTHING: Final = "\N{EN DASH}"
 
 BINARY_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -19,7 +19,7 @@ def when(seconds: float | None) -> Markup:
     '–'
     """
     if seconds is None:
-        return Markup(NOTHING)  # noqa: S704 - a constant
+        return Markup(NOTHING)
     at = datetime.fromtimestamp(seconds).astimezone()
     return Markup('<time datetime="{}">{}</time>').format(
         at.isoformat(timespec="seconds"), at.strftime("%Y-%m-%d %H:%M:%S %Z")

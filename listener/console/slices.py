@@ -178,6 +178,6 @@ def _guide(spool: Spool, study_uid: str, job_id: str, beside: Path) -> dict[str,
     return guide if isinstance(guide, dict) else {}
 
 
-def around(count: int, number: int, step: int) -> Sequence[int]:
-    """Some slices on either side of one, for people whose browser runs no script."""
-    return [each for each in range(number - 2 * step, number + 3 * step, step) if 1 <= each <= count]
+def around(count: int, number: int, reach: int) -> Sequence[int]:
+    """Slices on either side of one, for people whose browser runs no script."""
+    return range(max(1, number - reach), min(count, number + reach) + 1)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, RowMapping, and_, func, select
 
 from listener.accounting import STATES
 from listener.console.chances import Chance, chance
@@ -350,23 +350,12 @@ def _deliveries(connection: Connection, study_uid: str) -> tuple[DeliveryRow, ..
         .group_by(*of_job, *alike)
         .order_by(*of_job, deliveries.c.destination, deliveries.c.state)
     )
-    return tuple(
-        DeliveryRow(
-            job_id=row.job_id,
-            analysis=row.analysis,
-            kind=row.kind,
-            destination=row.destination,
-            state=row.state,
-            count=row.count,
-            attempts=row.attempts,
-            at=row.at,
-            next_at=row.next_at if row.next_at and row.state in {"PENDING", "SENT"} else None,
-            looks=row.looks,
-            status=row.status,
-            message=row.message,
-        )
-        for row in connection.execute(query)
-    )
+    return tuple(_delivery(row) for row in connection.execute(query).mappings())
+
+
+def _delivery(row: RowMapping) -> DeliveryRow:
+    is_due = row["next_at"] and row["state"] in {"PENDING", "SENT"}
+    return DeliveryRow(**{**row, "next_at": row["next_at"] if is_due else None})
 
 
 def _events(connection: Connection, study_uid: str) -> tuple[Event, ...]:

@@ -135,13 +135,12 @@ def _jobs(connection: Connection, state: str) -> tuple[Waiting, ...]:
         jobs.c.progress, jobs.c.attempts, jobs.c.reason,
     )  # fmt: skip
     query = select(*columns).where(jobs.c.state == state).order_by(jobs.c.created_at)
-    return tuple(Waiting(*row) for row in connection.execute(query.limit(MOST_LISTED)))
+    rows = connection.execute(query.limit(MOST_LISTED)).mappings()
+    return tuple(Waiting(**row) for row in rows)
 
 
 def _held(connection: Connection) -> tuple[Held, ...]:
-    unplanned = and_(
-        studies.c.state == "COMPLETE", studies.c.planned_revision < studies.c.revision
-    )
+    unplanned = and_(studies.c.state == "COMPLETE", studies.c.planned_revision < studies.c.revision)
     query = select(studies.c.study_uid, studies.c.completed_at, studies.c.reason)
     query = query.where(unplanned).order_by(studies.c.completed_at).limit(MOST_LISTED)
     return tuple(Held(*row) for row in connection.execute(query))

@@ -330,9 +330,7 @@ def _answers(connection: Connection, uids: list[str]) -> Mapping[str, dict[str, 
 
 def _deliveries(connection: Connection, uids: list[str]) -> Mapping[str, list[DeliveryCount]]:
     query = (
-        select(
-            jobs.c.study_uid, deliveries.c.state, func.count(), func.max(deliveries.c.attempts)
-        )
+        select(jobs.c.study_uid, deliveries.c.state, func.count(), func.max(deliveries.c.attempts))
         .join(results, results.c.job_id == jobs.c.job_id)
         .join(deliveries, deliveries.c.sop_uid == results.c.sop_uid)
         .where(jobs.c.study_uid.in_(uids))

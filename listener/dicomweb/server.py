@@ -48,9 +48,7 @@ class WebServer:
 
     def start(self) -> None:
         """Begin to answer, or begin anew."""
-        self.port.start(
-            StoreService(self._settings, self._spool, self._recorder, self._audit).app
-        )
+        self.port.start(StoreService(self._settings, self._spool, self._recorder, self._audit).app)
 
     def stop(self) -> None:
         """Answer no more, let requests come to their end, write the last rows."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from listener.dispatch import QUEUE, Dispatcher, celery_app
+from listener.dispatch import QUEUE, SHADOW_QUEUE, Dispatcher, celery_app
 from listener.entries import BundleRow, Plan, Received
 from listener.ledger import Ledger
 from listener.series import InstanceKey
@@ -16,14 +16,14 @@ from tests.listener.conftest import dispatcher
 BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
 
 
-def queue_a_job(ledger: Ledger, study: str = "1") -> str:
+def queue_a_job(ledger: Ledger, study: str = "1", bundle: BundleRow = BUNDLE) -> str:
     key = InstanceKey(study, f"{study}.1", f"{study}.1.1")
     held = Held(key, Path("/spool") / study, "f" * 64, 1, Arrival.NEW, 1000.0)
     ledger.record([Received(held, None, 1000.0)])
     (gathering,) = ledger.gathering()
     ledger.complete(gathering, "quiet")
     plan = Plan("fistula", f"{study}.1", tuple(ledger.instances_of(study)))
-    (job_id,) = ledger.plan(study, 1, [(plan, BUNDLE)], {})
+    (job_id,) = ledger.plan(study, 1, [(plan, bundle)], {})
     return job_id
 
 
@@ -47,6 +47,16 @@ def test_a_job_whose_message_was_lost_is_sent_again(ledger: Ledger, broker: redi
 
     assert bell.ring(time.time() + 1) == 1
     assert broker.llen(QUEUE) == 1
+
+
+def test_jobs_of_shadows_wait_in_a_queue_of_their_own(ledger: Ledger, broker: redis.Redis) -> None:
+    shadow = queue_a_job(ledger, "1", BundleRow("fistula", "demo", "2", "b" * 64, role="shadow"))
+    active = queue_a_job(ledger, "2")
+    dispatcher(broker, ledger, resend_seconds=60).ring(time.time())
+
+    (first,), (second,) = broker.lrange(QUEUE, 0, -1), broker.lrange(SHADOW_QUEUE, 0, -1)
+    assert active.encode() in first
+    assert shadow.encode() in second
 
 
 def test_a_long_queue_is_not_doubled_by_impatience(ledger: Ledger, broker: redis.Redis) -> None:

@@ -26,6 +26,7 @@ from listener.entries import (
 )
 from listener.errors import IllegalTransition, LeaseLost, SpoolFull, WrongLedger
 from listener.ledger import HOPELESS_ATTEMPTS, OUTDATED, OWN_RESULT, Lease, Ledger
+from listener.rollout import promote
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
 from listener.tables import TRANSITIONS, jobs, metadata, schema
@@ -711,7 +712,8 @@ def test_jobs_queued_for_a_replaced_bundle_are_planned_again(ledger: Ledger) -> 
     queue_a_job(ledger)
     newer = BundleRow("fistula", "demo", "1.1.0", "b" * 64)
     ledger.register_bundle(newer)
-    ledger.supersede_retired()
+    promote(ledger, "fistula", newer.edition, "ann")
+    ledger.supersede_unwanted()
 
     assert ledger.active_bundle("fistula") == newer
     assert ledger.counts()["jobs"] == {"SUPERSEDED": 1}
@@ -724,11 +726,13 @@ def test_a_job_that_was_running_for_a_replaced_bundle_is_planned_again_when_its_
     ledger.register_bundle(BUNDLE)
     job_id = queue_a_job(ledger)
     assert ledger._lend(job_id, "dead", 60, ABLE) is not None
-    ledger.register_bundle(BundleRow("fistula", "demo", "1.1.0", "b" * 64))
+    newer = BundleRow("fistula", "demo", "1.1.0", "b" * 64)
+    ledger.register_bundle(newer)
+    promote(ledger, "fistula", newer.edition, "ann")
     clock.now += 61
     ledger.reclaim()
 
-    assert ledger.supersede_retired() == 1
+    assert ledger.supersede_unwanted() == 1
     assert ledger.unplanned() == [("1", 1)]
 
 

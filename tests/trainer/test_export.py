@@ -10,8 +10,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from trainer.export import CannotExport, export, record_metrics
+from trainer.export import CannotExport, enclose_report, export, record_metrics
 from trainer.settings import TrainingConfig
+from worker.appearance import of_head
 from worker.bundle import load_bundle, load_volume_bundle, member_weights
 from worker.ensemble import Ensemble
 from worker.preprocess import Prepared
@@ -67,6 +68,26 @@ def test_the_worker_loads_the_honest_weights(folder, toy_run):
     ):
         expected = fold.weights("ema")
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_it_tells_how_often_which_probability_was_right_and_how_inputs_looked(folder, toy_cohort):
+    bundle = load_bundle(folder)
+
+    assert sum(bundle.validation.patients) == len(toy_cohort)
+    assert sum(bundle.validation.positives) == toy_cohort.labels.sum()
+    seen = of_head(toy_cohort.voxels[0])
+    assert bundle.inputs.keys() == seen.keys()
+    assert all(sum(each.share) == pytest.approx(1, abs=1e-4) for each in bundle.inputs.values())
+
+
+def test_a_report_is_enclosed_under_the_seal(folder, tmp_path):
+    (tmp_path / "report.html").write_text("<p>figures</p>")
+    enclose_report(folder, tmp_path / "report.html")
+
+    load_bundle(folder)
+    assert (folder / "docs" / "evaluation.html").read_text() == "<p>figures</p>"
+    with pytest.raises(CannotExport, match="name the folder that `evaluate` wrote"):
+        enclose_report(folder, tmp_path / "none.html")
 
 
 def test_a_bundle_that_judges_otherwise_than_in_training_is_not_left_behind(

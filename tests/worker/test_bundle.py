@@ -129,6 +129,10 @@ def test_weights_changed_after_loading_are_noticed(toy_folder):
         ("temperatures", [1.0, 0.0], "temperatures above 0"),
         ("conformal", {"suggested": 0.5}, "conformal thresholds"),
         ("surprise", 1, "monro.surprise"),
+        ("validation", {"patients": [1] * 10, "positives": [2] * 10}, "no more positives"),
+        ("validation", {"patients": [1], "positives": [1]}, "10 counts"),
+        ("inputs", {"mean": {"edges": [2.0, 1.0], "share": [0.1, 0.2, 0.7]}}, "ascending edges"),
+        ("inputs", {"mean": {"edges": [1.0, 2.0], "share": [0.5, 0.5]}}, "a share for each part"),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(toy_folder, key, value, message):

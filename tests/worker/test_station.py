@@ -63,6 +63,11 @@ def job_id(settings: Settings, ledger: Ledger) -> str:
     ledger.complete(study, "quiet")
     bundle = load_bundle(DEMO)
     row = BundleRow(bundle.analysis, bundle.name, bundle.version, bundle.weights_sha256)
+    return queue(ledger, row)
+
+
+def queue(ledger: Ledger, row: BundleRow) -> str:
+    """The job of a bundle for the one study of the ledger."""
     plan = Plan("fistula", "1.2.1", tuple(ledger.instances_of("1.2")))
     (queued,) = ledger.plan("1.2", 1, [(plan, row)], {})
     return queued
@@ -117,7 +122,28 @@ def estimates(
         prediction,
         predecessors=asked.predecessors,
     )
-    return Estimate(outcome, SimpleNamespace())
+    return Estimate(outcome, SimpleNamespace(inputs={"mean intensity": 0.5}))
+
+
+def test_what_a_shadow_finds_is_kept_under_uids_of_its_own_and_sent_to_nobody(
+    settings: Settings, ledger: Ledger, job_id: str
+) -> None:
+    ledger.set_destinations(["pacs"])
+    bundle = load_bundle(DEMO)
+    row = BundleRow(bundle.analysis, bundle.name, bundle.version, bundle.weights_sha256)
+    shadow = queue(ledger, replace(row, role="shadow"))
+    station = Station(replace(settings, worker=WorkerSettings(bundles=(DEMO,), early_report=True)))
+    station.work(shadow)
+    station.work(job_id)
+
+    assert ledger.counts()["jobs"] == {"REFUSED": 2}
+    of_shadow, of_active = ledger.results_of(shadow), ledger.results_of(job_id)
+    assert [each.kind for each in of_shadow] == [each.kind for each in of_active]
+    assert {each.sop_uid for each in of_shadow}.isdisjoint(each.sop_uid for each in of_active)
+    assert dcmread(of_shadow[0].path).DeviceSerialNumber == "test (shadow)"
+    due = {result for pending in ledger.due("pacs") for result in pending.encodings}
+    assert due <= set(of_active)
+    assert due
 
 
 def test_an_analysis_that_keeps_failing_ends_in_a_refusal_that_can_be_retried(
@@ -145,25 +171,10 @@ def test_an_analysis_that_keeps_failing_ends_in_a_refusal_that_can_be_retried(
     assert ledger.counts()["jobs"] == {"QUEUED": 1}
 
 
-def test_bundles_that_share_their_weights_are_told_apart_by_their_version(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = load_bundle(DEMO)
-    editions = [bundle, replace(bundle, version="99.0.0")]
-    monkeypatch.setattr(station_module, "load_bundle", lambda _folder, _trusted: editions.pop())
-    worker = WorkerSettings(bundles=(DEMO, DEMO))
-    station = Station(Settings(settings.commons, worker))
-
-    versions = {key: analysis.bundle.version for key, analysis in station._analyses.items()}
-    assert versions == {
-        (bundle.weights_sha256, version): version for version in (bundle.version, "99.0.0")
-    }
-
-
 def test_a_site_may_ask_for_another_mode_of_maps(settings: Settings) -> None:
     worker = WorkerSettings(bundles=(DEMO,), map_mode="preview")
 
-    (analysis,) = Station(Settings(settings.commons, worker))._analyses.values()
+    (analysis,) = Station(Settings(settings.commons, worker)).shelf.held.values()
 
     assert load_bundle(DEMO).occlusion.mode == "paper"
     assert analysis.bundle.occlusion.mode == "preview"

@@ -12,6 +12,7 @@ from trainer.operation import Operation, operation
 from trainer.regional.cohort import RegionalCohort
 from trainer.regional.patientwise import means
 from trainer.regional.run import MemberResult, RegionalRun
+from worker.appearance import of_region, spreads
 from worker.bundle import (
     Network,
     RegionBundle,
@@ -184,6 +185,10 @@ def _description(run: RegionalRun, cohort: RegionalCohort, shipped: Shipped) -> 
         conformal=decisive.conformal,
         statement=words.statement,
         intended_input=words.intended_input,
+        validation=decisive.validation,
+        inputs=spreads(
+            [of_region(view_of(cohort, words.decisive, exam)) for exam in range(len(cohort))]
+        ),
     )
 
 

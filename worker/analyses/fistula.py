@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker.analyses.interface import Drawn, RegionFinding
+from worker.appearance import of_head
 from worker.bundle import VolumeBundle
 from worker.ensemble import Ensemble, Prediction
 from worker.occlusion import Effort, OcclusionMap, explain
@@ -21,6 +22,11 @@ class FistulaJudgement:
     prepared: Prepared
     prediction: Prediction
     regions: tuple[RegionFinding, ...] = ()
+
+    @property
+    def inputs(self) -> dict[str, float]:
+        """How the prepared head looks."""
+        return of_head(self.prepared.voxels)
 
     def explain(self, on_progress: Callable[[int, int], None], effort: Effort) -> OcclusionMap:
         """Occlude every position in turn."""

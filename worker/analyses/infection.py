@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from worker.analyses.interface import Drawn, ReaderNeeded, RegionFinding
+from worker.appearance import of_region
 from worker.bundle import RegionBundle
 from worker.crops import RegionView, look, paste
 from worker.ensemble import Prediction, Score
@@ -30,6 +31,11 @@ class InfectionJudgement:
     view: RegionView
     prediction: Prediction
     regions: tuple[RegionFinding, ...]
+
+    @property
+    def inputs(self) -> dict[str, float]:
+        """How the decisive region looks."""
+        return of_region(self.view)
 
     def explain(self, on_progress: Callable[[int, int], None], _effort: Effort) -> CamMap:
         """Weigh the last feature map of every crop of the decisive region."""

@@ -83,6 +83,10 @@ class Judgement(Protocol):
     def regions(self) -> tuple[RegionFinding, ...]:
         """What was looked at, where that is not the whole head."""
 
+    @property
+    def inputs(self) -> Mapping[str, float]:
+        """How the input looks, in the numbers of the bundle's `inputs`."""
+
     def explain(self, on_progress: Callable[[int, int], None], effort: Effort) -> Explanation:
         """Find what speaks for the probability.
 

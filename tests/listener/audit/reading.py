@@ -40,9 +40,11 @@ RULES: Final = {
     "110112": Rule(
         "E", roles=frozenset({SOURCE, DESTINATION}), subjects=frozenset({(SOP_CLASS, "2", "3")})
     ),
-    "110113": Rule("E", frozenset({"110126", "110131", "110132", "110134"})),
+    "110113": Rule("E", frozenset({"110126", "110131", "110132", "110134", "110136", "110137"})),
+    "110114": Rule("E", frozenset({"110122", "110123"})),
 }
-"""Tables A.5.3.1-1, A.5.3.6-1, A.5.3.7-1, A.5.3.8-1, A.5.3.10-1 and A.5.3.11-1."""
+"""Tables A.5.3.1-1, A.5.3.6-1, A.5.3.7-1, A.5.3.8-1, A.5.3.10-1, A.5.3.11-1 and
+A.5.3.12-1."""
 
 
 class Message:

@@ -1,0 +1,79 @@
+"""What browsers are told with every answer, whoever gives it and however it ends."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Send
+
+STATIC: Final = "/static/"
+
+POLICY: Final = "; ".join(
+    (
+        "default-src 'self'",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+"""What a page may load: nothing of others, and no script or style within the page."""
+
+NO_FEATURES: Final = ", ".join(
+    f"{feature}=()"
+    for feature in (
+        "accelerometer",
+        "camera",
+        "display-capture",
+        "geolocation",
+        "gyroscope",
+        "magnetometer",
+        "microphone",
+        "midi",
+        "payment",
+        "publickey-credentials-get",
+        "screen-wake-lock",
+        "serial",
+        "usb",
+        "xr-spatial-tracking",
+    )
+)
+
+ALWAYS: Mapping[str, str] = MappingProxyType(
+    {
+        "Content-Security-Policy": POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        # Nobody else learns which study was looked at. With no-referrer, browsers would send
+        # "Origin: null" with our own forms, and those could not be told from others'.
+        "Referrer-Policy": "same-origin",
+        "Permissions-Policy": NO_FEATURES,
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Embedder-Policy": "require-corp",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+)
+
+YEAR_SECONDS: Final = 31_536_000
+
+
+class Answer:
+    """Sends an answer with these headers, and knows whether it was begun."""
+
+    def __init__(self, send: Send, path: str, is_encrypted: bool) -> None:
+        self._send = send
+        self._headers = dict(ALWAYS)
+        if not path.startswith(STATIC):
+            self._headers["Cache-Control"] = "no-store"
+        if is_encrypted:
+            self._headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
+        self.is_begun = False
+
+    async def __call__(self, message: Message) -> None:
+        """Send on what an application sends."""
+        if message["type"] == "http.response.start":
+            self.is_begun = True
+            message.setdefault("headers", [])
+            MutableHeaders(scope=message).update(self._headers)
+        await self._send(message)
