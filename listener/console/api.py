@@ -9,16 +9,19 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
+from starlette.responses import FileResponse
 
 from listener.audit.patient import Patient
 from listener.console import asked, rollouts
 from listener.console.bundle_list import Bundle, read_bundles
 from listener.console.choice import Choice, SeriesHeader, choices
-from listener.console.desk import Desk
+from listener.console.desk import Desk, require_operator
 from listener.console.document import Document, read_documents
+from listener.console.kept import KeptResult, file_of, read_results
 from listener.console.slices import NoPicture, Slices, read_layer, read_slices
 from listener.console.study import Event, StudyView
 from listener.console.tester import BadHeaders, read_pasted
+from listener.console.trail import Trail, read_trail
 from listener.console.work import Queue, read_queue
 from listener.console.worklist import Page, Turn, Wanted, these_studies, worklist
 from listener.in_force import InForce, in_force
@@ -141,6 +144,11 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
     def study_events(study_uid: StudyUID) -> tuple[Event, ...]:
         return desk.study(study_uid).events
 
+    @api.get("/studies/{study_uid}/audit", summary="Who saw it, for operators", tags=["studies"])
+    def audit(study_uid: StudyUID, request: Request) -> Trail:
+        require_operator(request)
+        return read_trail(desk.settings, desk.study(study_uid).study_uid)
+
     @api.post("/studies/{study_uid}/retry", summary="Run and send again", tags=["studies"])
     def retry(study_uid: StudyUID, request: Request, destination: asked.Text = "") -> Retried:
         return Retried(*desk.retry(request, study_uid, destination or None))
@@ -164,6 +172,31 @@ def add_jobs(api: APIRouter, desk: Desk) -> None:
         if found is None:
             raise HTTPException(404, "the job has no overlay")
         return found
+
+    @api.get(f"{job}/results", summary="Its result objects, for operators", tags=["jobs"])
+    def results(study_uid: StudyUID, job_id: JobID, request: Request) -> tuple[KeptResult, ...]:
+        require_operator(request)
+        return read_results(desk.ledger, study_uid, job_id)
+
+    @api.get(
+        f"{job}/results/{{sop_uid}}.dcm",
+        summary="One result object as a DICOM file, for operators",
+        tags=["jobs"],
+        response_class=FileResponse,
+        responses={200: {"content": {"application/dicom": {}}}},
+    )
+    def result_file(
+        study_uid: StudyUID,
+        job_id: JobID,
+        sop_uid: Annotated[str, Path(max_length=64)],
+        request: Request,
+    ) -> FileResponse:
+        require_operator(request)
+        path = file_of(desk.ledger, desk.spool, study_uid, job_id, sop_uid)
+        if path is None:
+            raise HTTPException(404, "there is no such result object")
+        desk.viewed(request, study_uid)
+        return FileResponse(path, media_type="application/dicom", filename=f"{sop_uid}.dcm")
 
     @api.get(
         f"{job}/slices/{{number}}/{{layer}}.png",

@@ -93,6 +93,12 @@ class Desk:
         )
 
 
+def require_operator(request: Request) -> None:
+    """Refuse viewers; raises HTTPException 403."""
+    if not is_operator(request):
+        raise HTTPException(403, "this needs an operator")
+
+
 def account_of(request: Request) -> Account:
     """Who asks; the gate lets nobody else come so far."""
     return cast(Account, request.state.account)

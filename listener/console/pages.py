@@ -13,12 +13,14 @@ from listener.console import asked, rollouts
 from listener.console.api import JobID, StudyUID, search
 from listener.console.bundle_list import read_evaluation
 from listener.console.choice import choices, rules_of
-from listener.console.desk import Desk
+from listener.console.desk import Desk, require_operator
 from listener.console.document import read_documents
+from listener.console.kept import read_results
 from listener.console.show import SEE_OTHER, Show
 from listener.console.slices import NoPicture, Slices, around, read_slices
 from listener.console.study import JobView, StudyView
 from listener.console.tester import EXAMPLE, BadHeaders, read_pasted
+from listener.console.trail import read_trail
 from listener.console.work import read_queue
 from listener.console.worklist import (
     BANDS,
@@ -50,6 +52,7 @@ def router(desk: Desk, show: Show) -> APIRouter:
     add_worklist(pages, desk, show)
     add_study(pages, desk, show)
     add_viewer(pages, desk, show)
+    add_for_operators(pages, desk, show)
     add_actions(pages, desk)
     add_house(pages, desk, show)
     add_rules(pages, desk, show)
@@ -183,6 +186,24 @@ def add_viewer(pages: APIRouter, desk: Desk, show: Show) -> None:
             opacity=opacity,
             near=around(slices.count, number, NEAR),
         )
+
+
+def add_for_operators(pages: APIRouter, desk: Desk, show: Show) -> None:
+    """What viewers do not see: files, and who saw a study."""
+
+    @pages.get("/studies/{study_uid}/jobs/{job_id}/results")
+    def results(request: Request, study_uid: StudyUID, job_id: JobID) -> Response:
+        require_operator(request)
+        study = desk.study(study_uid)
+        kept = read_results(desk.ledger, study_uid, job_id)
+        return show(request, "results.html", study=study, job_id=job_id, results=kept)
+
+    @pages.get("/studies/{study_uid}/audit")
+    def audit(request: Request, study_uid: StudyUID) -> Response:
+        require_operator(request)
+        study = desk.study(study_uid)
+        trail = read_trail(desk.settings, study_uid)
+        return show(request, "trail.html", study=study, trail=trail)
 
 
 def add_actions(pages: APIRouter, desk: Desk) -> None:
