@@ -165,6 +165,7 @@ class WebPort:
             app,
             loop="asyncio",
             http=Connection,
+            interface="asgi3",
             ws="none",
             lifespan="off",
             log_config=None,

@@ -16,6 +16,9 @@ ROLE_ORDER: Final = {"active": 0, "shadow": 1, "retired": 2}
 RENDERER: Final = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table")
 """Model cards: no HTML of theirs, since others wrote them."""
 
+HEADINGS_ABOVE: Final = 2
+"""Levels of headings that a card stands below."""
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -61,7 +64,11 @@ class Bundle:
     @property
     def model_card_html(self) -> str:
         """The model card as HTML, in which nothing of it can be markup of its own."""
-        return str(RENDERER.render(self.model_card))
+        tokens = RENDERER.parse(self.model_card)
+        for token in tokens:
+            if token.type in {"heading_open", "heading_close"}:
+                token.tag = f"h{min(int(token.tag[1:]) + HEADINGS_ABOVE, 6)}"
+        return str(RENDERER.renderer.render(tokens, RENDERER.options, {}))
 
 
 def read_bundles(ledger: Ledger) -> tuple[Bundle, ...]:

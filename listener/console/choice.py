@@ -17,6 +17,8 @@ from listener.series import SeriesFacts
 REMEMBERED: Final = 256
 """Studies whose headers are kept in mind: large ones take a second to read."""
 
+AWAY: Final = "its files are not to be had at present"
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -122,7 +124,11 @@ class HeaderReader:
             known = self._known.get(key)
         if known is not None:
             return known
-        facts, unreadable = read_facts(in_series(self._ledger.instances_of(study_uid)))
+        by_series = in_series(self._ledger.instances_of(study_uid))
+        try:
+            facts, unreadable = read_facts(by_series)
+        except OSError:
+            return Headers((), dict.fromkeys(by_series, AWAY))
         found = Headers(tuple(facts), unreadable)
         with self._lock:
             while len(self._known) >= REMEMBERED:

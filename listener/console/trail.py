@@ -93,7 +93,7 @@ def _entry(line: bytes) -> Entry | None:
 
 
 def _who(participant: Element) -> str:
-    name = participant.get("UserName") or participant.get("UserID", "")
+    name = participant.get("UserName") or participant.get("UserID") or ""
     address = participant.get("NetworkAccessPointID")
     return f"{name} at {address}" if address else name
 
