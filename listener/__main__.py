@@ -22,6 +22,7 @@ from listener.ledger import Ledger
 from listener.logs import set_up_logging
 from listener.node import Node, rebuild, steward
 from listener.pull import pull
+from listener.rollout_commands import bundles
 from listener.segmentation import REGIONS
 from listener.selection import ANALYSES, rules_table
 from listener.series import require_uid
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(accounts, name="accounts")
+app.add_typer(bundles, name="bundles")
 
 ROW_SECONDS = 2.0
 """A running listener writes rows a moment after the files: what disagrees is looked at again."""

@@ -114,7 +114,7 @@ def keep_labels(ledger: Ledger, analysis: str, found: Sequence[Label], actor: st
 def _label(row: dict[str, str], line: int) -> Label:
     said = (row["label"] or "").strip().lower()
     if said not in MEANINGS:
-        raise BadLabels(f"the label {said[:20]!r} in line {line}", f"one of {', '.join(MEANINGS)}")
+        raise BadLabels(f"another label in line {line}", f"one of {', '.join(MEANINGS)}")
     study_uid = (row["study_uid"] or "").strip()
     try:
         require_uid("study_uid", study_uid)

@@ -40,11 +40,11 @@ from listener.series import BROKEN, Header, SeriesFacts, read_series_facts
 from trainer.cohort import Exam, write_cohort, write_json
 from trainer.flow import Flow, Step
 from trainer.gathering.deidentify import pseudonym, told_age
-from trainer.gathering.keep import is_kept, keep, mask_files
+from trainer.gathering.keep import drawn_files, is_kept, keep
 from trainer.gathering.sources import Delivery, Progress, Series, Source, Study, read_day
 from trainer.gathering.table import LabelRow, require_agreement, require_free
 from trainer.pool import spread
-from worker import crops, preprocess, quality, regions, scene, volume
+from worker import crops, drawn, preprocess, quality, regions, scene, volume
 from worker.crops import CropRecipe
 from worker.preprocess import NoHead, Recipe
 from worker.quality import Reason, UnusableStudy, check_headers, check_volume
@@ -54,10 +54,13 @@ log = logging.getLogger(__name__)
 
 OUTCOMES: Final = "outcomes"
 
+FISTULA: Final = "fistula"
+"""The analysis whose labels come from myelograms."""
+
 Slec = Literal["exclude", "subgroup", "ignore"]
 
 # Code that decides what becomes of a series: when it changes, every series is looked at again.
-DECIDING: Final = (selection, series, quality, volume, preprocess, scene, regions, crops)
+DECIDING: Final = (selection, series, quality, volume, preprocess, scene, regions, crops, drawn)
 
 INDETERMINATE: Final = "indeterminate label"
 SLEC: Final = "spinal longitudinal extradural collection"
@@ -180,8 +183,8 @@ def gather(
 ) -> Flow:
     """Gather a cohort into a folder, going on with what an earlier attempt left there.
 
-    MRI and myelogram of the same day count as MRI before myelogram. Where dates say nothing, all
-    of a patient's exams are kept; folds keep patients whole.
+    Fistula: MRI and myelogram of the same day count as MRI before myelogram. Where dates say
+    nothing, all of a patient's exams are kept; folds keep patients whole.
 
     Args:
         rows: of the label table.
@@ -207,13 +210,16 @@ def gather(
         _see_to_namesakes(candidates, settings.trust_table)
         way = _Way.start(candidates)
         way.drop("with a definite label", _indeterminate)
-        if settings.slec == "exclude":
+        has_myelogram = settings.analysis == FISTULA
+        if has_myelogram and settings.slec == "exclude":
             way.drop("without an extradural collection", _collected)
         way.drop("with a study", lambda each: NO_STUDY if each.study is None else "")
-        way.drop("with an MRI before the myelogram", _after_myelogram)
+        if has_myelogram:
+            way.drop("with an MRI before the myelogram", _after_myelogram)
         way.change(lambda each: _choose(each, source, settings.analysis))
         way.drop("with a suitable series", lambda each: each.outcome.reason)
-        way.drop("latest MRI before the myelogram", _not_latest(way.left))
+        if has_myelogram:
+            way.drop("latest MRI before the myelogram", _not_latest(way.left))
         way.left = _prepare_all(way.left, source, folder, salt, settings, processes, on_progress)
         way.drop("whole head, readable", lambda each: each.outcome.reason)
         way.drop("in the cohort", _same_images(way.left))
@@ -509,7 +515,7 @@ def _age(header: Header) -> float | None:
 def _key(chosen: Series, salt: bytes, recipe: Recipe | CropRecipe, drawn: Path | None) -> str:
     """Names an outcome by all it depends on: study, series, its instances, masks, recipe, code."""
     facts = chosen.facts
-    masks = (hashlib.sha256(each.read_bytes()).hexdigest() for each in mask_files(drawn).values())
+    masks = (hashlib.sha256(each.read_bytes()).hexdigest() for each in drawn_files(drawn))
     uids = (facts.study_uid, facts.series_uid, *chosen.sop_uids)
     parts = (*uids, *masks, repr(recipe), code_version())
     return pseudonym(salt, "outcome", "\n".join(parts))

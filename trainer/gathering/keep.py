@@ -15,8 +15,11 @@ from scipy import ndimage
 
 from trainer.cohort import save_volume, volume_path, write_json
 from trainer.regional.cohort import REGIONS, save_views, views_path
+from trainer.regional.settings import INFECTION
 from worker.crops import CropRecipe, look
+from worker.drawn import read_drawn
 from worker.preprocess import Mask, Recipe, prepare
+from worker.quality import Reason, UnusableStudy
 from worker.regions import regions_of
 from worker.scene import survey
 from worker.volume import Volume
@@ -47,7 +50,8 @@ def keep(read: Volume, recipe: Recipe | CropRecipe, folder: Path, drawn: Path | 
         read: the volume.
         recipe: how to prepare it.
         folder: of the cohort.
-        drawn: folder of a reader's masks, REGION.nii.gz each; what is missing is proposed.
+        drawn: folder of a reader's masks, REGION.nii.gz each or all in one DICOM Segmentation; what
+            is missing is proposed.
 
     Raises:
         UnusableStudy: a region cannot be found or looked at.
@@ -74,12 +78,12 @@ def affine_path(folder: Path, name: str) -> Path:
     return volume_path(folder, name).with_suffix(".json")
 
 
-def mask_files(drawn: Path | None) -> dict[str, Path]:
-    """The masks that a reader drew, by region."""
+def drawn_files(drawn: Path | None) -> list[Path]:
+    """What a reader drew: masks by region, or segmentations."""
     if drawn is None:
-        return {}
-    paths = {region: drawn / f"{region}.nii.gz" for region in REGIONS}
-    return {region: path for region, path in paths.items() if path.exists()}
+        return []
+    masks = (_mask_path(drawn, region) for region in REGIONS)
+    return [*(path for path in masks if path.exists()), *sorted(drawn.glob("*.dcm"))]
 
 
 def _whole_head(read: Volume, recipe: Recipe, folder: Path) -> Kept:
@@ -91,12 +95,35 @@ def _whole_head(read: Volume, recipe: Recipe, folder: Path) -> Kept:
 
 
 def _regions(read: Volume, recipe: CropRecipe, folder: Path, drawn: Path | None) -> Kept:
-    files = mask_files(drawn)
     scene = survey(read.voxels, read.affine)
-    masks = regions_of(scene, {region: _on_grid(path, read) for region, path in files.items()})
+    found = {} if drawn is None else _drawn_masks(read, drawn)
+    masks = regions_of(scene, found)
     views = {region: look(scene, masks[region], recipe) for region in REGIONS}
-    told = {region: DRAWN if region in files else PROPOSED for region in REGIONS}
+    told = {region: DRAWN if region in found else PROPOSED for region in REGIONS}
     return Kept(save_views(folder, views), masks=told)
+
+
+def _drawn_masks(read: Volume, folder: Path) -> dict[str, Mask]:
+    """A reader's masks on the volume's grid, by region.
+
+    Raises:
+        UnusableStudy: BAD_DRAWING: what was drawn cannot be laid on the volume, or a region was
+            drawn twice.
+    """
+    paths = {region: _mask_path(folder, region) for region in REGIONS}
+    masks = {region: _on_grid(path, read) for region, path in paths.items() if path.exists()}
+    for path in sorted(folder.glob("*.dcm")):
+        drawn = read_drawn([path], INFECTION, read)
+        for region, mask in ({} if drawn is None else drawn.masks).items():
+            if region in masks:
+                found = f"more than one drawing of the region {region}"
+                raise UnusableStudy(Reason.BAD_DRAWING, found, "one of each region")
+            masks[region] = mask
+    return masks
+
+
+def _mask_path(folder: Path, region: str) -> Path:
+    return folder / f"{region}.nii.gz"
 
 
 def _on_grid(path: Path, read: Volume) -> Mask:

@@ -81,9 +81,9 @@ class LabelRow:
         bern_score: as given; `bern` holds its items.
         slec: whether a spinal longitudinal extradural collection was seen (a fast leak).
         sex: F, M, O or empty.
-        regions: folder of the masks that a reader drew, one NIfTI each, beside the table; empty
-            where regions are to be proposed. Never to be written down: people name folders after
-            patients.
+        regions: folder of the masks that a reader drew, beside the table: a NIfTI for each, or a
+            DICOM Segmentation; empty where regions are to be proposed. Never to be written down:
+            people name folders after patients.
         columns: all columns of no meaning to us.
     """
 

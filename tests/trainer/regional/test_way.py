@@ -4,9 +4,13 @@ import csv
 import json
 import shutil
 
+import highdicom
 import nibabel
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
 from typer.testing import CliRunner
 
 from trainer.__main__ import app
@@ -71,11 +75,15 @@ def done(*arguments):
     return found.output
 
 
-def gather(place, out="cohort", labels="labels.csv"):
-    return done(
+def gathering(place, out="cohort", labels="labels.csv"):
+    return (
         "gather", "--labels", place / "dicom" / labels, "--dicom", place / "dicom" / "studies",
         "--out", place / out, "--salt", place / "salt", "--config", place / "tiny.toml",
     )  # fmt: skip
+
+
+def gather(place, out="cohort", labels="labels.csv"):
+    return done(*gathering(place, out, labels))
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +167,74 @@ def test_a_mask_in_another_order_of_axes_means_the_same_voxels(place):
     whole = read_regional_cohort(place / "cohort")
     volume = {exam.exam: exam.volume for exam in whole.exams}[name]
     assert turned.exams[0].volume == volume
+
+
+def segmentation_of(place, row, folder):
+    """What a viewer exports: both masks of a row as one DICOM Segmentation."""
+    paths = (place / "dicom" / "studies").rglob("*.dcm")
+    images = [each for each in map(dcmread, paths) if each.StudyInstanceUID == row["study"]]
+    images.sort(key=lambda each: each.ImagePositionPatient[2])
+    masks = []
+    for region in REGIONS:
+        image = nibabel.as_closest_canonical(nibabel.load(folder / f"{region}.nii.gz"))
+        masks.append(np.flip(np.asarray(image.dataobj) > 0, (0, 1)).transpose(2, 1, 0))
+    segments = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=region,
+            segmented_property_category=codes.SCT.Tissue,
+            segmented_property_type=codes.SCT.Tissue,
+            algorithm_type="MANUAL",
+        )
+        for number, region in enumerate(REGIONS, start=1)
+    ]
+    return highdicom.seg.Segmentation(
+        source_images=images,
+        pixel_array=np.stack(masks, axis=-1).astype(np.uint8),
+        segmentation_type="BINARY",
+        segment_descriptions=segments,
+        series_instance_uid=generate_uid(),
+        series_number=100,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="viewer",
+        manufacturer_model_name="viewer",
+        software_versions="1",
+        device_serial_number="1",
+    )
+
+
+def test_masks_may_come_as_a_dicom_segmentation_and_mean_the_same(place):
+    rows = rows_of(place)[:1]
+    original = place / "dicom" / rows[0]["regions"]
+    rows[0]["regions"] = "regions/segmentation"
+    write_rows(place, "segmentation.csv", rows)
+    folder = place / "dicom" / "regions" / "segmentation"
+    folder.mkdir()
+    segmentation_of(place, rows[0], original).save_as(folder / "mended.dcm")
+
+    gather(place, "segmentation", "segmentation.csv")
+
+    found = read_regional_cohort(place / "segmentation").exams[0]
+    whole = read_regional_cohort(place / "cohort")
+    assert {found.columns[region] for region in REGIONS} == {"drawn"}
+    assert found.volume == {exam.exam: exam.volume for exam in whole.exams}[found.exam]
+
+    shutil.copy(original / f"{REGIONS[0]}.nii.gz", folder)
+    done = run(*gathering(place, "twice", "segmentation.csv"))
+    assert done.exit_code == 1
+    assert "BAD-DRAWING" in done.stderr.replace("\n", "")
+
+
+def test_the_flow_of_an_infection_cohort_knows_no_myelogram(place):
+    told = json.loads((place / "cohort" / "cohort.json").read_text())["flow"]
+
+    assert [step["stage"] for step in told][1:4] == [
+        "with a definite label",
+        "with a study",
+        "with a suitable series",
+    ]
+    assert not any("myelogram" in step["stage"] for step in told)
 
 
 def test_a_folder_of_masks_that_is_not_there_is_named_by_its_row_alone(place):

@@ -1,0 +1,143 @@
+"""A shadow beside the bundle in service: pairs of the same input, and who was right."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
+from listener.comparison import auroc, compare
+from listener.entries import Answer, BundleRow, Plan, Received
+from listener.labels import BadLabels, Label, keep_labels, read_labels
+from listener.ledger import Ledger
+from listener.series import InstanceKey
+from listener.spool import Arrival, Held
+
+ACTIVE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
+SHADOW = BundleRow("fistula", "demo", "1.1.0", "b" * 64)
+ABLE = {ACTIVE.edition, SHADOW.edition}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    book = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    book.register_bundle(ACTIVE)
+    book.register_bundle(SHADOW)
+    yield book
+    book.close()
+
+
+def band(probability: float) -> str:
+    return "suggested" if probability >= 0.7 else "not suggested" if probability < 0.3 else "?"
+
+
+def judged(ledger: Ledger, study: str, active: float | None, shadow: float | None) -> None:
+    """A study that both bundles judged; None: refused."""
+    key = InstanceKey(study, f"{study}.1", f"{study}.1.1")
+    held = Held(key, Path("/spool") / study, "f" * 64, 1, Arrival.NEW, 1000.0)
+    ledger.record([Received(held, None, 1000.0)])
+    (gathering,) = ledger.gathering()
+    ledger.complete(gathering, "quiet")
+    plan = Plan("fistula", f"{study}.1", tuple(ledger.instances_of(study)))
+    wanted = [(plan, each) for each in ledger.wanted_bundles("fistula")]
+    for job_id, probability in zip(
+        ledger.plan(study, 1, wanted, {}), (active, shadow), strict=True
+    ):
+        with ledger.lease(job_id, "worker", 60, ABLE) as lease:
+            assert lease is not None
+            ledger.keep(lease.job, _answer(probability))
+
+
+def _answer(probability: float | None) -> Answer:
+    if probability is None:
+        return Answer("REFUSED", "no", summary={"refused": "REASON-MIXED"})
+    return Answer("REPORTED", summary={"probability": probability, "band": band(probability)})
+
+
+def found(ledger: Ledger):  # type: ignore[no-untyped-def]
+    return compare(ledger, "fistula", ACTIVE.edition, SHADOW.edition)
+
+
+def test_studies_that_both_judged_are_paired_and_those_apart_are_shown_first(
+    ledger: Ledger,
+) -> None:
+    judged(ledger, "1", 0.1, 0.15)
+    judged(ledger, "2", 0.9, 0.2)
+    judged(ledger, "3", 0.8, None)
+    judged(ledger, "4", 0.75, 0.72)
+    both = found(ledger)
+
+    assert {each.study_uid for each in both.pairs} == {"1", "2", "3", "4"}
+    assert [each.study_uid for each in both.disagreements] == ["3", "2"]
+    assert both.same_statement == 0.5
+    assert both.mean_difference == pytest.approx((0.05 - 0.7 - 0.03) / 3)
+    assert both.active is None
+    low, high = both.limits
+    assert low < both.mean_difference < high
+
+
+def test_with_labels_it_is_told_who_was_right_as_scikit_learn_tells_it(ledger: Ledger) -> None:
+    chance = random.Random(0)
+    truth = [chance.random() < 0.4 for _ in range(40)]
+    one = [round(0.3 * yes + 0.6 * chance.random(), 1) for yes in truth]
+    other = [round(0.5 * yes + 0.5 * chance.random(), 1) for yes in truth]
+    for number, scores in enumerate(zip(one, other, strict=True)):
+        judged(ledger, f"1.{number + 1}", *scores)
+    rows = [Label(f"1.{number + 1}", yes) for number, yes in enumerate(truth)]
+    kept = keep_labels(ledger, "fistula", [*rows, Label("9.9", True)], "ann")
+    assert (kept.labels, kept.unknown) == (41, 1)
+
+    both = found(ledger)
+
+    assert both.active.auroc == pytest.approx(roc_auc_score(truth, one))
+    assert both.shadow.auroc == pytest.approx(roc_auc_score(truth, other))
+    assert both.kappa == pytest.approx(
+        cohen_kappa_score([band(each) for each in one], [band(each) for each in other])
+    )
+    assert sum(each.studies for each in both.shadow.tenths) == 40
+    assert sum(each.positives for each in both.shadow.tenths) == sum(truth)
+
+
+def test_another_input_of_the_same_study_is_no_pair(ledger: Ledger) -> None:
+    judged(ledger, "1", 0.1, 0.2)
+    with ledger.writing() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET digest = 'other' WHERE role = 'shadow'")
+
+    assert found(ledger).pairs == ()
+
+
+def test_a_later_label_replaces_an_earlier_one(ledger: Ledger) -> None:
+    judged(ledger, "1", 0.1, 0.2)
+    for positive in (True, False):
+        keep_labels(ledger, "fistula", [Label("1", positive)], "ann")
+
+    (pair,) = found(ledger).pairs
+    assert pair.positive is False
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("study,label\n1.2,1\n", "no column study_uid"),
+        ("study_uid,label\n1.2,DOE\n", "another label in line 2"),
+        ("study_uid,label\nDOE^JOHN,1\n", "no UID in line 2"),
+        ("study_uid,label\n1.2,1\n1.2,0\n", "two labels of one study, in line 3"),
+        ("study_uid,label\n", "no rows"),
+        ("", "no column study_uid"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused_as_a_whole(text: str, message: str) -> None:
+    with pytest.raises(BadLabels, match=message) as refused:
+        read_labels(text)
+    assert "DOE" not in str(refused.value)
+
+
+def test_a_table_from_a_spreadsheet_is_read() -> None:
+    text = "\ufeffStudy_UID,other,Label\r\n1.2,x,YES\r\n1.3,,negative\r\n"
+
+    assert read_labels(text) == [Label("1.2", True), Label("1.3", False)]
+
+
+def test_without_both_classes_there_is_no_auroc() -> None:
+    assert auroc([(0.1, True), (0.2, True)]) is None
