@@ -176,12 +176,12 @@ def a_head(name: str, patient_id: str, slices: int = 3) -> list[Dataset]:
     ]  # fmt: skip
 
 
-def a_localizer(name: str, patient_id: str) -> list[Dataset]:
+def a_localizer(name: str, patient_id: str, **values: Any) -> list[Dataset]:
     return [
         an_image(
             name, patient_id, a_study_of(patient_id), generate_uid(),
             SeriesNumber=1, SeriesDescription="localizer",
-            ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+            ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], **values,
         )
     ]  # fmt: skip
 
@@ -227,9 +227,8 @@ def parts_of(dataset: Dataset, path: Path) -> tuple[bytes, bytes]:
 
 def grey_png(columns: int, rows: int, value: int) -> bytes:
     def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + checksum
 
     header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
     lines = (b"\0" + bytes([value]) * columns) * rows

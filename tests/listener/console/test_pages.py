@@ -289,7 +289,7 @@ def test_no_name_is_logged_whatever_goes_wrong(
 def test_a_study_that_is_not_wanted_and_one_that_comes_in_say_so(
     console: People, house: House
 ) -> None:
-    aside = house.receive(*a_localizer("DOE^JANE", "P-6"))
+    aside = house.receive(*a_localizer("DOE^JANE", "P-6", BodyPartExamined="KNEE"))
     house.plan()
     coming = house.receive(*a_head("DOE^JANE", "P-7"))
     vera = console()
