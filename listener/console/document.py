@@ -13,6 +13,9 @@ from listener.ledger import Ledger
 from listener.series import Header, read_instance, sequence_items
 from listener.tables import jobs, results
 
+LANGUAGE: Final = "121049"
+"""Code of DCM for the language of a document, which readers see by themselves."""
+
 DEEPEST: Final = 12
 MOST_ITEMS: Final = 2_000
 
@@ -101,6 +104,8 @@ def _items(parent: Dataset, depth: int, budget: Iterator[int]) -> Iterator[Item]
         if next(budget, None) is None:
             return
         header = Header(child)
+        if header.text("ConceptNameCodeSequence.CodeValue") == LANGUAGE:
+            continue
         kind = header.code("ValueType")
         yield Item(
             name=header.text("ConceptNameCodeSequence.CodeMeaning"),

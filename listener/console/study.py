@@ -65,6 +65,7 @@ class JobView:
     Attributes:
         chance: what the score meant in the validation cohort; None where nobody told.
         limits: the thresholds of its bundle, low and high; None where nobody told.
+        ood_limit: percentile beyond which a scan is too unusual; None where nobody told.
         results: what it made.
         inputs: instances that it looks at.
     """
@@ -99,6 +100,7 @@ class JobView:
     ood_percentile: float | None
     chance: Chance | None
     limits: tuple[float, float] | None
+    ood_limit: float | None
     results: tuple[ResultKind, ...]
     inputs: int
 
@@ -319,6 +321,7 @@ def _job(row: Any, made: tuple[ResultKind, ...], inputs: int) -> JobView:
         lineage=row.lineage or {},
         chance=chance(row.analysis, row.probability, card),
         limits=None if low is None or high is None else (low, high),
+        ood_limit=card.get("ood_limit"),
         results=made,
         inputs=inputs,
     )

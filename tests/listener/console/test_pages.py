@@ -252,7 +252,10 @@ def test_patients_are_found_by_name_and_id_and_the_name_is_in_no_address(
     richard, _ = house.report("MÜLLER^RICHARD", "P-22")
     vera = console("vera")
     deadline = time.monotonic() + 10
-    while "Names of all 2" not in text_of(vera.get("/")) and time.monotonic() < deadline:
+    while (
+        "The names of all studies are known" not in text_of(vera.get("/"))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.1)
 
     for text, found, others in (
