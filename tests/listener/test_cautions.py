@@ -32,6 +32,19 @@ PACS = {"name": "pacs", "ae_title": "PACS", "host": "pacs", "port": 104}
             },
             "MONRO_WEB_PORT: tokens travel in clear",
         ),
+        (
+            {"bind": "0.0.0.0", "console_port": 8443},
+            "MONRO_CONSOLE_PORT: passwords travel in clear",
+        ),
+        ({"console_port": 8443}, None),
+        (
+            {
+                "bind": "0.0.0.0",
+                "console_port": 8443,
+                "tls": {"certificate": "/c", "key": "/k", "authorities": "/a"},
+            },
+            None,
+        ),
     ],
 )
 def test_what_leaves_a_door_open_is_told(

@@ -19,6 +19,13 @@ SOUND = {
     ),
 }
 
+OIDC = {
+    "issuer": "https://login.hospital",
+    "client_id": "monro",
+    "client_secret_file": "/run/secrets/oidc",
+    "viewers": ["radiology"],
+}
+
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
@@ -63,6 +70,11 @@ def test_an_analysis_that_is_known_is_asked_for_where_a_site_says_so(
         ("MONRO_WEB_PORT", "8080", "nobody may send over DICOMweb"),
         ("MONRO_WEB_SENDERS", '[{"name": "a", "token_file": "a"}]', "needs MONRO_WEB_PORT"),
         ("MONRO_WEB_SENDERS", '[{"name": "a"}]', "a token_file or a certificate"),
+        ("MONRO_CONSOLE_HOSTS", '["https://monro"]', "MONRO_CONSOLE_HOSTS.0: String should match"),
+        ("MONRO_OIDC", json.dumps(OIDC), "MONRO_OIDC needs MONRO_CONSOLE_PORT"),
+        ("MONRO_OIDC", json.dumps(OIDC | {"viewers": []}), "nobody may come in"),
+        ("MONRO_OIDC", json.dumps(OIDC | {"issuer": "http://login"}), "must be an https URL"),
+        ("MONRO_OIDC", json.dumps(OIDC | {"client_secret": "x"}), "CLIENT_SECRET: Extra inputs"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_and_is_named(

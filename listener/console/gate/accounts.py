@@ -88,7 +88,7 @@ class Accounts:
                 raise BadAccount(f"account {name} is disabled")
             if row is None:
                 made = {"name": name, "role": role, "created_at": self._ledger.now}
-                connection.execute(self._ledger.insert_or_ignore(accounts).values(made))
+                connection.execute(insert(accounts).values(made))
             elif row.role != role:
                 connection.execute(
                     update(accounts).where(accounts.c.name == name).values(role=role)

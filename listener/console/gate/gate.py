@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
@@ -62,8 +61,12 @@ LARGEST_FORM_BYTES: Final = 16 << 10
 LARGEST_BODY_BYTES: Final = 6 << 20
 """A table of labels of 5 MiB, and what is around it in a form."""
 
+LET_PASS: Final = 10
+"""Times as much is read and dropped: a browser shows an answer only once it has sent all."""
+
 BODY_SECONDS: Final = 60.0
 COME_AGAIN: Final = {"Retry-After": "10"}
+CLOSING: Final = {"Connection": "close"}
 
 BEARER: Final = "bearer"
 CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
@@ -136,7 +139,11 @@ class Gate:
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """Put the gate before an application."""
-        return partial(self._pass, app)
+
+        async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._pass(app, scope, receive, send)
+
+        return gated
 
     async def _pass(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -249,19 +256,19 @@ async def _body(request: Request) -> bytes:
     """The whole body; raises Refused where it is too large or too slow."""
     signs_in = is_at(request.scope["path"], WITHOUT_ROLE)
     largest = LARGEST_FORM_BYTES if signs_in else LARGEST_BODY_BYTES
-    too_large = Refused(413, f"At most {largest:,} bytes are taken.", {"Connection": "close"})
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > largest:
-        raise too_large
-    body = bytearray()
+    body, length = bytearray(), 0
     try:
         with anyio.fail_after(BODY_SECONDS):
             async for piece in request.stream():
-                body += piece
-                if len(body) > largest:
-                    raise too_large
+                length += len(piece)
+                if length <= largest:
+                    body += piece
+                elif length > LET_PASS * largest:
+                    break
     except TimeoutError:
-        raise Refused(408, "The request came too slowly.", {"Connection": "close"}) from None
+        raise Refused(408, "The request came too slowly.", CLOSING) from None
+    if length > largest:
+        raise Refused(413, f"At most {largest:,} bytes are taken.", CLOSING)
     return bytes(body)
 
 
