@@ -6,7 +6,7 @@ Whoever has not signed in gets 401, from the gate; programs show a token of an a
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
 from starlette.responses import FileResponse
@@ -18,7 +18,7 @@ from listener.console.choice import Choice, SeriesHeader, choices
 from listener.console.desk import Desk, require_operator
 from listener.console.document import Document, read_documents
 from listener.console.kept import KeptResult, file_of, read_results
-from listener.console.slices import NoPicture, Slices, read_layer, read_slices
+from listener.console.slices import NoPicture, Slices, read_layer, read_pack, read_slices
 from listener.console.study import Event, StudyView
 from listener.console.tester import BadHeaders, read_pasted
 from listener.console.trail import Trail, read_trail
@@ -197,6 +197,25 @@ def add_jobs(api: APIRouter, desk: Desk) -> None:
             raise HTTPException(404, "there is no such result object")
         desk.viewed(request, study_uid)
         return FileResponse(path, media_type="application/dicom", filename=f"{sop_uid}.dcm")
+
+    @api.get(
+        f"{job}/slices/pack",
+        summary="Both layers of some slices: before each PNG its size, 4 bytes, big-endian",
+        tags=["jobs"],
+        response_class=Response,
+        responses={200: {"content": {"application/octet-stream": {}}}},
+    )
+    def pack(
+        study_uid: StudyUID,
+        job_id: JobID,
+        first: Annotated[int, Query(ge=1, le=100_000)],
+        count: Annotated[int, Query(ge=1, le=16)],
+    ) -> Response:
+        try:
+            content = read_pack(desk.ledger, desk.spool, study_uid, job_id, first, count)
+        except NoPicture as error:
+            raise HTTPException(404, str(error)) from None
+        return Response(content, media_type="application/octet-stream")
 
     @api.get(
         f"{job}/slices/{{number}}/{{layer}}.png",

@@ -19,6 +19,7 @@ from listener.spool import Spool
 from listener.tables import jobs, results
 
 Layer = Literal["anatomy", "heat"]
+LAYERS: Final[tuple[Layer, ...]] = ("anatomy", "heat")
 
 OVERLAY: Final = "overlay"
 GUIDE: Final = "layers.json"
@@ -113,21 +114,56 @@ def read_layer(
     Raises:
         NoPicture: there is none.
     """
-    with ledger.reading() as connection:
-        path = connection.scalar(
-            select(results.c.path)
-            .join(jobs, jobs.c.job_id == results.c.job_id)
-            .where(
-                jobs.c.study_uid == study_uid,
-                results.c.job_id == job_id,
-                results.c.kind == OVERLAY,
-                results.c.number == number - 1,
-            )
-        )
     what = f"{layer} of slice {number}"
-    if path is None:
+    paths = _paths(ledger, study_uid, job_id, number, 1)
+    if not paths:
         raise NoPicture(job_id, what)
-    picture = Path(path).with_suffix(f".{layer}.png")
+    return _read_picture(spool, study_uid, job_id, paths[0], layer, what)
+
+
+def read_pack(
+    ledger: Ledger, spool: Spool, study_uid: str, job_id: str, first: int, count: int
+) -> bytes:
+    """Both layers of some slices in one piece: before each PNG its size, 4 bytes, big-endian.
+
+    Whoever scrolls through 200 slices would send 400 requests otherwise.
+
+    Raises:
+        NoPicture: there are none.
+    """
+    paths = _paths(ledger, study_uid, job_id, first, count)
+    if not paths:
+        raise NoPicture(job_id, f"slice {first}")
+    pack = bytearray()
+    for number, path in enumerate(paths, start=first):
+        for layer in LAYERS:
+            what = f"{layer} of slice {number}"
+            picture = _read_picture(spool, study_uid, job_id, path, layer, what)
+            pack += struct.pack(">I", len(picture)) + picture
+    return bytes(pack)
+
+
+def _paths(ledger: Ledger, study_uid: str, job_id: str, first: int, count: int) -> list[Path]:
+    """Where the overlay images of some slices lie."""
+    query = (
+        select(results.c.path)
+        .join(jobs, jobs.c.job_id == results.c.job_id)
+        .where(
+            jobs.c.study_uid == study_uid,
+            results.c.job_id == job_id,
+            results.c.kind == OVERLAY,
+            results.c.number.between(first - 1, first + count - 2),
+        )
+        .order_by(results.c.number)
+    )
+    with ledger.reading() as connection:
+        return [Path(path) for path in connection.scalars(query)]
+
+
+def _read_picture(
+    spool: Spool, study_uid: str, job_id: str, overlay: Path, layer: Layer, what: str
+) -> bytes:
+    picture = overlay.with_suffix(f".{layer}.png")
     return read_kept(spool, study_uid, job_id, picture, LARGEST_PICTURE_BYTES, what)
 
 

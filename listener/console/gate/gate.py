@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
@@ -47,6 +48,9 @@ WITHOUT_ACCOUNT: Final = ("/sign-in", "/sign-in/")
 
 WITHOUT_ROLE: Final = (*WITHOUT_ACCOUNT, "/sign-out")
 """Where everybody may send something."""
+
+BY_ITSELF: Final = ("/fragment/",)
+"""What pages ask for every few seconds: whoever has left is signed out all the same."""
 
 ONLY_ASKING: Final = ("/search", "/api/search", "/rules", "/api/rules")
 """Forms that change nothing: names of patients and headers shall be in no URL."""
@@ -209,7 +213,9 @@ class Gate:
                 found = await run_sync(self._sessions.find, token.strip(), "program")
             else:
                 shown = self._cookies.session_of(request)
-                found = await run_sync(self._sessions.find, shown, "browser")
+                by_itself = is_at(path, BY_ITSELF)
+                find = partial(self._sessions.find, by_itself=by_itself)
+                found = await run_sync(find, shown, "browser")
         except SQLAlchemyError as error:
             log.error("nobody can be let into the console: %s", where(error))
             raise Refused(503, "The ledger does not answer at present.", COME_AGAIN) from None

@@ -26,13 +26,14 @@ function refresh(part) {
     // Whoever is marking text, or is about to choose, must not lose it.
     if (!document.getSelection().isCollapsed) return;
     try {
-      const answer = await fetch(part.dataset.refresh, { credentials: "same-origin", redirect: "error" });
+      const answer = await fetch(part.dataset.refresh, { credentials: "same-origin", redirect: "manual" });
+      if (answer.type === "opaqueredirect") location.reload(); // the session is over: nothing stays in view
       if (!answer.ok) return;
       const html = await answer.text();
       if (last !== null && html !== last) keep(part, html);
       else if (last === null && html.trim() !== part.innerHTML.trim()) keep(part, html);
       last = html;
-    } catch { /* the listener is away, or the session is over: what was read stays */ }
+    } catch { /* the listener is away: what was read stays */ }
   }
   setInterval(turn, pause);
 }

@@ -1,9 +1,9 @@
 // Scrolls through the slices of an overlay: slider, wheel, arrow and page keys. Two canvases are
-// painted from pictures that were fetched; slices near the one that is shown are fetched ahead.
+// painted from pictures that were fetched, those near the one that is shown ahead of time.
 "use strict";
 
-const AHEAD = 12; // slices on either side that are fetched before they are asked for
-const KEPT = 80; // slices in memory
+const PACK = 8; // slices that are fetched together
+const KEPT = 12; // packs in memory
 const PAGE = 10; // slices of a page key
 const WHEEL = 40; // pixels of a wheel for one slice
 
@@ -21,33 +21,50 @@ const known = new Map();
 function canvasIn(id) {
   const canvas = document.createElement("canvas");
   canvas.className = "picture";
+  const picture = document.querySelector(`#${id} svg`);
   canvas.setAttribute("role", "img");
-  document.querySelector(`#${id} svg`).replaceWith(canvas);
+  canvas.setAttribute("aria-label", picture.getAttribute("aria-label"));
+  picture.replaceWith(canvas);
   return canvas;
 }
 
 const overlay = canvasIn("overlay");
 const plain = canvasIn("plain");
 
-async function layer(number, name) {
-  const answer = await fetch(`${viewer.dataset.base}${number}/${name}.png`, { credentials: "same-origin" });
-  if (!answer.ok) throw new Error(`slice ${number}: ${answer.status}`);
-  return createImageBitmap(await answer.blob());
+async function fetched(first) {
+  const answer = await fetch(`${viewer.dataset.base}pack?first=${first}&count=${PACK}`, { credentials: "same-origin" });
+  if (!answer.ok) throw new Error(`slices from ${first}: ${answer.status}`);
+  const bytes = await answer.arrayBuffer();
+  const view = new DataView(bytes);
+  const layers = [];
+  for (let at = 0; at < bytes.byteLength;) {
+    const size = view.getUint32(at);
+    layers.push(createImageBitmap(new Blob([bytes.slice(at + 4, at + 4 + size)], { type: "image/png" })));
+    at += 4 + size;
+  }
+  return Promise.all(layers);
 }
 
-function slice(number) {
-  let found = known.get(number);
-  if (found) known.delete(number); // the latest come last
+function pack(number) {
+  const first = number - (number - 1) % PACK;
+  let found = known.get(first);
+  if (found) known.delete(first); // the latest come last
   else {
-    found = Promise.all([layer(number, "anatomy"), layer(number, "heat")]);
-    found.catch(() => known.delete(number));
+    found = fetched(first);
+    found.catch(() => known.delete(first));
   }
-  known.set(number, found);
+  known.set(first, found);
   for (const old of known.keys()) {
     if (known.size <= KEPT) break;
     known.delete(old);
   }
   return found;
+}
+
+async function slice(number) {
+  const layers = await pack(number);
+  const at = 2 * ((number - 1) % PACK);
+  return [layers[at], layers[at + 1]];
 }
 
 function paint(canvas, anatomy, heat, share, text) {
@@ -84,10 +101,8 @@ async function show() {
     label.textContent = `Slice ${number} of ${count} could not be fetched`;
     return;
   }
-  for (let near = 1; near <= AHEAD; near += 1) {
-    for (const other of [number + near, number - near]) {
-      if (other >= 1 && other <= count && !known.has(other)) slice(other).catch(() => {});
-    }
+  for (const other of [number + PACK, number - PACK]) {
+    if (other >= 1 && other <= count) pack(other).catch(() => {});
   }
 }
 

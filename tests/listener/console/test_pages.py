@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from listener.console.slices import LAYERS
 from tests.listener.console.conftest import Browser, House, a_head, a_localizer, a_study_of
 
 People = Callable[..., Browser]
@@ -106,6 +107,18 @@ def test_three_pictures_show_image_map_and_overlay_undistorted(
             .__next__()
             .read_bytes()
         ), value
+
+
+def test_pictures_of_neighbours_come_together(console: People, house: House) -> None:
+    study_uid, job_id = house.report()
+    vera, base = console(), f"/api/studies/{study_uid}/jobs/{job_id}/slices"
+
+    content = vera.data(f"{base}/pack?first=1&count=8")
+
+    expected = [vera.data(f"{base}/{number}/{layer}.png") for number in (1, 2) for layer in LAYERS]
+    assert content == b"".join(len(each).to_bytes(4, "big") + each for each in expected)
+    assert vera.status(f"{base}/pack?first=3&count=8") == 404
+    assert vera.status(f"{base}/pack?first=1&count=17") == 422
 
 
 def test_pictures_of_other_jobs_and_places_are_not_given_out(console: People, house: House) -> None:
