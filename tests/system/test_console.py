@@ -257,6 +257,17 @@ def test_pages_are_told_well_by_a_screen_reader(page: Page, study: str, path: st
     shoot(page, re.sub(r"\W+", "-", path.replace(study, "study")).strip("-") or "worklist")
 
 
+def test_the_sign_in_page_is_of_one_piece_with_the_others(browser: Browser, ward: Ward) -> None:
+    context = browser.new_context(base_url=ward[1], viewport=DESKTOP)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto("/")
+
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 18, 20)"
+    expect(page.get_by_role("textbox", name="Name")).to_be_visible()
+    shoot(page, "sign-in")
+    context.close()
+
+
 def test_a_page_prints_light(page: Page, study: str) -> None:
     page.goto(f"/studies/{study}")
     page.emulate_media(media="print")
