@@ -22,6 +22,7 @@ from listener.console.slices import NoPicture, Slices, read_layer, read_pack, re
 from listener.console.study import Event, StudyView
 from listener.console.tester import BadHeaders, read_pasted
 from listener.console.trail import Trail, read_trail
+from listener.console.wellbeing import Wellbeing, read_wellbeing
 from listener.console.work import Queue, read_queue
 from listener.console.worklist import Page, Turn, Wanted, these_studies, worklist
 from listener.in_force import InForce, in_force
@@ -247,6 +248,10 @@ def add_house(api: APIRouter, desk: Desk) -> None:
     @api.get("/bundles", summary="Bundles of all roles", tags=["house"])
     def bundles() -> tuple[Bundle, ...]:
         return read_bundles(desk.ledger)
+
+    @api.get("/health", summary="How the listener is", tags=["house"])
+    def health() -> Wellbeing:
+        return read_wellbeing(desk.settings, desk.look)
 
     @api.get("/settings", summary="Settings in force, without passwords", tags=["house"])
     def settings() -> list[InForce]:

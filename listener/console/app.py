@@ -21,6 +21,7 @@ from listener.console.desk import Desk
 from listener.console.gate.gate import Gate
 from listener.console.patients import Patients
 from listener.console.show import HERE, Show
+from listener.console.wellbeing import Look
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
 from listener.spool import Spool
@@ -49,6 +50,7 @@ def create_app(
     gate: Gate,
     patients: Patients,
     extra_routes: Sequence[BaseRoute] = (),
+    look: Look = tuple,
 ) -> ASGIApp:
     """The console.
 
@@ -60,8 +62,9 @@ def create_app(
         gate: lets people in.
         patients: by name.
         extra_routes: of others, such as /metrics and /healthz.
+        look: tries whether the listener is well.
     """
-    desk = Desk(settings, ledger, spool, audit, patients, HeaderReader(ledger))
+    desk = Desk(settings, ledger, spool, audit, patients, HeaderReader(ledger), look)
     show = Show(desk)
     app = FastAPI(
         title="monro console",

@@ -13,6 +13,7 @@ from listener.console.choice import Choice, HeaderReader, Headers, choices
 from listener.console.gate.accounts import Account
 from listener.console.patients import Patients
 from listener.console.study import StudyView, read_study
+from listener.console.wellbeing import Look
 from listener.errors import BadAttribute
 from listener.ledger import Ledger
 from listener.selection import ANALYSES
@@ -28,6 +29,7 @@ class Desk:
     Attributes:
         patients: names, in memory only.
         headers: of studies, from the spool.
+        look: tries whether the listener is well.
     """
 
     settings: ListenerSettings
@@ -36,6 +38,7 @@ class Desk:
     audit: Audit
     patients: Patients
     headers: HeaderReader
+    look: Look
 
     def study(self, study_uid: str) -> StudyView:
         """All that is known of a study; raises HTTPException 404 where nothing is."""

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from listener.cautions import cautions
 from listener.console import asked, rollouts
 from listener.console.api import JobID, StudyUID, search
 from listener.console.bundle_list import read_evaluation
@@ -21,6 +20,7 @@ from listener.console.slices import NoPicture, Slices, around, read_slices
 from listener.console.study import JobView, StudyView
 from listener.console.tester import EXAMPLE, BadHeaders, read_pasted
 from listener.console.trail import read_trail
+from listener.console.wellbeing import read_wellbeing
 from listener.console.work import read_queue
 from listener.console.worklist import (
     BANDS,
@@ -246,7 +246,13 @@ def add_house(pages: APIRouter, desk: Desk, show: Show) -> None:
 
     @pages.get("/health")
     def health(request: Request) -> Response:
-        return show(request, "health.html", cautions=cautions(desk.settings))
+        found = read_wellbeing(desk.settings, desk.look)
+        return show(request, "health.html", found=found)
+
+    @pages.get("/fragment/health")
+    def health_now(request: Request) -> Response:
+        found = read_wellbeing(desk.settings, desk.look)
+        return show(request, "health_body.html", found=found)
 
     @pages.get("/settings")
     def settings(request: Request) -> Response:

@@ -1,9 +1,14 @@
 """The console's port: its application, and the thread that learns the patients' names."""
 
+from collections.abc import Sequence
+
+from starlette.routing import BaseRoute
+
 from listener.audit.trail import Audit
 from listener.console.app import create_app
 from listener.console.gate.gate import Gate
 from listener.console.patients import Patients
+from listener.console.wellbeing import Look
 from listener.dicomweb.tls import web_context
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
@@ -19,6 +24,8 @@ class ConsoleServer:
         ledger: that is shown.
         spool: whose files are shown.
         audit: that is told.
+        extra_routes: of others, such as /metrics and /healthz.
+        look: tries whether the listener is well.
 
     Attributes:
         port: that it is served at.
@@ -29,7 +36,13 @@ class ConsoleServer:
     """
 
     def __init__(
-        self, settings: ListenerSettings, ledger: Ledger, spool: Spool, audit: Audit
+        self,
+        settings: ListenerSettings,
+        ledger: Ledger,
+        spool: Spool,
+        audit: Audit,
+        extra_routes: Sequence[BaseRoute] = (),
+        look: Look = tuple,
     ) -> None:
         assert settings.console_port is not None
         self.port = WebPort(
@@ -41,7 +54,9 @@ class ConsoleServer:
         )
         self._patients = Patients(ledger)
         gate = Gate(ledger, settings, audit)
-        self._app = create_app(settings, ledger, spool, audit, gate, self._patients)
+        self._app = create_app(
+            settings, ledger, spool, audit, gate, self._patients, extra_routes, look
+        )
 
     @property
     def is_alive(self) -> bool:

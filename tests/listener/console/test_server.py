@@ -4,16 +4,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
 from pydicom.dataset import Dataset
 from pynetdicom import AE
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
+from listener.audit.trail import NO_AUDIT
+from listener.console.gate.accounts import Accounts
 from listener.console.server import ConsoleServer
+from listener.console.wellbeing import Checked
+from listener.ledger import Ledger
 from listener.node import Node
 from listener.settings import ListenerSettings
+from listener.spool import Spool
+from tests.listener.console.conftest import PASSWORDS, Browser
 
 Settings = Callable[..., ListenerSettings]
 
@@ -62,6 +72,30 @@ def test_a_listener_serves_the_console_and_serves_it_again_when_it_died(
         console.port.interrupt()
         assert wait_for(lambda: console.port._thread is not first and status(settings) == 200)
     assert status(settings) == 0
+
+
+def test_what_monitoring_brings_is_served_and_shown(
+    settings: ListenerSettings, ledger: Ledger, tmp_path: Path
+) -> None:
+    async def figures(_request: Request) -> PlainTextResponse:
+        return PlainTextResponse("monro_up 1")
+
+    checks = [Checked("ledger", ok=True, detail="takes rows"), Checked("broker", False, "is away")]
+    Accounts(ledger).add("vera", "viewer", PASSWORDS["vera"])
+    server = ConsoleServer(
+        settings, ledger, Spool(tmp_path / "spool"), NO_AUDIT, [Route("/healthz", figures)],
+        lambda: checks,
+    )  # fmt: skip
+    server.start()
+    try:
+        assert status(settings, "/healthz") == 200
+        vera = Browser(settings.console_port or 0, "vera")
+        page = vera.get("/health")
+        assert "Something is amiss" in page
+        assert "is away" in page
+        assert [each["ok"] for each in vera.json("/api/health")["checks"]] == [True, False]
+    finally:
+        server.stop()
 
 
 def test_a_console_that_does_not_start_again_stops_no_study(
