@@ -10,6 +10,7 @@ declare -A package_of=(
     [javac]=default-jdk-headless
     [ip]=iproute2
     [unshare]=util-linux
+    [chromium]=chromium
 )
 
 missing=()

@@ -1,7 +1,6 @@
 """The listener's command line."""
 
 import json
-import re
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ from listener.cautions import cautions
 from listener.console.gate.commands import accounts
 from listener.dispatch import Dispatcher, broker_answers, celery_app
 from listener.errors import MonroError
+from listener.in_force import in_force
 from listener.knock import answers
 from listener.ledger import Ledger
 from listener.logs import set_up_logging
@@ -38,12 +38,6 @@ app = typer.Typer(
 )
 app.add_typer(accounts, name="accounts")
 app.add_typer(bundles, name="bundles")
-
-PASSWORDS = (
-    re.compile(r"(://[^:/?#@\s]*:)\S*(?=@)"),
-    re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*=)[^&#\s]*", re.IGNORECASE),
-)
-"""Passwords within a URL: before its host, up to the last @, and among its parameters."""
 
 ROW_SECONDS = 2.0
 """A running listener writes rows a moment after the files: what disagrees is looked at again."""
@@ -76,9 +70,8 @@ def check_config() -> None:
         Ledger(settings.ledger_url).close()
         open_audit(settings)
     table = Table("setting", "value", "meaning", title="settings in force")
-    for name, field in type(settings).model_fields.items():
-        value = _without_passwords(_shown(getattr(settings, name)))
-        table.add_row(f"MONRO_{name.upper()}", value, field.description)
+    for each in in_force(settings):
+        table.add_row(each.name, each.value, each.meaning)
     console.print(table)
     for caution in cautions(settings):
         complaints.print(f"caution: {caution}", style="yellow", markup=False)
@@ -283,15 +276,7 @@ def _shown(value: Any, name: str = "") -> str:
         return ""
     if isinstance(value, float) and name.endswith("at"):
         return _when(value)
-    if isinstance(value, tuple):
-        return "\n".join(map(str, value))
     return str(value)
-
-
-def _without_passwords(text: str) -> str:
-    for password in PASSWORDS:
-        text = password.sub(r"\1***", text)
-    return text
 
 
 def _when(seconds: float) -> str:

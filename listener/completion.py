@@ -123,10 +123,10 @@ def plan_studies(ledger: Ledger, analyses: Sequence[str]) -> list[str]:
 def _plan_study(
     ledger: Ledger, study_uid: str, revision: int, bundles: Mapping[str, Sequence[BundleRow]]
 ) -> list[str]:
-    by_series = _by_series(ledger.instances_of(study_uid))
+    by_series = in_series(ledger.instances_of(study_uid))
     if ledger.is_partly_purged(study_uid):
         return ledger.plan(study_uid, revision, [], dict.fromkeys(by_series, PURGED))
-    facts, unreadable = _read_facts(by_series)
+    facts, unreadable = read_facts(by_series)
     images = [each for each in facts if each.sop_class not in SEGMENTATIONS]
     selections = [select(analysis, images) for analysis in bundles]
     segmentations = [
@@ -174,15 +174,16 @@ def _choices(
     return choices, left_aside
 
 
-def _by_series(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+def in_series(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+    """Instances by the series that they are of."""
     by_series: dict[str, list[Instance]] = defaultdict(list)
     for instance in instances:
         by_series[instance.series_uid].append(instance)
     return by_series
 
 
-def _read_facts(
-    by_series: dict[str, list[Instance]],
+def read_facts(
+    by_series: Mapping[str, Sequence[Instance]],
 ) -> tuple[list[SeriesFacts], dict[str, str]]:
     """Facts of each series, and why there are none of some."""
     facts: list[SeriesFacts] = []

@@ -986,40 +986,40 @@ class Ledger:
                 )
             )
 
-    def retry(self, study_uid: str) -> tuple[int, int]:
+    def retry(self, study_uid: str, destination: str | None = None) -> tuple[int, int]:
         """Try again what failed, was cancelled or parked for a study; returns (jobs, deliveries).
 
         A job that a later one answers for stays as it is: its result would come too late. So does
         one whose input was purged: it must be sent again first.
+
+        Args:
+            study_uid: the study.
+            destination: send to this one only, and run no job; None for everything.
         """
         of_study = select(results.c.sop_uid).join(jobs).where(jobs.c.study_uid == study_uid)
+        anywhere = destination is None
+        mine = and_(
+            deliveries.c.sop_uid.in_(of_study),
+            true() if anywhere else deliveries.c.destination == destination,
+        )
         with self.writing() as connection:
-            here = and_(jobs.c.study_uid == study_uid, ~_is_outdated(), ~_lacks_input())
-            refused = and_(here, jobs.c.state == "REFUSED", jobs.c.retriable)
-            again = {"attempts": 0, "sent_at": None}
-            stopped = and_(here, jobs.c.state.in_(("FAILED", "CANCELLED")))
-            over = select(jobs.c.job_id).where(or_(refused, stopped))
-            for job_id in connection.scalars(over).all():
-                _set_inputs(connection, job_id, "waiting", None)
-            failed = move(connection, jobs, refused, "QUEUED", predecessor=jobs.c.job_id, **again)
-            failed += move(connection, jobs, stopped, "QUEUED", **again)
+            failed = _run_again(connection, study_uid) if anywhere else 0
             parked = move(
                 connection,
                 deliveries,
-                and_(deliveries.c.sop_uid.in_(of_study), deliveries.c.state == "PARKED"),
+                and_(mine, deliveries.c.state == "PARKED"),
                 "PENDING",
                 next_at=0.0,
             )
             hurried = connection.execute(
-                update(deliveries)
-                .where(deliveries.c.sop_uid.in_(of_study), deliveries.c.state == "PENDING")
-                .values(next_at=0.0)
+                update(deliveries).where(mine, deliveries.c.state == "PENDING").values(next_at=0.0)
             )
+            where_to = "" if anywhere else f" to {destination}"
             self.note(
                 connection,
                 study_uid,
                 "retry by operator",
-                f"{failed} job(s), {hurried.rowcount} deliveries",
+                f"{failed} job(s), {hurried.rowcount} deliveries{where_to}",
             )
         return failed, parked
 
@@ -1252,6 +1252,19 @@ def _leave_aside(connection: Connection, study_uid: str, sop_uid: str, reason: s
     move(connection, instances, here, "not wanted", reason=reason)
     unwanted = and_(here, instances.c.state == "not wanted")
     connection.execute(update(instances).where(unwanted).values(reason=reason))
+
+
+def _run_again(connection: Connection, study_uid: str) -> int:
+    """Queue the jobs of a study that failed or were cancelled; returns how many."""
+    here = and_(jobs.c.study_uid == study_uid, ~_is_outdated(), ~_lacks_input())
+    refused = and_(here, jobs.c.state == "REFUSED", jobs.c.retriable)
+    again = {"attempts": 0, "sent_at": None}
+    stopped = and_(here, jobs.c.state.in_(("FAILED", "CANCELLED")))
+    over = select(jobs.c.job_id).where(or_(refused, stopped))
+    for job_id in connection.scalars(over).all():
+        _set_inputs(connection, job_id, "waiting", None)
+    queued = move(connection, jobs, refused, "QUEUED", predecessor=jobs.c.job_id, **again)
+    return queued + move(connection, jobs, stopped, "QUEUED", **again)
 
 
 def _set_inputs(connection: Connection, job_id: str, state: str, reason: str | None) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from listener.audit.trail import NO_AUDIT, Audit, open_audit
 from listener.cautions import cautions
@@ -34,6 +34,20 @@ PURGE_SECONDS = 600.0
 """Pause between looks at what may go: days are counted, not seconds."""
 
 
+class Server(Protocol):
+    """What is served at a port of its own, beside DICOM."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it answers."""
+
+    def start(self) -> None:
+        """Begin to answer, or begin anew."""
+
+    def stop(self) -> None:
+        """Answer no more."""
+
+
 class Node:
     """Receives, completes, plans, dispatches and delivers until it is stopped.
 
@@ -48,7 +62,7 @@ class Node:
         self._dispatcher = Dispatcher(
             celery_app(settings.broker), self.ledger, settings.resend_seconds
         )
-        self._web: WebServer | None = None
+        self._servers: dict[str, Server] = {}
         self._over = threading.Event()
         self._steward = threading.Thread(target=self._run, name="steward", daemon=True)
 
@@ -65,8 +79,7 @@ class Node:
             log.warning("%s", caution)
         ports = open_ports(self._settings)
         self.audit = open_audit(self._settings, forwards=True).start()
-        if self._settings.web_port is not None:
-            self._web = WebServer(self._settings, self.spool, self.ledger, self.audit)
+        self._servers = self._open_servers()
         self.spool.sweep()
         self.spool.recover()
         self._make_up_for(_is_gone)
@@ -80,8 +93,8 @@ class Node:
         self._herald = Herald(self._settings, self.ledger, self.spool)
         self._herald.start()
         self.receivers = Receivers(self._settings, ports)
-        if self._web is not None:
-            self._web.start()
+        for server in self._servers.values():
+            server.start()
         self._steward.start()
         self.audit.started()
         return self
@@ -96,8 +109,8 @@ class Node:
         self._over.set()
         self._steward.join()
         self.receivers.stop()
-        if self._web is not None:
-            self._web.stop()
+        for server in self._servers.values():
+            server.stop()
         self._herald.stop()
         for courier in self._couriers:
             courier.stop()
@@ -117,7 +130,7 @@ class Node:
             except Exception as error:  # noqa: BLE001 - what else is to be done must not wait for it
                 log.error("a receiver's rows come with the next round: %s", where(error))
             try:
-                self._revive_web()
+                self._revive_servers()
                 steward(self.ledger, self._dispatcher, self._settings)
                 if time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
@@ -126,10 +139,25 @@ class Node:
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("this round was cut short, the next one follows: %s", where(error))
 
-    def _revive_web(self) -> None:
-        if self._web is not None and not self._web.is_alive:
-            log.error("the web service died and is started again")
-            self._web.start()
+    def _open_servers(self) -> dict[str, Server]:
+        servers: dict[str, Server] = {}
+        if self._settings.web_port is not None:
+            servers["web service"] = WebServer(self._settings, self.spool, self.ledger, self.audit)
+        if self._settings.console_port is not None:
+            # Here, since templates and FastAPI take longer to import than all the rest.
+            from listener.console.server import ConsoleServer  # noqa: PLC0415
+
+            servers["console"] = ConsoleServer(self._settings, self.ledger, self.spool, self.audit)
+        return servers
+
+    def _revive_servers(self) -> None:
+        for name, server in self._servers.items():
+            if not server.is_alive:
+                log.error("the %s died and is started again", name)
+                try:
+                    server.start()
+                except Exception as error:  # noqa: BLE001 - studies must not wait for it
+                    log.error("the %s did not start: %s", name, where(error))
 
     def _make_up_for_the_dead(self) -> None:
         """Receivers that died, and those of a killed listener that outlived it for a while."""

@@ -211,7 +211,7 @@ def read_series_facts(path: Path, instances: int) -> SeriesFacts:
         BadAttribute: the file cannot be parsed, or its UIDs are not UIDs.
         OSError: see `read_instance`.
     """
-    return _facts(read_instance(path, pixels=False), instances)
+    return facts_of(read_instance(path, pixels=False), instances)
 
 
 def require_names(dataset: Dataset) -> None:
@@ -298,7 +298,12 @@ def _largest_b_value(dataset: Dataset) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _facts(dataset: Dataset, instances: int) -> SeriesFacts:
+def facts_of(dataset: Dataset, instances: int) -> SeriesFacts:
+    """The facts of a series from the header of one of its instances.
+
+    Raises:
+        BadAttribute: its UIDs are not UIDs.
+    """
     header = _series_header(dataset)
     key = InstanceKey(
         header.text("StudyInstanceUID"),

@@ -244,11 +244,12 @@ jobs = Table(
     Column("ood_percentile", Double),
     Index("jobs_by_state", "state"),
     Index("jobs_by_finish", "analysis", "role", "finished_at"),
+    Index("jobs_to_filter", "state", "band", "refusal", "analysis", "role", "study_uid"),
 )
 """`role`: as that of its bundle when it was planned; results of shadow jobs are never sent.
 `answered`: what its results say so far, an early report, a proposal, a report or a refusal.
 `probability`, `band`, `ood_percentile` and `refusal` stand in `summary` as well: these are for
-questions about many jobs."""
+questions about many jobs, which `jobs_to_filter` answers without reading a row."""
 
 job_inputs = Table(
     "job_inputs",

@@ -21,6 +21,7 @@ from worker.occlusion import Effort, Mode
 from worker.pipeline import Commission, Estimate, commission, estimate, judge, propose, refuse
 from worker.quality import Reason, UnusableStudy
 from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor, Proposed
+from worker.results.overlay import guide
 from worker.results.result import Encoder, Kind, ResultObject, objects
 from worker.results.terms import PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT
 from worker.settings import Settings, WorkerSettings
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # The occlusion map as numbers, beside the results in the spool.
 MAP: Final = "map.safetensors"
+# How the console is to show the layers of the overlay.
+GUIDE: Final = "layers.json"
 
 PURPOSES = {code.value: code for code in (PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT)}
 
@@ -174,6 +177,8 @@ class Station:
             found, encoder = objects(outcome), Encoder()
             if isinstance(outcome, Judged):
                 keep(MAP, outcome.map.serialised())
+                layers = [each.layers for each in found if each.layers is not None]
+                keep(GUIDE, guide(outcome, layers))
             uids = {(each.kind, each.index): each.sop_uid for each in found}
             return [
                 Result(
