@@ -60,7 +60,7 @@ def serve() -> None:
     """Receive, dispatch and deliver until SIGTERM or Ctrl-C."""
     with explained():
         settings = read_settings()
-        set_up_logging()
+        set_up_logging(settings.log_format)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())

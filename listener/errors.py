@@ -84,16 +84,16 @@ class SourceFailed(MonroError):
 
 
 class CannotListen(MonroError):
-    """The address to listen on is not to be had; the listener does not start."""
+    """The address to listen on is not to be had; the program does not start."""
 
-    def __init__(self, address: str, port: int, why: str) -> None:
-        super().__init__(address, port, why)
-        self.address, self.port, self.why = address, port, why
+    def __init__(self, address: str, port: int, why: str, setting: str = "MONRO_BIND") -> None:
+        super().__init__(address, port, why, setting)
+        self.address, self.port, self.why, self.setting = address, port, why, setting
 
     def __str__(self) -> str:
         return (
             f"cannot listen on {self.address}:{self.port} ({self.why}): stop what uses the port, "
-            "or set MONRO_BIND, or another port"
+            f"or set {self.setting}, or another port"
         )
 
 

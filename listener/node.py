@@ -20,6 +20,8 @@ from listener.entrance import open_ports
 from listener.entries import Received
 from listener.errors import where
 from listener.ledger import Ledger, this_process
+from listener.monitoring.health import WHOLE_ROUND
+from listener.monitoring.pulse import Pulse
 from listener.receivers import Receivers
 from listener.retention import purge
 from listener.scout import scouts
@@ -30,6 +32,9 @@ from listener.tls import server_context
 log = logging.getLogger(__name__)
 
 
+STEWARD = "steward"
+"""The loop that completes, plans and dispatches."""
+
 PURGE_SECONDS = 600.0
 """Pause between looks at what may go: days are counted, not seconds."""
 
@@ -39,6 +44,9 @@ class Node:
 
     Every loop may die and start anew at any point: what it does next is read from the
     ledger, and the ledger from the spool.
+
+    Attributes:
+        pulse: how its loops, threads and processes are.
     """
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -48,9 +56,10 @@ class Node:
         self._dispatcher = Dispatcher(
             celery_app(settings.broker), self.ledger, settings.resend_seconds
         )
+        self.pulse = Pulse()
         self._web: WebServer | None = None
         self._over = threading.Event()
-        self._steward = threading.Thread(target=self._run, name="steward", daemon=True)
+        self._steward = threading.Thread(target=self._run, name="steward thread", daemon=True)
 
     def __enter__(self) -> Self:
         """Bring ledger and spool together, then start answering.
@@ -83,6 +92,7 @@ class Node:
         if self._web is not None:
             self._web.start()
         self._steward.start()
+        self._show_signs_of_life()
         self.audit.started()
         return self
 
@@ -109,9 +119,21 @@ class Node:
         self.audit.close()
         self.ledger.close()
 
+    def _show_signs_of_life(self) -> None:
+        """Tell monitoring what can be looked at."""
+        self.pulse.expect(STEWARD)
+        for thread in (self._steward, self._herald, *self._couriers, *self._scouts):
+            self.pulse.watch_thread(thread)
+        self.pulse.watch("receivers", self.receivers.trouble)
+        self.pulse.watch("ports", self.receivers.trouble_at_ports)
+        web = self._web
+        if web is not None:
+            self.pulse.watch("web", lambda: "" if web.is_alive else "its thread ended")
+
     def _run(self) -> None:
         purged_at = -PURGE_SECONDS
         while not self._over.wait(self._settings.poll_seconds):
+            self.pulse.touch(STEWARD)
             try:
                 self._make_up_for_the_dead()
             except Exception as error:  # noqa: BLE001 - what else is to be done must not wait for it
@@ -119,9 +141,16 @@ class Node:
             try:
                 self._revive_web()
                 steward(self.ledger, self._dispatcher, self._settings)
+                self.pulse.touch(WHOLE_ROUND)
                 if time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
-                    purge(self.spool, self.ledger, self._settings, self.audit)
+                    purge(
+                        self.spool,
+                        self.ledger,
+                        self._settings,
+                        self.audit,
+                        lambda: self.pulse.touch(STEWARD),
+                    )
                     purged_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("this round was cut short, the next one follows: %s", where(error))

@@ -8,7 +8,7 @@ because a misspelt setting is a setting that silently does not apply.
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -63,6 +63,10 @@ class Commons(BaseSettings):
     )
     max_attempts: Annotated[int, Field(ge=1, le=HOPELESS_ATTEMPTS - REFUSING_ATTEMPTS)] = Field(
         default=3, description="runs of one job before it is answered with an internal refusal"
+    )
+
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="form of the log on stderr: lines for people, or JSON objects"
     )
 
     @property
@@ -192,6 +196,12 @@ class ListenerSettings(Commons):
         default=None,
         description="file of the key of the audit trail's pseudonyms, made on the first start; "
         "empty: audit/key inside the spool",
+    )
+
+    selftest_study: Path | None = Field(
+        default=None,
+        description="folder of the synthetic study that `selftest` sends; `python -m trainer "
+        "synthesize` makes such",
     )
 
     @model_validator(mode="after")
