@@ -83,6 +83,17 @@ class SourceFailed(MonroError):
         )
 
 
+class SelfTestFailed(MonroError):
+    """A self-test did not come to its end."""
+
+    def __init__(self, found: str, next_step: str) -> None:
+        super().__init__(found, next_step)
+        self.found, self.next_step = found, next_step
+
+    def __str__(self) -> str:
+        return f"{self.found}: {self.next_step}"
+
+
 class CannotListen(MonroError):
     """The address to listen on is not to be had; the program does not start."""
 

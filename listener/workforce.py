@@ -44,6 +44,11 @@ class Worker:
     memory: Mapping[str, int]
 
 
+def bundle_label(version: str, weights_sha256: str) -> str:
+    """How a bundle is called in figures: a version may be published again with other weights."""
+    return f"{version} {weights_sha256[:8]}"
+
+
 class Workforce:
     """The table of workers."""
 

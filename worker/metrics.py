@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from listener.entries import Answer, Job
 from listener.errors import CannotListen
-from listener.workforce import STAGE_BOUNDS, Held
+from listener.workforce import STAGE_BOUNDS, Held, bundle_label
 from worker.presence import device_memory
 
 NO_ANSWER: Final = "none"
@@ -141,8 +141,8 @@ class _Present(Collector):
         bundles = GaugeMetricFamily(
             "monro_worker_bundle_info",
             "Bundles that this worker holds.",
-            labels=["analysis", "version", "weights"],
+            labels=["analysis", "bundle"],
         )
         for analysis, weights, version in self._editions():
-            bundles.add_metric([analysis, version, weights[:12]], 1)
+            bundles.add_metric([analysis, bundle_label(version, weights)], 1)
         yield bundles

@@ -117,19 +117,19 @@ class Health:
         return self._pulse.checks()
 
     def readiness(self) -> list[Check]:
-        """How everything is that a study needs, as it was two seconds ago at most."""
+        """How all is that a study needs; what is tried, as it was two seconds ago at most."""
         with self._lock:
             if time.monotonic() - self._at >= REMEMBERED_SECONDS:
-                self._found = self._look()
+                self._found = self._try()
                 self._at = time.monotonic()
-            return self._found
+            tried = self._found
+        return [*self.liveness(), self._steward_succeeds(), *tried]
 
-    def _look(self) -> list[Check]:
+    def _try(self) -> list[Check]:
         for probe in self._probes:
             probe.begin()
         until = time.monotonic() + PATIENCE_SECONDS
-        tried = [probe.found(until) for probe in self._probes]
-        return [*self.liveness(), self._steward_succeeds(), *tried]
+        return [probe.found(until) for probe in self._probes]
 
     def _steward_succeeds(self) -> Check:
         age = self._pulse.ages().get(WHOLE_ROUND)

@@ -13,10 +13,7 @@ from prometheus_client.core import (
 from listener.monitoring.drift import FEWEST_STUDIES, references, stability_index
 from listener.monitoring.figures import Figures
 from listener.monitoring.tallies import Histogram, Kind, Tallies
-from listener.workforce import ALIVE_SECONDS
-
-WEIGHTS_SHOWN: Final = 8
-"""Digits of a digest, beside the version: the same version may be published with other weights."""
+from listener.workforce import ALIVE_SECONDS, bundle_label
 
 Labels = tuple[str, ...]
 
@@ -181,11 +178,6 @@ def _of_drift(tallies: Tallies, in_use: Mapping[Labels, Any]) -> Iterator[Metric
         (*KIND, "of"),
         indices,
     )
-
-
-def bundle_label(version: str, weights_sha256: str) -> str:
-    """How a bundle is called in figures."""
-    return f"{version} {weights_sha256[:WEIGHTS_SHOWN]}"
 
 
 def _of_kinds(
