@@ -78,6 +78,10 @@ class Observations:
         self._answers.labels(self._job.analysis, self._said).inc()
         self._job = None
 
+    def tell(self, device: str, editions: Callable[[], Sequence[Held]]) -> None:
+        """Have what is the case while somebody asks among the figures; see `serve`."""
+        self.registry.register(_Present(self, device, editions))
+
     def serve(
         self,
         bind: str,
@@ -96,7 +100,7 @@ class Observations:
         Raises:
             CannotListen: the port is taken or not ours.
         """
-        self.registry.register(_Present(self, device, editions))
+        self.tell(device, editions)
         try:
             start_http_server(port, bind, self.registry)
         except OSError as error:

@@ -1,5 +1,6 @@
 """Figures and sums in Prometheus' words: a prefix, base units, `_total` for what only counts up."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ from listener.monitoring.drift import FEWEST_STUDIES, references, stability_inde
 from listener.monitoring.figures import Figures
 from listener.monitoring.tallies import Histogram, Kind, Tallies
 from listener.workforce import ALIVE_SECONDS, bundle_label
+
+FEWEST_SCORES: Final = 20
+"""Of which a most frequent one is told."""
 
 Labels = tuple[str, ...]
 
@@ -152,6 +156,22 @@ def of_tallies(tallies: Tallies, figures: Figures) -> Iterator[Metric]:
         _of_kinds(tallies.percentiles, in_use),
     )
     yield from _of_drift(tallies, in_use)
+    yield gauge(
+        "monro_score_most_frequent_share",
+        "Share of the last scores that are the most frequent one, rounded to 0.01.",
+        KIND,
+        _most_frequent(tallies, in_use),
+    )
+
+
+def _most_frequent(tallies: Tallies, in_use: Mapping[Labels, Any]) -> dict[Labels, float]:
+    """A model that says the same of everybody is broken, whatever it says."""
+    shares = {}
+    for kind, latest in tallies.latest.items():
+        if _edition(kind) in in_use and len(latest) >= FEWEST_SCORES:
+            (_score, count), *_ = Counter(round(each.score, 2) for each in latest).most_common(1)
+            shares[_kind_labels(kind)] = count / len(latest)
+    return shares
 
 
 def _of_drift(tallies: Tallies, in_use: Mapping[Labels, Any]) -> Iterator[Metric]:

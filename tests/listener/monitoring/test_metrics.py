@@ -276,3 +276,12 @@ def test_names_are_as_prometheus_has_them_and_nothing_tells_of_a_patient(
     for sample in told.samples:
         assert not any(uid.search(value) for value in sample.labels.values()), sample
     assert "PLANTED" not in told.text
+
+
+def test_a_model_that_says_the_same_of_everybody_is_seen(clinic: Clinic, scrape: Scrape) -> None:
+    for number in range(20):
+        clinic.study(reported(0.4837 if number % 4 else number / 20))
+        if number == 18:
+            assert scrape().values("monro_score_most_frequent_share") == []
+
+    assert scrape().value("monro_score_most_frequent_share", scanner=SCANNER) == 0.75
