@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
 from listener.audit.trail import NO_AUDIT
@@ -35,14 +35,14 @@ SUFFIXES = {
 }
 
 
-def promtool(*arguments: str) -> None:
+def promtool(*arguments: str, given: bytes = b"") -> None:
     program = shutil.which("promtool")
     if program is None:
         pytest.skip("promtool is absent (`make system-tools`), so the rules were NOT tested")
     done = subprocess.run(
-        [program, *arguments], cwd=FOLDER, capture_output=True, text=True, check=False
+        [program, *arguments], cwd=FOLDER, input=given, capture_output=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
 
 
 @pytest.fixture
@@ -76,6 +76,14 @@ def expressions(panels: list[dict[str, Any]]) -> Iterator[str]:
 def test_rules_and_scraping_are_as_prometheus_wants_them() -> None:
     promtool("check", "rules", RULES.name)
     promtool("check", "config", "--syntax-only", "prometheus.yml")
+
+
+def test_figures_are_named_as_prometheus_wants_them(families: list[Metric]) -> None:
+    class Ours(CollectorRegistry):
+        def collect(self) -> Iterator[Metric]:
+            yield from families
+
+    promtool("check", "metrics", given=generate_latest(Ours()))
 
 
 def test_alerts_fire_when_they_shall_and_only_then() -> None:

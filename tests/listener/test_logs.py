@@ -64,6 +64,22 @@ def logged(doing: str, form: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
+def test_a_handler_that_was_first_leaves_no_traceback_behind(form: str) -> None:
+    """A formatter keeps the traceback that it wrote with the record, for those after it."""
+    said = logged(
+        """
+import io
+import logging
+logging.getLogger("a.library").addHandler(logging.StreamHandler(io.StringIO()))
+caught()""",
+        form,
+    )
+
+    assert "it failed" in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
 def test_what_a_library_logs_of_an_error_is_its_kind_and_place(form: str) -> None:
     said = logged("caught()", form)
 

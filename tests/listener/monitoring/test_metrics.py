@@ -165,7 +165,8 @@ def test_a_scanner_that_fell_silent(ledger: Ledger, clinic: Clinic, scrape: Scra
             ):
                 this = update(studies).where(studies.c.study_uid == study)
                 connection.execute(this.values(last_at=at))
-    clinic.study(reported(), scanner="rare")
+    for _ in range(9):
+        clinic.study(reported(), scanner="rare")
     told = scrape()
 
     silence = told.value("monro_scanner_silence_seconds", scanner="busy")
