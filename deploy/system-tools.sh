@@ -4,6 +4,7 @@ set -euo pipefail
 
 declare -A package_of=(
     [Orthanc]=orthanc
+    [promtool]=prometheus
     [storescu]=dcmtk
     [dciodvfy]=dicom3tools
     [DicomSRValidator]=pixelmed-apps

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,11 +21,13 @@ from listener.in_force import in_force
 from listener.knock import answers
 from listener.ledger import Ledger
 from listener.logs import set_up_logging
+from listener.monitoring.selftests import Outcome, write_outcome
 from listener.node import Node, rebuild, steward
 from listener.pull import pull
 from listener.rollout_commands import bundles
 from listener.segmentation import REGIONS
 from listener.selection import ANALYSES, rules_table
+from listener.selftest import SelfTest, destination_named
 from listener.series import require_uid
 from listener.settings import read_settings
 from listener.spool import Spool
@@ -53,7 +56,7 @@ def serve() -> None:
     """Receive, dispatch and deliver until SIGTERM or Ctrl-C."""
     with explained():
         settings = read_settings()
-        set_up_logging()
+        set_up_logging(settings.log_format)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -214,6 +217,39 @@ def pull_command(
     )
     if pulled.came < pulled.missing:
         raise typer.Exit(1)
+
+
+@app.command()
+def selftest(
+    to: Annotated[str, typer.Option(help="name of the destination that results must arrive at")],
+    study: Annotated[
+        Path | None, typer.Option(help="folder of a synthetic study; MONRO_SELFTEST_STUDY")
+    ] = None,
+    patience: Annotated[float, typer.Option(help="seconds that all of it may take")] = 600,
+) -> None:
+    """Send a synthetic study through the running listener; exit with 0 if its results arrived."""
+    with explained(), acting(f"selftest to {to}") as audit:
+        settings = read_settings()
+        folder = study or settings.selftest_study
+        if folder is None:
+            raise MonroError("no study to send: name a folder by --study or MONRO_SELFTEST_STUDY")
+        destination = destination_named(settings, to)
+        ledger, begun = Ledger(settings.ledger_url), time.monotonic()
+        with complaints.status("selftest") as state:
+            test = SelfTest(settings, ledger, destination, audit, patience, state.update)
+            passed = None
+            try:
+                passed = test.run(folder)
+            finally:
+                took = time.monotonic() - begun
+                outcome = Outcome(to, time.time(), passed is not None, took)
+                write_outcome(settings.spool, outcome)
+    _print_rows("seconds", [{name: f"{took:.1f}" for name, took in passed.seconds.items()}])
+    console.print(
+        f"selftest: PASS {passed.sent} instances sent as study {passed.study_uid}, "
+        f"{passed.arrived} results {passed.way} ({', '.join(passed.answers)})",
+        soft_wrap=True,
+    )
 
 
 @app.command()

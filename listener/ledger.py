@@ -390,11 +390,12 @@ class Ledger:
                 self.note(connection, study.study_uid, "study complete", reason)
         return bool(moved)
 
-    def note_waiting(self, study_uid: str, reason: str) -> None:
-        """Say why a complete study is not planned yet, once."""
+    def note_waiting(self, study_uid: str, reason: str, scanner: str | None = None) -> None:
+        """Say why a complete study is not planned yet, once; and what its images come from."""
         here = and_(studies.c.study_uid == study_uid, studies.c.reason != reason)
+        known = {"reason": reason, "scanner": func.coalesce(studies.c.scanner, scanner)}
         with self.writing() as connection:
-            noted = connection.execute(update(studies).where(here).values(reason=reason))
+            noted = connection.execute(update(studies).where(here).values(**known))
             if noted.rowcount > 0:
                 self.note(connection, study_uid, "study waits", reason)
 
@@ -540,6 +541,7 @@ class Ledger:
         wanted: Sequence[tuple[Plan, BundleRow]],
         not_wanted: Mapping[str, str],
         left_aside: Mapping[str, str] = NONE,
+        scanner: str | None = None,
     ) -> list[str]:
         """Turn one revision of a study into jobs.
 
@@ -549,6 +551,7 @@ class Ledger:
             wanted: what each analysis asks for, and the bundle to use.
             not_wanted: series UID to the reason it is left aside, for every other series.
             left_aside: instance UID to the reason, where each of a series has its own.
+            scanner: what the images come from; what was said first stays.
 
         Returns:
             IDs of the jobs that must now be dispatched.
@@ -566,7 +569,10 @@ class Ledger:
             connection.execute(
                 update(studies)
                 .where(studies.c.study_uid == study_uid, studies.c.revision == revision)
-                .values(planned_revision=revision)
+                .values(
+                    planned_revision=revision,
+                    scanner=func.coalesce(studies.c.scanner, scanner),
+                )
             )
         return queued
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -20,6 +21,8 @@ from listener.entrance import open_ports
 from listener.entries import Received
 from listener.errors import where
 from listener.ledger import Ledger, this_process
+from listener.monitoring.health import WHOLE_ROUND, Health
+from listener.monitoring.pulse import Pulse
 from listener.receivers import Receivers
 from listener.retention import purge
 from listener.scout import scouts
@@ -29,6 +32,9 @@ from listener.tls import server_context
 
 log = logging.getLogger(__name__)
 
+
+STEWARD = "steward"
+"""The loop that completes, plans and dispatches."""
 
 PURGE_SECONDS = 600.0
 """Pause between looks at what may go: days are counted, not seconds."""
@@ -53,6 +59,9 @@ class Node:
 
     Every loop may die and start anew at any point: what it does next is read from the
     ledger, and the ledger from the spool.
+
+    Attributes:
+        pulse: how its loops, threads and processes are.
     """
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -62,9 +71,10 @@ class Node:
         self._dispatcher = Dispatcher(
             celery_app(settings.broker), self.ledger, settings.resend_seconds
         )
+        self.pulse = Pulse()
         self._servers: dict[str, Server] = {}
         self._over = threading.Event()
-        self._steward = threading.Thread(target=self._run, name="steward", daemon=True)
+        self._steward = threading.Thread(target=self._run, name="steward thread", daemon=True)
 
     def __enter__(self) -> Self:
         """Bring ledger and spool together, then start answering.
@@ -96,6 +106,7 @@ class Node:
         for server in self._servers.values():
             server.start()
         self._steward.start()
+        self._show_signs_of_life()
         self.audit.started()
         return self
 
@@ -122,9 +133,20 @@ class Node:
         self.audit.close()
         self.ledger.close()
 
+    def _show_signs_of_life(self) -> None:
+        """Tell monitoring what can be looked at."""
+        self.pulse.expect(STEWARD)
+        for thread in (self._steward, self._herald, *self._couriers, *self._scouts):
+            self.pulse.watch_thread(thread)
+        self.pulse.watch("receivers", self.receivers.trouble)
+        self.pulse.watch("ports", self.receivers.trouble_at_ports)
+        for name, server in self._servers.items():
+            self.pulse.watch(name, partial(_trouble_of, server))
+
     def _run(self) -> None:
         purged_at = -PURGE_SECONDS
         while not self._over.wait(self._settings.poll_seconds):
+            self.pulse.touch(STEWARD)
             try:
                 self._make_up_for_the_dead()
             except Exception as error:  # noqa: BLE001 - what else is to be done must not wait for it
@@ -132,9 +154,16 @@ class Node:
             try:
                 self._revive_servers()
                 steward(self.ledger, self._dispatcher, self._settings)
+                self.pulse.touch(WHOLE_ROUND)
                 if time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
-                    purge(self.spool, self.ledger, self._settings, self.audit)
+                    purge(
+                        self.spool,
+                        self.ledger,
+                        self._settings,
+                        self.audit,
+                        lambda: self.pulse.touch(STEWARD),
+                    )
                     purged_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("this round was cut short, the next one follows: %s", where(error))
@@ -146,8 +175,12 @@ class Node:
         if self._settings.console_port is not None:
             # Here, since templates and FastAPI take longer to import than all the rest.
             from listener.console.server import ConsoleServer  # noqa: PLC0415
+            from listener.monitoring.routes import routes  # noqa: PLC0415
 
-            servers["console"] = ConsoleServer(self._settings, self.ledger, self.spool, self.audit)
+            parts = (self._settings, self.ledger, self.spool, self.audit)
+            health = Health(*parts, self.pulse)
+            asked = routes(*parts[:3], health)
+            servers["console"] = ConsoleServer(*parts, asked, health.readiness)
         return servers
 
     def _revive_servers(self) -> None:
@@ -172,6 +205,10 @@ class Node:
         for study_uid in sorted(self.ledger.forget_associations_of(is_gone)):
             self.audit.cut_off(study_uid, self.ledger.path_of(study_uid))
         rebuild(self.spool, self.ledger, self.audit)
+
+
+def _trouble_of(server: Server) -> str:
+    return "" if server.is_alive else "its thread ended"
 
 
 def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) -> None:

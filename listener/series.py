@@ -39,6 +39,12 @@ LONGEST_VALUE_BYTES: Final = 65534
 
 LARGEST_WHOLE: Final = 2**32 - 1
 
+# Of a scanner's label: each of its parts may have 64 (PS3.5 6.2, LO) and 16 (SH).
+LONGEST_LABEL: Final = 100
+
+# StationName of what `selftest` sends, so that it is told from what scanners send.
+SELFTEST_STATION: Final = "MONRO SELFTEST"
+
 TIMING: Final = "MRTimingAndRelatedParametersSequence"
 MEASURES: Final = "PixelMeasuresSequence"
 AGENT: Final = "ContrastBolusAgentSequence"
@@ -137,6 +143,15 @@ class SeriesFacts:
     slice_thickness: float | None = None
     spacing_between: float | None = None
     orientation: tuple[float, ...] | None = None
+    manufacturer: str = ""
+    model: str = ""
+    station: str = ""
+
+    @property
+    def scanner(self) -> str:
+        """What the images come from, such as `SIEMENS Prisma MR01`; empty where nothing says so."""
+        told = " ".join(filter(None, (self.manufacturer, self.model, self.station)))
+        return "".join(filter(str.isprintable, told))[:LONGEST_LABEL].strip()
 
     @property
     def slices(self) -> int:
@@ -372,6 +387,9 @@ def facts_of(dataset: Dataset, instances: int) -> SeriesFacts:
                 "ImageOrientationPatient", "PlaneOrientationSequence.ImageOrientationPatient"
             )
         ),
+        manufacturer=header.text("Manufacturer"),
+        model=header.text("ManufacturerModelName"),
+        station=header.text("StationName"),
     )
 
 

@@ -170,10 +170,12 @@ workers = Table(
     Column("seen_at", Double, nullable=False),
     Column("device", String(64), nullable=False),
     Column("editions", JSON, nullable=False),
+    Column("troubles", JSON, nullable=False),
     Column("memory", JSON),
 )
 """Worker processes by their hearts' last beat: which bundles they hold, as [analysis, weights,
-version], and the memory of their device in bytes, as {"used": ..., "total": ...}."""
+version], which they refuse and why, in words, and the memory of their device in bytes, as
+{"used": ..., "total": ...}."""
 
 labels = Table(
     "labels",

@@ -65,7 +65,6 @@ class Shelf:
         """What can be run now, by edition."""
         return self._held
 
-    @property
     def troubles(self) -> tuple[str, ...]:
         """What is wrong with the folders now, for people."""
         return tuple(str(each.trouble) for each in self._places.values() if each.trouble)

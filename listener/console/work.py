@@ -8,13 +8,11 @@ from sqlalchemy import Connection, and_, func, select
 
 from listener.ledger import Ledger
 from listener.tables import deliveries, jobs, studies, workers
+from listener.workforce import ALIVE_SECONDS
 
 MOST_LISTED: Final = 100
 MOST_COUNTED: Final = 20_000
 """Deliveries: an archive that was down for a month leaves more, and they need not be told apart."""
-
-ALIVE_SECONDS: Final = 180.0
-"""A worker whose heart has not been heard for longer is gone."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,7 @@ class Worker:
     device: str
     editions: tuple[tuple[str, str, str], ...]
     memory: Mapping[str, float] | None
+    troubles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,6 +174,7 @@ def _workers(connection: Connection, now: float) -> tuple[Worker, ...]:
             device=row.device,
             editions=tuple((each[0], each[1], each[2]) for each in row.editions),
             memory=row.memory,
+            troubles=tuple(row.troubles),
         )
         for row in rows
     )
