@@ -14,10 +14,11 @@ from listener.console.bundle_list import read_evaluation
 from listener.console.choice import choices, rules_of
 from listener.console.desk import Desk, require_operator
 from listener.console.document import read_documents
+from listener.console.job import JobView
 from listener.console.kept import read_results
 from listener.console.show import SEE_OTHER, Show
 from listener.console.slices import NoPicture, Slices, around, read_slices
-from listener.console.study import JobView, StudyView
+from listener.console.study import StudyView
 from listener.console.tester import EXAMPLE, BadHeaders, read_pasted
 from listener.console.trail import read_trail
 from listener.console.wellbeing import read_wellbeing

@@ -6,7 +6,9 @@ import pytest
 from sqlalchemy import insert
 
 from listener.console import worklist as module
+from listener.console.bundle_list import read_bundles
 from listener.console.latest import Place
+from listener.console.study import read_study
 from listener.console.work import read_queue
 from listener.console.worklist import (
     Turn,
@@ -16,6 +18,7 @@ from listener.console.worklist import (
     these_studies,
     worklist,
 )
+from listener.entries import BundleRow
 from listener.ledger import Ledger
 from listener.tables import deliveries, jobs, results, studies
 from tests.listener.test_ledger import clock, ledger, postgresql  # noqa: F401
@@ -148,6 +151,32 @@ def test_a_row_shows_the_last_answer_of_each_analysis_and_no_shadow(
         ("fistula", "REPORTED", 0.4),
         ("infection", "QUEUED", None),
     ]
+
+
+def test_a_study_is_read_whole_with_its_bundle_and_deliveries(
+    ledger: Ledger,  # noqa: F811
+) -> None:
+    add_study(ledger, "1.1")
+    card = {"threshold_low": 0.2, "threshold_high": 0.8, "ood_limit": 97.0}
+    for version, weights in (("1", "a"), ("2", "b")):
+        ledger.register_bundle(BundleRow("fistula", "demo", version, weights, card))
+    job_id = add_job(ledger, "1.1", "REPORTED", probability=0.4, summary={"disagreement": 0.1})
+    add_delivery(ledger, job_id, "PENDING", 2)
+    add_delivery(ledger, job_id, "CONFIRMED", 1)
+
+    study = read_study(ledger, "1.1")
+
+    assert study is not None
+    (job,) = study.answers
+    assert (job.bundle_name, job.limits, job.ood_limit) == ("demo", (0.2, 0.8), 97.0)
+    assert [(each.kind, each.count) for each in job.results] == [("report", 2)]
+    assert {(each.state, each.attempts) for each in study.deliveries} == {
+        ("PENDING", 2),
+        ("CONFIRMED", 1),
+    }
+    assert study.is_live
+    assert read_study(ledger, "1.2") is None
+    assert [each.role for each in read_bundles(ledger)] == ["active", "shadow"]
 
 
 def test_when_a_destination_is_down_the_list_of_troubles_says_that_it_ends(
