@@ -90,7 +90,7 @@ class Workforce:
                     row.device,
                     [(analysis, weights, version) for analysis, weights, version in row.editions],
                     row.memory or {},
-                    row.troubles,
+                    tuple(row.troubles),
                 )
                 for row in connection.execute(select(workers).order_by(workers.c.name))
             ]

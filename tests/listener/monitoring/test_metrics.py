@@ -17,6 +17,7 @@ from listener.monitoring.health import Health
 from listener.monitoring.pulse import Pulse
 from listener.monitoring.routes import routes
 from listener.monitoring.selftests import Outcome, write_outcome
+from listener.rollout import promote
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tables import bundles, deliveries, studies
@@ -209,6 +210,7 @@ def test_only_bundles_in_use_have_scores(ledger: Ledger, clinic: Clinic, scrape:
     assert scrape().value("monro_score_count", scanner=SCANNER, bundle=bundle) == 1
     newer = BundleRow("fistula", "demo", "2.0.0", "b" * 64)
     ledger.register_bundle(newer)
+    promote(ledger, "fistula", newer.edition, "ann")
     clinic.study(reported(), bundle=newer)
     told = scrape()
 
