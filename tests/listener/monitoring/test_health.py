@@ -15,6 +15,8 @@ import pytest
 import redis
 
 from listener import receivers
+from listener.front_door import our_port
+from listener.knock import answers
 from listener.ledger import this_process
 from listener.monitoring.health import REMEMBERED_SECONDS, Health, Probe
 from listener.monitoring.pulse import Pulse
@@ -74,6 +76,8 @@ def opened(
                 | changes
             )
             node = stack.enter_context(Node(settings))
+            # A receiver makes the folders of the spool when it begins.
+            assert answers(our_port(settings), settings)
             node.ledger.register_bundle(BUNDLE)
             beat(node)
             health = Health(settings, node.ledger, node.spool, node.audit, node.pulse)
