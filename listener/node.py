@@ -1,8 +1,6 @@
 """One running listener: the application entity and the loops behind it."""
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +24,7 @@ from listener.scout import scouts
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tls import server_context
+from listener.watch import Watch, has_died
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,8 @@ class Node:
     """Receives, completes, plans, dispatches and delivers until it is stopped.
 
     Every loop may die and start anew at any point: what it does next is read from the
-    ledger, and the ledger from the spool.
+    ledger, and the ledger from the spool. Of several listeners that share both, one has the watch
+    (watch.py): it does what is done once for all; the others receive, and stand by.
     """
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -48,6 +48,7 @@ class Node:
         self._dispatcher = Dispatcher(
             celery_app(settings.broker), self.ledger, settings.resend_seconds
         )
+        self._watch = Watch(self.ledger, settings.lease_seconds)
         self._web: WebServer | None = None
         self._over = threading.Event()
         self._steward = threading.Thread(target=self._run, name="steward", daemon=True)
@@ -64,20 +65,22 @@ class Node:
         for caution in cautions(self._settings):
             log.warning("%s", caution)
         ports = open_ports(self._settings)
-        self.audit = open_audit(self._settings, forwards=True).start()
+        self._watch.start()
+        on_duty = self._watch.is_ours
+        self.audit = open_audit(self._settings, forwards=True, on_duty=on_duty).start()
         if self._settings.web_port is not None:
             self._web = WebServer(self._settings, self.spool, self.ledger, self.audit)
         self.spool.sweep()
-        self.spool.recover()
+        self.spool.recover(self._watch.is_alone())
         self._make_up_for(_is_gone)
         self.ledger.set_destinations([each.name for each in self._settings.destinations])
-        self._couriers = couriers(self._settings, self.ledger, self.audit)
+        self._couriers = couriers(self._settings, self.ledger, self.audit, on_duty)
         for courier in self._couriers:
             courier.start()
-        self._scouts = scouts(self._settings, self.ledger, self.spool, self.audit)
+        self._scouts = scouts(self._settings, self.ledger, self.spool, self.audit, on_duty)
         for scout in self._scouts:
             scout.start()
-        self._herald = Herald(self._settings, self.ledger, self.spool)
+        self._herald = Herald(self._settings, self.ledger, self.spool, on_duty)
         self._herald.start()
         self.receivers = Receivers(self._settings, ports)
         if self._web is not None:
@@ -107,6 +110,7 @@ class Node:
             thread.join()
         self.audit.stopped()
         self.audit.close()
+        self._watch.stop()
         self.ledger.close()
 
     def _run(self) -> None:
@@ -118,6 +122,9 @@ class Node:
                 log.error("a receiver's rows come with the next round: %s", where(error))
             try:
                 self._revive_web()
+                if not self._watch.is_ours():
+                    continue
+                self._make_up_for_silent_listeners()
                 steward(self.ledger, self._dispatcher, self._settings)
                 if time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
@@ -134,10 +141,18 @@ class Node:
     def _make_up_for_the_dead(self) -> None:
         """Receivers that died, and those of a killed listener that outlived it for a while."""
         self.receivers.replace_dead()
-        gone = self.receivers.gone | set(filter(_has_died, self.ledger.serving()))
+        gone = self.receivers.gone | set(filter(has_died, self.ledger.serving()))
         if gone:
             self._make_up_for(gone.__contains__)
             self.receivers.gone -= gone
+
+    def _make_up_for_silent_listeners(self) -> None:
+        """Listeners that were killed, or whose host was."""
+        silent = self._watch.silent()
+        if silent:
+            log.error("made up for what died with %s", ", ".join(sorted(silent)))
+            self._make_up_for(self._watch.is_gone_with(silent))
+            self._watch.forget(silent)
 
     def _make_up_for(self, is_gone: Callable[[str], bool]) -> None:
         """Bring back what died with processes between disk, ledger and audit trail."""
@@ -180,19 +195,4 @@ def rebuild(spool: Spool, ledger: Ledger, audit: Audit = NO_AUDIT) -> int:
 
 def _is_gone(process: str) -> bool:
     """Whether a process of an earlier listener is; one that had our number must be."""
-    return process == this_process() or _has_died(process)
-
-
-def _has_died(process: str) -> bool:
-    host, _, pid = process.rpartition(":")
-    return host == socket.gethostname() and not _is_alive(int(pid))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return process == this_process() or has_died(process)
