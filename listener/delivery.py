@@ -26,6 +26,7 @@ from listener.ledger import Ledger
 from listener.remote import Destination, WebDestination
 from listener.settings import ListenerSettings
 from listener.storage_scu import StorageScu
+from listener.watch import Duty, alone
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Courier(threading.Thread):
         settings: ListenerSettings,
         ledger: Ledger,
         audit: Audit = NO_AUDIT,
+        on_duty: Duty = alone,
     ) -> None:
         super().__init__(name=f"courier-{destination.name}", daemon=True)
         self._destination = destination
@@ -52,6 +54,7 @@ class Courier(threading.Thread):
         self._confirm_seconds = settings.confirm_first_seconds
         self._poll_seconds = settings.poll_seconds
         self._ledger = ledger
+        self._on_duty = on_duty
         self._over = threading.Event()
 
     def stop(self) -> None:
@@ -62,8 +65,9 @@ class Courier(threading.Thread):
         """Deliver what is due, and ask after what was delivered, until stopped."""
         while not self._over.wait(self._poll_seconds):
             try:
-                self.deliver_due()
-                self._confirmer.confirm_due()
+                if self._on_duty():
+                    self.deliver_due()
+                    self._confirmer.confirm_due()
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("delivery to %s goes on later: %s", self._destination.name, where(error))
 
@@ -71,7 +75,7 @@ class Courier(threading.Thread):
         """Send everything that may be sent now, one job at a time."""
         due = self._ledger.due(self._destination.name)
         for _job_id, of_job in groupby(due, key=lambda pending: pending.job_id):
-            if self._over.is_set():
+            if self._over.is_set() or not self._on_duty():
                 return
             self._deliver_apart(list(of_job))
 
@@ -92,6 +96,8 @@ class Courier(threading.Thread):
         try:
             with self._carrier.calling(of_job) as send:
                 for pending in of_job:
+                    if not self._on_duty():
+                        return
                     self._note(pending, send(pending))
                     answered += 1
         except NotReached as error:
@@ -173,6 +179,11 @@ def _party(destination: Destination | WebDestination) -> Party:
     return Party(destination.ae_title, destination.host)
 
 
-def couriers(settings: ListenerSettings, ledger: Ledger, audit: Audit = NO_AUDIT) -> list[Courier]:
+def couriers(
+    settings: ListenerSettings, ledger: Ledger, audit: Audit = NO_AUDIT, on_duty: Duty = alone
+) -> list[Courier]:
     """One courier per destination, not yet started: a slow one never holds up another."""
-    return [Courier(destination, settings, ledger, audit) for destination in settings.destinations]
+    return [
+        Courier(destination, settings, ledger, audit, on_duty)
+        for destination in settings.destinations
+    ]

@@ -101,6 +101,19 @@ NONE: Mapping[str, str] = MappingProxyType({})
 ROWS_AT_ONCE = 500
 """Instances in one statement: databases limit how many values it may have."""
 
+PATIENCE_SECONDS = 60
+"""How long a writer waits for its turn, and how long one may pause that has it."""
+
+IN_TURN = (
+    f"SET LOCAL lock_timeout = '{PATIENCE_SECONDS}s';"
+    f"SET LOCAL idle_in_transaction_session_timeout = '{PATIENCE_SECONDS}s';"
+    f"SELECT pg_advisory_xact_lock({0x6D6F6E726F})"
+)
+"""How a transaction that writes begins on PostgreSQL; the number is our name, in ASCII."""
+
+ONE_STATE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+"""How one begins there that reads."""
+
 HOPELESS_ATTEMPTS = 10
 """A job given back this often has failed for good: only an operator's retry revives it."""
 
@@ -1169,9 +1182,29 @@ class Ledger:
 
 
 def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 60, "check_same_thread": False})
+    return _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
+
+
+def _postgresql(url: str) -> Engine:
+    """An engine whose writers take turns, as those of SQLite do.
+
+    What a transaction decides from what it has read is still so when it writes it down, whoever
+    else writes; and none waits for another for ever, should that be cut off in between.
+    """
+    engine = create_engine(url, pool_pre_ping=True)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("monro_reading", False)
+        connection.exec_driver_sql(ONE_STATE if reading else IN_TURN)
+
+    return engine
+
+
+def _sqlite(url: str) -> Engine:
+    engine = create_engine(
+        url, connect_args={"timeout": PATIENCE_SECONDS, "check_same_thread": False}
+    )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:

@@ -1,8 +1,6 @@
 """One running listener: the application entity and the loops behind it."""
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +27,7 @@ from listener.scout import scouts
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tls import server_context
+from listener.watch import Watch, has_died
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,8 @@ class Node:
     """Receives, completes, plans, dispatches and delivers until it is stopped.
 
     Every loop may die and start anew at any point: what it does next is read from the
-    ledger, and the ledger from the spool.
+    ledger, and the ledger from the spool. Of several listeners that share both, one has the watch
+    (watch.py): it does what is done once for all; the others receive, and stand by.
 
     Attributes:
         pulse: how its loops, threads and processes are.
@@ -71,6 +71,7 @@ class Node:
         self._dispatcher = Dispatcher(
             celery_app(settings.broker), self.ledger, settings.resend_seconds
         )
+        self._watch = Watch(self.ledger, settings.lease_seconds)
         self.pulse = Pulse()
         self._servers: dict[str, Server] = {}
         self._over = threading.Event()
@@ -88,19 +89,21 @@ class Node:
         for caution in cautions(self._settings):
             log.warning("%s", caution)
         ports = open_ports(self._settings)
-        self.audit = open_audit(self._settings, forwards=True).start()
+        self._watch.start()
+        on_duty = self._watch.is_ours
+        self.audit = open_audit(self._settings, forwards=True, on_duty=on_duty).start()
         self._servers = self._open_servers()
         self.spool.sweep()
-        self.spool.recover()
+        self.spool.recover(self._watch.is_alone())
         self._make_up_for(_is_gone)
         self.ledger.set_destinations([each.name for each in self._settings.destinations])
-        self._couriers = couriers(self._settings, self.ledger, self.audit)
+        self._couriers = couriers(self._settings, self.ledger, self.audit, on_duty)
         for courier in self._couriers:
             courier.start()
-        self._scouts = scouts(self._settings, self.ledger, self.spool, self.audit)
+        self._scouts = scouts(self._settings, self.ledger, self.spool, self.audit, on_duty)
         for scout in self._scouts:
             scout.start()
-        self._herald = Herald(self._settings, self.ledger, self.spool)
+        self._herald = Herald(self._settings, self.ledger, self.spool, on_duty)
         self._herald.start()
         self.receivers = Receivers(self._settings, ports)
         for server in self._servers.values():
@@ -131,12 +134,13 @@ class Node:
             thread.join()
         self.audit.stopped()
         self.audit.close()
+        self._watch.stop()
         self.ledger.close()
 
     def _show_signs_of_life(self) -> None:
         """Tell monitoring what can be looked at."""
         self.pulse.expect(STEWARD)
-        for thread in (self._steward, self._herald, *self._couriers, *self._scouts):
+        for thread in (self._watch, self._steward, self._herald, *self._couriers, *self._scouts):
             self.pulse.watch_thread(thread)
         self.pulse.watch("receivers", self.receivers.trouble)
         self.pulse.watch("ports", self.receivers.trouble_at_ports)
@@ -153,6 +157,10 @@ class Node:
                 log.error("a receiver's rows come with the next round: %s", where(error))
             try:
                 self._revive_servers()
+                if not self._watch.is_ours():
+                    self.pulse.touch(WHOLE_ROUND)  # it stands by, and nothing more is asked of it
+                    continue
+                self._make_up_for_silent_listeners()
                 steward(self.ledger, self._dispatcher, self._settings)
                 self.pulse.touch(WHOLE_ROUND)
                 if time.monotonic() - purged_at >= PURGE_SECONDS:
@@ -195,10 +203,18 @@ class Node:
     def _make_up_for_the_dead(self) -> None:
         """Receivers that died, and those of a killed listener that outlived it for a while."""
         self.receivers.replace_dead()
-        gone = self.receivers.gone | set(filter(_has_died, self.ledger.serving()))
+        gone = self.receivers.gone | set(filter(has_died, self.ledger.serving()))
         if gone:
             self._make_up_for(gone.__contains__)
             self.receivers.gone -= gone
+
+    def _make_up_for_silent_listeners(self) -> None:
+        """Listeners that were killed, or whose host was."""
+        silent = self._watch.silent()
+        if silent:
+            log.error("made up for what died with %s", ", ".join(sorted(silent)))
+            self._make_up_for(self._watch.is_gone_with(silent))
+            self._watch.forget(silent)
 
     def _make_up_for(self, is_gone: Callable[[str], bool]) -> None:
         """Bring back what died with processes between disk, ledger and audit trail."""
@@ -245,19 +261,4 @@ def rebuild(spool: Spool, ledger: Ledger, audit: Audit = NO_AUDIT) -> int:
 
 def _is_gone(process: str) -> bool:
     """Whether a process of an earlier listener is; one that had our number must be."""
-    return process == this_process() or _has_died(process)
-
-
-def _has_died(process: str) -> bool:
-    host, _, pid = process.rpartition(":")
-    return host == socket.gethostname() and not _is_alive(int(pid))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return process == this_process() or has_died(process)

@@ -178,7 +178,7 @@ def receive(
     spool, ledger = Spool(settings.spool, settings.keep_free), Ledger(settings.ledger_url)
     audit = audit_of(settings).start()
     recorder = Recorder(ledger, audit)
-    herald = Herald(settings, ledger, spool, calls=False)
+    herald = Herald(settings, ledger, spool, calls=lambda: False)
     herald.start()
     confirmations = Confirmations(ledger, resending(settings))
     entrance = Entrance(list(ports), attendance, number, settings, audit)

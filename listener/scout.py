@@ -25,6 +25,7 @@ from listener.retrieval import fetch
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tables import counts, instances, jobs, results, studies
+from listener.watch import Duty, alone
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,7 @@ class Scout(threading.Thread):
         ledger: of the studies.
         spool: for what is fetched.
         audit: is told of both.
+        on_duty: whether it is ours to ask.
     """
 
     def __init__(
@@ -136,12 +138,14 @@ class Scout(threading.Thread):
         ledger: Ledger,
         spool: Spool,
         audit: Audit = NO_AUDIT,
+        on_duty: Duty = alone,
     ) -> None:
         super().__init__(name=f"scout-{source.name}", daemon=True)
         self._source, self._settings = source, settings
         self._ledger, self._spool, self._audit = ledger, spool, audit
         self._counts = Counts(ledger)
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
+        self._on_duty = on_duty
         self._over = threading.Event()
 
     def stop(self) -> None:
@@ -152,7 +156,8 @@ class Scout(threading.Thread):
         """Ask after what is due until stopped."""
         while not self._over.wait(self._settings.poll_seconds):
             try:
-                self.ask_due()
+                if self._on_duty():
+                    self.ask_due()
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("source %s is asked later: %s", self._source.name, where(error))
 
@@ -160,13 +165,13 @@ class Scout(threading.Thread):
         """Ask after everything that is due, then fetch what is missing of it."""
         lacking = []
         for due in self._counts.due(self._source.name, self._settings.counted_seconds):
-            if self._over.is_set():
+            if self._over.is_set() or not self._on_duty():
                 return
             missing = self._ask(due)
             if missing and self._source.retrieve != "none":
                 lacking.append((due, missing))
         for due, missing in lacking:
-            if self._over.is_set():
+            if self._over.is_set() or not self._on_duty():
                 return
             self._fetch(due, missing)
 
@@ -220,7 +225,11 @@ def missing_of(listed: Collection[InstanceListed], held: Collection[str]) -> lis
 
 
 def scouts(
-    settings: ListenerSettings, ledger: Ledger, spool: Spool, audit: Audit = NO_AUDIT
+    settings: ListenerSettings,
+    ledger: Ledger,
+    spool: Spool,
+    audit: Audit = NO_AUDIT,
+    on_duty: Duty = alone,
 ) -> list[Scout]:
     """One scout per source, not yet started."""
-    return [Scout(source, settings, ledger, spool, audit) for source in settings.sources]
+    return [Scout(source, settings, ledger, spool, audit, on_duty) for source in settings.sources]

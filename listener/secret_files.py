@@ -10,6 +10,7 @@ results go, or who may send, changes what the node does.
 """
 
 import logging
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ def secret_files(environment: Mapping[str, str]) -> SecretFiles:
         paths = sorted(path for path in folder.iterdir() if path.name.lower().startswith(BEGINNING))
         for path in paths:
             _require_usable(path, folder)
-        _require_ours(folder)
+        if not os.statvfs(folder).f_flag & os.ST_RDONLY:  # Kubernetes mounts 1777, read-only
+            _require_ours(folder)
     except OSError as error:
         raise _bad(Path(error.filename or folder), (error.strerror or "an error").lower()) from None
     return SecretFiles(folder, tuple(path.name for path in paths))

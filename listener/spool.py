@@ -264,8 +264,12 @@ class Spool:
         """Whether so many bytes more would leave what must stay free."""
         return self.free_bytes() - size >= self.keep_free
 
-    def recover(self) -> int:
+    def recover(self, alone: bool = True) -> int:
         """Finish what a power cut or a kill interrupted; to be called before anything is received.
+
+        Args:
+            alone: whether nobody else writes: what is torn is removed only then, for another
+                host's last bytes may not be seen here yet.
 
         Returns:
             How many instances got the name that they are known by.
@@ -278,6 +282,8 @@ class Spool:
                 if _holds(claim, sha256):
                     self._settle(key, str(claim), sha256)
                     found += 1
+                elif not alone:
+                    continue
                 claim.unlink()
         return found
 
@@ -368,7 +374,7 @@ class Spool:
 
         A hard link, unlike a rename, never replaces what is there: two associations that bring the
         same instance at the same time cannot overwrite each other. If the power fails, `recover`
-        does this again.
+        does this again; that of another listener may even do it first.
         """
         path = f"{self.root}/studies/{key.study_uid}/{key.series_uid}/{key.sop_uid}.dcm"
         try:
@@ -376,13 +382,28 @@ class Spool:
         except FileExistsError:
             if _dataset_sha256(Path(path)) == sha256:
                 return path, Arrival.SAME
+        except FileNotFoundError:
+            return self._settled(key, path, sha256)
         else:
             return path, Arrival.NEW
         apart = self._quarantine_path(key, sha256)
         self._make_folder(apart.parent)
-        with contextlib.suppress(FileExistsError):
+        try:
             os.link(claim, apart)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            return self._settled(key, path, sha256)
         return str(apart), Arrival.CONFLICT
+
+    def _settled(self, key: InstanceKey, path: str, sha256: str) -> tuple[str, Arrival]:
+        """What another listener made of an instance whose claim is gone."""
+        apart = self._quarantine_path(key, sha256)
+        if apart.exists():
+            return str(apart), Arrival.CONFLICT
+        if _dataset_sha256(Path(path)) != sha256:
+            raise FileNotFoundError(errno.ENOENT, "what was written is gone", path)
+        return path, Arrival.SAME
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder whose own name survives a power cut, up to the root."""

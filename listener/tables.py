@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised with every change of the tables below."""
 
 TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -176,6 +176,17 @@ workers = Table(
 """Worker processes by their hearts' last beat: which bundles they hold, as [analysis, weights,
 version], which they refuse and why, in words, and the memory of their device in bytes, as
 {"used": ..., "total": ...}."""
+
+listeners = Table(
+    "listeners",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("seen_at", Double, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("has_watch", Boolean, nullable=False),
+)
+"""Listeners by their hearts' last beat, and until when each is believed to live; one has the watch
+(watch.py)."""
 
 labels = Table(
     "labels",

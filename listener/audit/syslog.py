@@ -21,6 +21,7 @@ from listener.backoff import Backoff
 from listener.errors import MonroError
 from listener.remote import Tls
 from listener.tls import client_context
+from listener.watch import Duty, alone
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +92,12 @@ class Forwarder(threading.Thread):
     Args:
         outbox: of all processes; one forwarder serves it.
         collector: to send to.
+        on_duty: whether it is ours to send.
     """
 
-    def __init__(self, outbox: Lines, collector: Collector) -> None:
+    def __init__(self, outbox: Lines, collector: Collector, on_duty: Duty = alone) -> None:
         super().__init__(name="audit-forwarder", daemon=True)
-        self._outbox, self._collector = outbox, collector
+        self._outbox, self._collector, self._on_duty = outbox, collector, on_duty
         self._parcel = outbox.path.with_name("sending.log")
         self._sent = 0
         """Lines of the parcel that were sent."""
@@ -123,7 +125,7 @@ class Forwarder(threading.Thread):
 
     def _forward(self) -> bool:
         try:
-            while self._has_parcel():
+            while self._is_ours() and self._has_parcel():
                 self._send_parcel()
         except (OSError, MonroError) as error:
             if not self._failures:
@@ -138,6 +140,12 @@ class Forwarder(threading.Thread):
             self._disconnect()
             return False
         return True
+
+    def _is_ours(self) -> bool:
+        if self._on_duty():
+            return True
+        self._sent = 0  # of a parcel that another sends by now
+        return False
 
     def _has_parcel(self) -> bool:
         if not self._parcel.exists():

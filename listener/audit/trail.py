@@ -27,6 +27,7 @@ from listener.audit.tally import UNKNOWN_PARTY, Party, Share
 from listener.audit.writer import Draft, Target, Writer
 from listener.errors import BadSettings
 from listener.settings import ListenerSettings
+from listener.watch import Duty, alone
 
 PATIENT_GROUP: Final = 0x0010
 
@@ -348,23 +349,26 @@ NO_AUDIT: Final = Audit(Origin("", "", ""), Named(), None)
 """For who has nothing to tell."""
 
 
-def open_audit(settings: ListenerSettings, *, forwards: bool = False) -> Audit:
+def open_audit(
+    settings: ListenerSettings, *, forwards: bool = False, on_duty: Duty = alone
+) -> Audit:
     """The audit trail that the settings name, where it can be written now.
 
     Args:
         settings: of the listener.
-        forwards: whether this process sends messages on to a collector; one of them must.
+        forwards: whether this process sends messages on to a collector; one of a listener must.
+        on_duty: whether it is ours to do so now.
 
     Raises:
         BadSettings: the key file holds no key.
         OSError: trail or key can be neither written nor made.
     """
-    audit = audit_of(settings, forwards=forwards)
+    audit = audit_of(settings, forwards=forwards, on_duty=on_duty)
     audit.check()
     return audit
 
 
-def audit_of(settings: ListenerSettings, *, forwards: bool = False) -> Audit:
+def audit_of(settings: ListenerSettings, *, forwards: bool = False, on_duty: Duty = alone) -> Audit:
     """The audit trail that the settings name; it may be away."""
     if settings.audit == "none":
         return NO_AUDIT
@@ -380,7 +384,7 @@ def audit_of(settings: ListenerSettings, *, forwards: bool = False) -> Audit:
     if not forwards:
         return Audit(origin, patients, outbox)
     collector = Collector.from_url(settings.audit, settings.tls)
-    return Audit(origin, patients, outbox, Forwarder(outbox.lines, collector))
+    return Audit(origin, patients, outbox, Forwarder(outbox.lines, collector, on_duty))
 
 
 def _participant(party: Party, role: Code | None, *, is_requestor: bool = False) -> Participant:

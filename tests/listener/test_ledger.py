@@ -1,16 +1,16 @@
 """The ledger: what may become of what, and who may say so."""
 
-import os
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from sqlalchemy import create_engine, update
+from sqlalchemy import create_engine, select, update
+from sqlalchemy.exc import DBAPIError
 
 from listener.entries import (
     Answer,
@@ -25,11 +25,12 @@ from listener.entries import (
     digest_of,
 )
 from listener.errors import IllegalTransition, LeaseLost, SpoolFull, WrongLedger
-from listener.ledger import HOPELESS_ATTEMPTS, OUTDATED, OWN_RESULT, Lease, Ledger
+from listener.ledger import HOPELESS_ATTEMPTS, IN_TURN, OUTDATED, OWN_RESULT, Lease, Ledger
 from listener.rollout import promote
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
-from listener.tables import TRANSITIONS, jobs, metadata, schema
+from listener.tables import SCHEMA_VERSION, TRANSITIONS, jobs, metadata, schema
+from tests.postgresql import postgresql_server
 
 BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
 ABLE = {BUNDLE.edition}
@@ -53,46 +54,8 @@ def clock() -> Clock:
 @pytest.fixture(scope="module")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real PostgreSQL server on loopback."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not binaries:
-        pytest.skip("PostgreSQL is not installed, so the ledger was NOT tested on it")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("postgresql")
-    user = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.getuid() == 0 else []
-    if user:
-        for level in (folder, *folder.parents[:3]):
-            level.chmod(0o777)
-    data = folder / "data"
-    initialise = [
-        *user,
-        str(binaries[-1] / "initdb"),
-        "-D",
-        str(data),
-        "-U",
-        "monro",
-        "-A",
-        "trust",
-    ]
-    subprocess.run(initialise, check=True, capture_output=True)
-    serve = [str(binaries[-1] / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder)]
-    server = subprocess.Popen([*user, *serve], stderr=subprocess.DEVNULL)
-    wait_until_it_answers(port)
-    yield f"postgresql+psycopg://monro@127.0.0.1:{port}/postgres"
-    server.terminate()
-    server.wait()
-
-
-def wait_until_it_answers(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            psycopg.connect(f"host=127.0.0.1 port={port} user=monro dbname=postgres").close()
-            return
-        except psycopg.OperationalError:
-            time.sleep(0.1)
-    pytest.fail("PostgreSQL did not start within 60 s")
+    with postgresql_server(tmp_path_factory.mktemp("postgresql")) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -843,3 +806,58 @@ def test_every_study_that_was_received_is_listed(ledger: Ledger) -> None:
     ledger.record([received("2.1.1", study="2"), received(), received("1.1.2")])
 
     assert ledger.study_uids() == ["1", "2"]
+
+
+def test_of_what_several_write_at_once_nothing_is_counted_or_chosen_twice(ledger: Ledger) -> None:
+    url = ledger._engine.url.render_as_string(hide_password=False)
+    metadata.drop_all(ledger._engine)
+    books: list[Ledger] = []
+    at_once(lambda: books.append(Ledger(url)) for _ in range(4))
+    at_once(partial(book.record, received_batch(50)) for book in books)
+    bundles = [replace(BUNDLE, version=f"{number}.0.0") for number in range(4)]
+    at_once(
+        partial(book.register_bundle, bundle) for book, bundle in zip(books, bundles, strict=True)
+    )
+
+    with ledger.reading() as connection:
+        assert connection.scalars(select(schema.c.version)).all() == [SCHEMA_VERSION]
+    assert [row["received"] for row in ledger.recent_studies(9)] == [50]
+    assert ledger.counts()["instances"] == {"waiting": 50}
+    assert sorted(each.role for each in ledger.wanted_bundles("fistula")) == [
+        "active", "shadow", "shadow", "shadow",
+    ]  # fmt: skip
+    for book in books:
+        book.close()
+
+
+def test_a_writer_that_is_cut_off_does_not_keep_others_waiting_for_ever(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = "idle_in_transaction_session_timeout = "
+    monkeypatch.setattr("listener.ledger.IN_TURN", IN_TURN.replace(f"{pause}'60s'", f"{pause}'1s'"))
+    stuck, other = Ledger(postgresql), Ledger(postgresql)
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(DBAPIError), stuck.writing() as connection:
+            waiting = pool.submit(other.set_destinations, ["pacs"])
+            time.sleep(2)
+            stuck.note(connection, "1.2", "late", "")
+        waiting.result(timeout=10)
+    stuck.close()
+    metadata.drop_all(other._engine)
+    other.close()
+
+
+def received_batch(count: int) -> list[Received]:
+    """Instances of one study."""
+    keys = [InstanceKey("1", "1.1", f"1.1.{number}") for number in range(count)]
+    return [
+        Received(Held(key, Path(f"/{key.sop_uid}"), "d" * 64, 1, Arrival.NEW, 1.0), None, 1.0)
+        for key in keys
+    ]
+
+
+def at_once(actions: Iterator[Callable[[], object]]) -> None:
+    """Run all of them, each in a thread of its own; raise what one of them raised."""
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(action) for action in actions]:
+            done.result()

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,25 @@ def test_links_of_kubernetes_are_followed(folder: Path) -> None:
     (folder / "monro_ledger").symlink_to("..data/monro_ledger")
 
     assert read_settings().ledger == "postgresql+psycopg://db/monro"
+
+
+def test_a_folder_that_nobody_can_write_to_may_say_that_everybody_may(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Kubernetes mounts secrets: mode 1777, read-only.
+    folder.chmod(0o1777)
+    with pytest.raises(BadSettings, match="mode 1777"):
+        read_settings()
+    script = (
+        f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} && "
+        f"exec {sys.executable} -c 'from listener.settings import *; print(read_settings().broker)'"
+    )
+    apart = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("mount namespaces are not permitted here, so this was NOT tested")
+    done = subprocess.run([*apart, "sh", "-c", script], capture_output=True, text=True, check=False)
+
+    assert done.stdout == "redis://:hunter2@localhost/0\n", done.stderr
 
 
 @pytest.mark.parametrize("name", ["monro_brocker", "MONRO_PASWORD", "monro_secrets"])

@@ -93,6 +93,37 @@ def test_what_was_torn_when_the_power_failed_was_never_acknowledged(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_a_listener_that_starts_takes_nothing_from_one_that_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    claim = cut_before_settling(spool, monkeypatch, b"dataset")
+    claim.write_bytes(HEAD)  # as another host may see it, which has not all of it yet
+
+    assert spool.recover(alone=False) == 0
+    assert claim.exists()
+
+
+@pytest.mark.parametrize("there_before", [None, b"dataset", b"other"])
+def test_an_instance_is_acknowledged_although_another_listener_finished_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_before: bytes | None
+) -> None:
+    spool, starting = Spool(tmp_path), Spool(tmp_path)
+    if there_before is not None:
+        spool.write(KEY, HEAD, there_before)
+    settle = spool._settle
+
+    def settle_late(key: InstanceKey, claim: str, sha256: str) -> tuple[str, Arrival]:
+        assert starting.recover(alone=False) == 1
+        return settle(key, claim, sha256)
+
+    monkeypatch.setattr(spool, "_settle", settle_late)
+    held = spool.write(KEY, HEAD, b"dataset")
+
+    assert held.path.read_bytes() == HEAD + b"dataset"
+    assert held.arrival is (Arrival.CONFLICT if there_before == b"other" else Arrival.SAME)
+
+
 def test_other_bytes_that_were_durable_when_the_power_failed_are_kept_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

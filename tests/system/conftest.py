@@ -25,12 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 # By its path: in an activated environment, pynetdicom's program of the same name comes first.
 DCMTK_STORESCU = "/usr/bin/storescu"
 
-FORWARD_STABLE_STUDIES = """
-function OnStableStudy(studyId, tags, metadata)
-   local order = '{"Resources": ["' .. studyId .. '"], "Synchronous": false}'
-   RestApiPost('/modalities/monro/store', order)
-end
-"""
+FORWARD_STABLE_STUDIES = REPOSITORY / "deploy" / "orthanc" / "forward-stable-studies.lua"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -58,7 +53,6 @@ class Orthanc:
         self._folder = folder
         self._url = f"http://127.0.0.1:{http_port}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "forward.lua").write_text(FORWARD_STABLE_STUDIES)
         self._config = folder / "orthanc.json"
         self._config.write_text(
             json.dumps(
@@ -72,7 +66,7 @@ class Orthanc:
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
                     "DicomModalities": {"monro": ["MONRO", "127.0.0.1", monro_port]},
-                    "LuaScripts": [str(folder / "forward.lua")],
+                    "LuaScripts": [str(FORWARD_STABLE_STUDIES)],
                     "StableAge": 2,
                     "OverwriteInstances": False,
                     **(changes or {}),

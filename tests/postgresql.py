@@ -1,0 +1,58 @@
+"""A real PostgreSQL server on loopback, for tests."""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+
+@contextmanager
+def postgresql_server(folder: Path) -> Iterator[str]:
+    """Start one that keeps its data in a folder; yields its SQLAlchemy URL."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not binaries:
+        pytest.skip("PostgreSQL is not installed, so the ledger was NOT tested on it")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    user = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.getuid() == 0 else []
+    if user:
+        if subprocess.run([*user, "true"], check=False).returncode:
+            pytest.skip("PostgreSQL does not run as root, and here is nobody else: NOT tested")
+        for level in (folder, *folder.parents[:3]):
+            level.chmod(0o777)
+    data = folder / "data"
+    initialise = [
+        *user,
+        str(binaries[-1] / "initdb"),
+        "-D",
+        str(data),
+        "-U",
+        "monro",
+        "-A",
+        "trust",
+    ]
+    subprocess.run(initialise, check=True, capture_output=True)
+    serve = [str(binaries[-1] / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder)]
+    server = subprocess.Popen([*user, *serve], stderr=subprocess.DEVNULL)
+    _wait_until_it_answers(port)
+    yield f"postgresql+psycopg://monro@127.0.0.1:{port}/postgres"
+    server.terminate()
+    server.wait()
+
+
+def _wait_until_it_answers(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            psycopg.connect(f"host=127.0.0.1 port={port} user=monro dbname=postgres").close()
+            return
+        except psycopg.OperationalError:
+            time.sleep(0.1)
+    pytest.fail("PostgreSQL did not start within 60 s")
