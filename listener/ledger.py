@@ -98,6 +98,9 @@ ANSWERED = {"REPORTED": "report", "REFUSED": "refusal"}
 
 NONE: Mapping[str, str] = MappingProxyType({})
 
+BUNDLE_COLUMNS = ("analysis", "name", "version", "weights_sha256", "role")
+"""What planning must know of a bundle: cards and reports are large, and not read each second."""
+
 ROWS_AT_ONCE = 500
 """Instances in one statement: databases limit how many values it may have."""
 
@@ -461,7 +464,7 @@ class Ledger:
     def wanted_bundles(self, analysis: str) -> list[BundleRow]:
         """The bundles that new jobs of an analysis are for: the active one, then its shadows."""
         query = (
-            select(bundles)
+            select(*bundles.c[*BUNDLE_COLUMNS])
             .where(bundles.c.analysis == analysis, bundles.c.role.in_(("active", "shadow")))
             .order_by(bundles.c.role, bundles.c.registered_at)
         )
@@ -490,6 +493,7 @@ class Ledger:
         namesake = and_(
             of_analysis, bundles.c.name == bundle.name, bundles.c.version == bundle.version, ~this
         )
+        told = {"card": dict(bundle.card), "evaluation": bundle.evaluation}
         with self.writing() as connection:
             taken = connection.scalar(select(bundles.c.weights_sha256).where(namesake))
             if taken is not None:
@@ -497,7 +501,7 @@ class Ledger:
                 raise VersionTaken(named, bundle.weights_sha256, taken)
             known = connection.scalar(select(bundles.c.role).where(this))
             if known is not None:
-                connection.execute(update(bundles).where(this).values(card=dict(bundle.card)))
+                connection.execute(update(bundles).where(this).values(**told))
                 return cast(Role, known)
             is_first = not connection.scalar(
                 select(exists().where(of_analysis, bundles.c.role == "active"))
@@ -511,7 +515,7 @@ class Ledger:
                     name=bundle.name,
                     role=role,
                     registered_at=self._clock(),
-                    card=dict(bundle.card),
+                    **told,
                 )
             )
             connection.execute(
@@ -1330,9 +1334,7 @@ def _is_edition(table: Table, edition: Edition) -> ColumnElement[bool]:
 
 
 def _bundle(row: Row[Any]) -> BundleRow:
-    return BundleRow(
-        row.analysis, row.name, row.version, row.weights_sha256, row.card or {}, row.role
-    )
+    return BundleRow(row.analysis, row.name, row.version, row.weights_sha256, role=row.role)
 
 
 def _unaddressed() -> Select[str]:

@@ -142,10 +142,11 @@ bundles = Table(
     Column("role", String(16), nullable=False),
     Column("registered_at", Double, nullable=False),
     Column("card", JSON),
+    Column("evaluation", Text),
 )
 """What workers said they can run; `role` is active, shadow or retired. Of each analysis one is
 active: its results are sent. Those of shadows are kept. `card` is what people and monitors are told
-of a bundle."""
+of a bundle; `evaluation` is the report of its evaluation as HTML, megabytes perhaps."""
 
 rollouts = Table(
     "rollouts",

@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 from sqlalchemy import and_, case, select
 
 from listener.entries import Edition
-from listener.ledger import Ledger
+from listener.ledger import BUNDLE_COLUMNS, Ledger
 from listener.tables import bundles
 
 ROLE_ORDER: Final = {"active": 0, "shadow": 1, "retired": 2}
@@ -73,7 +73,9 @@ class Bundle:
 
 def read_bundles(ledger: Ledger) -> tuple[Bundle, ...]:
     """All bundles by analysis, the active one first."""
-    query = select(bundles).order_by(
+    has_evaluation = bundles.c.evaluation.is_not(None).label("has_evaluation")
+    told = bundles.c[*BUNDLE_COLUMNS, "registered_at", "card"]
+    query = select(*told, has_evaluation).order_by(
         bundles.c.analysis, case(ROLE_ORDER, value=bundles.c.role), bundles.c.registered_at.desc()
     )
     with ledger.reading() as connection:
@@ -88,9 +90,7 @@ def read_evaluation(ledger: Ledger, analysis: str, weights: str, version: str) -
         bundles.c.version == version,
     )
     with ledger.reading() as connection:
-        card = connection.scalar(select(bundles.c.card).where(this))
-    evaluation = (card or {}).get("evaluation")
-    return evaluation if isinstance(evaluation, str) else None
+        return connection.scalar(select(bundles.c.evaluation).where(this))
 
 
 def _bundle(row: Any) -> Bundle:
@@ -110,7 +110,7 @@ def _bundle(row: Any) -> Bundle:
         threshold_high=card.get("threshold_high"),
         model_card=card.get("model_card") or "",
         figures=card.get("figures") or {},
-        has_evaluation=bool(card.get("evaluation")),
+        has_evaluation=row.has_evaluation,
         validation=Validation(
             tuple(bins["edges"]), tuple(bins["patients"]), tuple(bins["positives"])
         )

@@ -41,7 +41,6 @@ CARD = {
     "threshold_low": 0.3,
     "threshold_high": 0.7,
     "model_card": "# Card\n\nSome *words* <script>alert(1)</script>\n",
-    "evaluation": "<html><body>An evaluation</body></html>",
     "figures": {"auroc": 0.8765},
     "validation": {
         "edges": [tenth / 10 for tenth in range(11)],
@@ -50,7 +49,9 @@ CARD = {
     },
 }
 
-BUNDLE = BundleRow("fistula", "test-bundle", "1.0.0", "a" * 64, CARD)
+BUNDLE = BundleRow(
+    "fistula", "test-bundle", "1.0.0", "a" * 64, CARD, "<html><body>An evaluation</body></html>"
+)
 
 
 class House:
