@@ -43,17 +43,17 @@ class Reference:
         """A reference from a bundle's card; None where the card has none that makes sense.
 
         Args:
-            edges: of the bins, with both ends, ascending.
-            weights: of the bins: counts or shares, one fewer than edges.
+            edges: between the bins, ascending.
+            weights: of the bins: counts or shares, one more than edges.
         """
         if not _are_numbers(edges) or not _are_numbers(weights) or len(weights) < 2:
             return None
         ascends = all(low < high for low, high in pairwise(edges))
-        if len(edges) != len(weights) + 1 or not ascends or min(weights) < 0 or sum(weights) <= 0:
+        if len(edges) != len(weights) - 1 or not ascends or min(weights) < 0 or sum(weights) <= 0:
             return None
         # As if of a hundred patients a bin: an empty one is then rare, and not impossible.
         counts = [100 * len(weights) * each / sum(weights) for each in weights]
-        return cls(tuple(map(float, edges[1:-1])), _shares(counts))
+        return cls(tuple(map(float, edges)), _shares(counts))
 
 
 UNIFORM_PERCENTILES: Final = Reference(tuple(map(float, DECILES[1:-1])), (0.1,) * 10)
@@ -87,7 +87,9 @@ def references(card: Mapping[str, Any] | None) -> dict[str, Reference]:
     found: dict[str, Reference | None] = {"ood_percentile": UNIFORM_PERCENTILES}
     validation = card.get("validation")
     if isinstance(validation, Mapping):
-        found["score"] = Reference.of(validation.get("edges"), validation.get("patients"))
+        ends = validation.get("edges")
+        between = ends[1:-1] if isinstance(ends, list) else None
+        found["score"] = Reference.of(between, validation.get("patients"))
     inputs = card.get("inputs")
     if isinstance(inputs, Mapping):
         for name, each in inputs.items():

@@ -17,7 +17,7 @@ EDGES = [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
 def test_the_index_is_that_of_its_definition() -> None:
-    reference = Reference.of(EDGES, [40, 30, 20, 10])
+    reference = Reference.of(EDGES[1:-1], [40, 30, 20, 10])
     assert reference is not None
     values = [0.1] * 1000 + [0.3] * 2000 + [0.6] * 3000 + [0.9] * 4000
     expected = sum(
@@ -50,7 +50,7 @@ def test_a_scanner_whose_studies_are_all_unusual_does() -> None:
 
 
 def test_values_beyond_the_outer_edges_count_in_the_outer_bins() -> None:
-    reference = Reference.of(EDGES, [1, 1, 1, 1])
+    reference = Reference.of(EDGES[1:-1], [1, 1, 1, 1])
     assert reference is not None
     inside = stability_index(reference, [0.1, 0.3, 0.6, 0.9] * 50)
 
@@ -58,7 +58,7 @@ def test_values_beyond_the_outer_edges_count_in_the_outer_bins() -> None:
 
 
 def test_an_empty_bin_is_no_infinity() -> None:
-    reference = Reference.of(EDGES, [50, 50, 0, 0])
+    reference = Reference.of(EDGES[1:-1], [50, 50, 0, 0])
     assert reference is not None
 
     index = stability_index(reference, [0.9] * 200)
@@ -78,7 +78,7 @@ def test_of_too_few_studies_there_is_no_index_and_what_is_no_number_is_no_study(
 def test_a_card_says_what_can_be_compared() -> None:
     card = {
         "validation": {"edges": EDGES, "patients": [5, 5, 5, 5], "positives": [0, 1, 2, 3]},
-        "inputs": {"noise": {"edges": [0, 1, 2], "share": [0.5, 0.5]}},
+        "inputs": {"noise": {"edges": [1], "share": [0.5, 0.5]}},
     }
 
     assert set(references(card)) == {"score", "ood_percentile", "input noise"}
