@@ -122,11 +122,10 @@ class Node:
                 log.error("a receiver's rows come with the next round: %s", where(error))
             try:
                 self._revive_web()
-                if not self._watch.is_ours():
-                    continue
-                self._make_up_for_silent_listeners()
-                steward(self.ledger, self._dispatcher, self._settings)
-                if time.monotonic() - purged_at >= PURGE_SECONDS:
+                if self._watch.is_ours():
+                    self._make_up_for_silent_listeners()
+                    steward(self.ledger, self._dispatcher, self._settings)
+                if self._watch.was_ours() and time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
                     purge(self.spool, self.ledger, self._settings, self.audit)
                     purged_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""A listener as a container runs it, without a container: no capability, and nothing to write to."""
+"""A listener as a container runs it, without one: no capability, and nothing to write to."""
 
 import json
 import os
