@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import uuid
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -493,7 +494,11 @@ class Ledger:
         namesake = and_(
             of_analysis, bundles.c.name == bundle.name, bundles.c.version == bundle.version, ~this
         )
-        told = {"card": dict(bundle.card), "evaluation": bundle.evaluation}
+        report = bundle.evaluation
+        told = {
+            "card": dict(bundle.card),
+            "evaluation": None if report is None else zlib.compress(report.encode()),
+        }
         with self.writing() as connection:
             taken = connection.scalar(select(bundles.c.weights_sha256).where(namesake))
             if taken is not None:

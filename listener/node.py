@@ -157,13 +157,12 @@ class Node:
                 log.error("a receiver's rows come with the next round: %s", where(error))
             try:
                 self._revive_servers()
-                if not self._watch.is_ours():
-                    self.pulse.touch(WHOLE_ROUND)  # it stands by, and nothing more is asked of it
-                    continue
-                self._make_up_for_silent_listeners()
-                steward(self.ledger, self._dispatcher, self._settings)
+                if self._watch.is_ours():
+                    self._make_up_for_silent_listeners()
+                    steward(self.ledger, self._dispatcher, self._settings)
+                # Who stands by did all that is asked of it.
                 self.pulse.touch(WHOLE_ROUND)
-                if time.monotonic() - purged_at >= PURGE_SECONDS:
+                if self._watch.was_ours() and time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
                     purge(
                         self.spool,

@@ -6,7 +6,8 @@ variable does.
 
 Who may read a file is a warning only: Docker and Kubernetes make secrets readable by everybody
 within a container, where there is nobody else. Who may write it is not: whoever changes where
-results go, or who may send, changes what the node does.
+results go, or who may send, changes what the node does. A folder that is mounted read-only is
+nobody's to write, whatever its mode says.
 """
 
 import logging

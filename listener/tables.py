@@ -20,6 +20,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -142,11 +143,11 @@ bundles = Table(
     Column("role", String(16), nullable=False),
     Column("registered_at", Double, nullable=False),
     Column("card", JSON),
-    Column("evaluation", Text),
+    Column("evaluation", LargeBinary),
 )
 """What workers said they can run; `role` is active, shadow or retired. Of each analysis one is
 active: its results are sent. Those of shadows are kept. `card` is what people and monitors are told
-of a bundle; `evaluation` is the report of its evaluation as HTML, megabytes perhaps."""
+of a bundle; `evaluation` the report of its evaluation: HTML, compressed by zlib, perhaps megabytes."""
 
 rollouts = Table(
     "rollouts",

@@ -50,6 +50,7 @@ class Watch(threading.Thread):
         self._ledger, self._seconds = ledger, seconds
         self._us = name or this_process()
         self._ours_until = 0.0
+        self._had_it = False
         self._over = threading.Event()
 
     def start(self) -> None:
@@ -62,12 +63,22 @@ class Watch(threading.Thread):
         self._over.set()
         self.join()
         self._ours_until = 0.0
-        with self._ledger.writing() as connection:
-            connection.execute(delete(listeners).where(listeners.c.name == self._us))
+        try:
+            with self._ledger.writing() as connection:
+                connection.execute(delete(listeners).where(listeners.c.name == self._us))
+        except SQLAlchemyError as error:
+            log.warning("the watch is free once its time is out: %s", where(error))
 
     def is_ours(self) -> bool:
         """Whether this listener has the watch. Cheap: call it often."""
         return time.monotonic() < self._ours_until
+
+    def was_ours(self) -> bool:
+        """Whether this listener had the watch when the ledger last took a heartbeat.
+
+        A disk that is full takes none: for what makes room there, and does no harm when two do it.
+        """
+        return self._had_it
 
     def run(self) -> None:
         """Beat until stopped."""
@@ -80,7 +91,6 @@ class Watch(threading.Thread):
     def beat(self) -> None:
         """Say that this listener lives, and take the watch where nobody who lives has it."""
         valid_until = time.monotonic() + self._seconds
-        had_it = self.is_ours()
         with self._ledger.writing() as connection:
             now = self._ledger.now
             me = listeners.c.name == self._us
@@ -95,10 +105,11 @@ class Watch(threading.Thread):
                 connection.execute(update(listeners).where(~me).values(has_watch=False))
                 connection.execute(update(listeners).where(me).values(has_watch=True))
         self._ours_until = valid_until if is_free else 0.0
-        if is_free and not had_it:
+        if is_free and not self._had_it:
             log.info("this listener has the watch")
-        if had_it and not is_free:
+        if self._had_it and not is_free:
             log.warning("another listener has taken the watch over")
+        self._had_it = is_free
 
     def is_alone(self) -> bool:
         """Whether no other listener lives."""

@@ -65,14 +65,14 @@ class Lines:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, ONLY_OURS)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if _is_at(descriptor, self.path):
+                if is_at(descriptor, self.path):
                     yield descriptor
                     return
             finally:
                 os.close(descriptor)  # and the lock with it
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
     """Whether an open file still has this name."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())

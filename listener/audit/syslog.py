@@ -4,6 +4,7 @@ Every process appends to a file on disk, and one of them sends what is there. A 
 away delays nothing but its messages, whoever is stopped or killed meanwhile. Some may come twice.
 """
 
+import fcntl
 import logging
 import os
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from listener.audit.lines import Lines
+from listener.audit.lines import Lines, is_at
 from listener.audit.message import SUCCESS, Message
 from listener.backoff import Backoff
 from listener.errors import MonroError
@@ -125,8 +126,8 @@ class Forwarder(threading.Thread):
 
     def _forward(self) -> bool:
         try:
-            while self._is_ours() and self._has_parcel():
-                self._send_parcel()
+            while self._is_ours() and self._has_parcel() and self._send_parcel():
+                pass
         except (OSError, MonroError) as error:
             if not self._failures:
                 why = str(error) if isinstance(error, MonroError) else type(error).__name__
@@ -157,18 +158,31 @@ class Forwarder(threading.Thread):
             self._outbox.move(self._parcel)
         return True
 
-    def _send_parcel(self) -> None:
-        with self._parcel.open("rb") as file:
+    def _send_parcel(self) -> bool:
+        """Send what is on its way; False where another forwarder is at it, or was just now."""
+        try:
+            file = self._parcel.open("r+b")
+        except FileNotFoundError:
+            return False
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if not is_at(file.fileno(), self._parcel):
+                return False
             for number, line in enumerate(file):
                 if number >= self._sent:
                     self._send(line.rstrip(b"\n"))
                     self._sent = number + 1
-        self._over.wait(SETTLE_SECONDS)
-        if self._connection is not None and not self._connection.is_open:
-            self._sent = max(0, self._sent - SENT_AGAIN)
-            raise ConnectionResetError
-        self._parcel.unlink()
+            self._over.wait(SETTLE_SECONDS)
+            if self._connection is not None and not self._connection.is_open:
+                self._sent = max(0, self._sent - SENT_AGAIN)
+                raise ConnectionResetError
+            if is_at(file.fileno(), self._parcel):
+                self._parcel.unlink()
         self._sent = 0
+        return True
 
     def _send(self, line: bytes) -> None:
         try:

@@ -1,5 +1,6 @@
 """The bundles that workers can run, and what is said of each."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -90,7 +91,8 @@ def read_evaluation(ledger: Ledger, analysis: str, weights: str, version: str) -
         bundles.c.version == version,
     )
     with ledger.reading() as connection:
-        return connection.scalar(select(bundles.c.evaluation).where(this))
+        packed = connection.scalar(select(bundles.c.evaluation).where(this))
+    return None if packed is None else zlib.decompress(packed).decode()
 
 
 def _bundle(row: Any) -> Bundle:

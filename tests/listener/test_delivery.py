@@ -223,3 +223,20 @@ def test_what_nobody_foresaw_of_one_job_does_not_hold_up_the_next(
     known = ledger.study("1")
     assert known is not None
     assert "KeyError" in known["deliveries"][0]["message"]
+
+
+def test_who_loses_the_watch_hands_nothing_more_over(
+    ledger: Ledger, outbox: list[Result], settings_for: Callable[..., ListenerSettings]
+) -> None:
+    overlay, _report, _ = outbox
+    settings = settings_for()
+    still_ours = iter([True, True, False])
+    courier = Courier(
+        settings.destinations[0], settings, ledger, on_duty=lambda: next(still_ours, False)
+    )
+    with destination(port_of(courier)) as seen:
+        courier.deliver_due()
+        courier.deliver_due()
+
+    assert seen == [overlay.sop_uid]
+    assert states(ledger) == {"PENDING": 1, "SENT": 1}

@@ -1,5 +1,6 @@
 """A whole listener: what it brings together when it starts, and what it does by itself."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from listener.ledger import Ledger
-from listener.node import rebuild
+from listener.node import Node, rebuild
 from listener.series import InstanceKey
 from listener.spool import Spool
+from listener.tables import associations, listeners
 
 HEAD = b"\0" * 128 + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00\x04\x00\x00\x00" + b"meta"
 
@@ -43,3 +45,54 @@ def test_a_lost_ledger_is_rebuilt_with_the_digests_that_it_had(
 
     assert len(before) == 3
     assert after == before
+
+
+def test_what_died_with_a_listener_of_another_host_is_made_up_for_by_who_has_the_watch(
+    settings_for: Any,
+) -> None:
+    settings = settings_for(receivers=1, poll_seconds=0.1)
+    with Node(settings) as node:
+        # Acknowledged by a process of another host, and not yet written down.
+        node.spool.write(InstanceKey("1", "1.1", "1.1.1"), HEAD, b"dataset")
+        with node.ledger.writing() as connection:
+            connection.execute(
+                listeners.insert().values(name="ward-b:1", seen_at=0, until=1, has_watch=False)
+            )
+            connection.execute(
+                associations.insert().values(association="a", study_uid="1", process="ward-b:7")
+            )
+        deadline = time.monotonic() + 20
+        while not node.ledger.known("1") or node.ledger.serving():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_listener_that_stands_by_completes_nothing(settings_for: Any) -> None:
+    settings = settings_for(receivers=1, poll_seconds=0.1, quiet_seconds=0)
+    before = Ledger(settings_ledger(settings))
+    with before.writing() as connection:
+        connection.execute(
+            listeners.insert().values(
+                name="ward-b:1", seen_at=0, until=time.time() + 600, has_watch=True
+            )
+        )
+    with Node(settings) as node:
+        node.spool.write(InstanceKey("1", "1.1", "1.1.1"), HEAD, b"dataset")
+        rebuild(node.spool, node.ledger)
+        time.sleep(1)
+        assert node.ledger.counts()["studies"] == {"RECEIVING": 1}
+
+        with before.writing() as connection:
+            connection.execute(listeners.delete().where(listeners.c.name == "ward-b:1"))
+        node._watch.beat()
+        deadline = time.monotonic() + 20
+        while node.ledger.counts()["studies"] != {"COMPLETE": 1}:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    before.close()
+
+
+def settings_ledger(settings: Any) -> str:
+    """URL of a listener's ledger, whose folder is made."""
+    Spool(settings.spool)
+    return str(settings.ledger_url)

@@ -59,6 +59,7 @@ def test_another_takes_over_once_the_time_of_a_silent_one_is_out(
 
     first.beat()
     assert (first.is_ours(), second.is_ours()) == (False, True)
+    assert (first.was_ours(), second.was_ours()) == (False, True)
 
 
 def test_who_leaves_hands_the_watch_over_at_once(shared: Ledger) -> None:
@@ -84,6 +85,7 @@ def test_who_cannot_reach_the_ledger_loses_the_watch_before_another_may_have_it(
     assert watch.is_ours()
     time.sleep(0.25)
     assert not watch.is_ours()
+    assert watch.was_ours()
     book.close()
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,33 @@ def test_a_forwarder_that_was_killed_is_made_up_for(tmp_path: Path, udp: socket.
     forwarder.join()
 
     assert found == [b"first", b"second"]
+
+
+def test_of_several_forwarders_the_one_on_duty_sends_and_the_next_one_sends_all_of_its_own(
+    tmp_path: Path, udp: socket.socket
+) -> None:
+    lines = Lines(tmp_path / "outbox.log")
+    collector = Collector("127.0.0.1", udp.getsockname()[1], None)
+    has_watch = {"first": True, "second": False}
+    forwarders = [
+        Forwarder(lines, collector, partial(has_watch.__getitem__, name)) for name in has_watch
+    ]
+    for forwarder in forwarders:
+        forwarder.start()
+    found = []
+    for turn in range(4):
+        lines.append(f"message {turn}")
+        found.append(udp.recv(65536))
+        # The one at it has not put it away yet: the next one waits for that.
+        has_watch.update({name: not ours for name, ours in has_watch.items()})
+    for forwarder in forwarders:
+        forwarder.stop()
+        forwarder.join()
+
+    assert found == [b"message %d" % turn for turn in range(4)]
+    udp.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        udp.recv(65536)
 
 
 def test_a_full_outbox_is_said_to_be_full(tmp_path: Path) -> None:
