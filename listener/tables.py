@@ -147,7 +147,7 @@ bundles = Table(
 )
 """What workers said they can run; `role` is active, shadow or retired. Of each analysis one is
 active: its results are sent. Those of shadows are kept. `card` is what people and monitors are told
-of a bundle; `evaluation` the report of its evaluation: HTML, compressed by zlib, perhaps megabytes."""
+of a bundle; `evaluation` the report of its evaluation, HTML compressed by zlib."""
 
 rollouts = Table(
     "rollouts",
