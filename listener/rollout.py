@@ -84,6 +84,19 @@ def roll_back(ledger: Ledger, analysis: str, actor: str) -> BundleRow:
     return _bundle(chosen, "active")
 
 
+def can_roll_back(steps: Sequence[Step]) -> set[str]:
+    """Analyses whose last promotion was not taken back yet.
+
+    Args:
+        steps: as `history` tells them, newest first.
+    """
+    last: dict[str, str] = {}
+    for step in steps:
+        if step.before is not None:
+            last.setdefault(step.analysis, step.what)
+    return {analysis for analysis, what in last.items() if what == PROMOTED}
+
+
 def set_aside(ledger: Ledger, analysis: str, edition: Edition, role: Role, actor: str) -> BundleRow:
     """Let a bundle run as a shadow, or not at all (`retired`).
 

@@ -15,7 +15,15 @@ from listener.console.desk import Desk, account_of, visitor
 from listener.console.show import SEE_OTHER, Show
 from listener.entries import Edition
 from listener.labels import BadLabels, Kept, keep_labels, read_labels
-from listener.rollout import CannotRollOut, Step, history, promote, roll_back, set_aside
+from listener.rollout import (
+    CannotRollOut,
+    Step,
+    can_roll_back,
+    history,
+    promote,
+    roll_back,
+    set_aside,
+)
 from listener.selection import ANALYSES
 
 MOST_TABLE_BYTES = 5 << 20
@@ -141,11 +149,13 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
 
     @pages.get("/bundles")
     def bundles(request: Request) -> Response:
+        steps = history(desk.ledger)
         return show(
             request,
             "bundles.html",
             bundles=read_bundles(desk.ledger),
-            rollouts=history(desk.ledger),
+            rollouts=steps,
+            can_roll_back=can_roll_back(steps),
             analyses=ANALYSES,
         )
 

@@ -6,7 +6,16 @@ import pytest
 
 from listener.entries import Answer, BundleRow, Plan, Role
 from listener.ledger import Ledger
-from listener.rollout import CannotRollOut, find, history, promote, registered, roll_back, set_aside
+from listener.rollout import (
+    CannotRollOut,
+    can_roll_back,
+    find,
+    history,
+    promote,
+    registered,
+    roll_back,
+    set_aside,
+)
 from tests.listener.test_ledger import (  # noqa: F401
     BUNDLE,
     a_report,
@@ -126,8 +135,10 @@ def test_the_queued_jobs_of_a_retired_shadow_are_dropped_and_its_study_is_left_a
 
 
 def test_a_promotion_is_written_down_and_taken_back_in_one_step(both: Ledger) -> None:
+    assert can_roll_back(history(both)) == set()
     promote(both, "fistula", NEWER.edition, "ann")
     assert both.active_bundle("fistula") == NEWER
+    assert can_roll_back(history(both)) == {"fistula"}
     assert roll_back(both, "fistula", "ben") == BUNDLE
     assert both.active_bundle("fistula") == BUNDLE
 
@@ -138,6 +149,7 @@ def test_a_promotion_is_written_down_and_taken_back_in_one_step(both: Ledger) ->
         ("a worker", "registered as shadow", NEWER.edition, None),
         ("a worker", "registered as active", BUNDLE.edition, None),
     ]
+    assert can_roll_back(history(both)) == set()
     with pytest.raises(CannotRollOut, match="taken back already"):
         roll_back(both, "fistula", "ben")
 
