@@ -10,7 +10,7 @@ COMPACT := --config deploy/recipes/compact.toml
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help install system-tools check audit sbom test conformance demo up train-demo train-demo-infection bench-train \
-	bench-occlusion bench-study bench-ingest bench-soak bench-ledger chaos chaos-short fuzz clean
+	bench-occlusion bench-study bench-ingest bench-soak bench-ledger bench-console chaos chaos-short fuzz clean
 .DEFAULT_GOAL := help
 
 help:                    ## what can be made
@@ -143,6 +143,9 @@ bench-soak: install system-tools  ## whether the listener holds its memory over 
 
 bench-ledger: install    ## what a row costs in a ledger of a thousand, and of a million
 	@$(BIN)/python tests/benchmarks/ledger.py
+
+bench-console: install   ## how fast the console's pages come with 100,000 studies
+	@$(BIN)/python -m tests.benchmarks.console
 
 clean:                   ## forget the virtual environment and all caches
 	rm -rf $(VENV) $(TRAINED) $(TRAINED_INFECTION) .mypy_cache .ruff_cache .pytest_cache

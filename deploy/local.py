@@ -1,6 +1,7 @@
 """monro on this machine: `demo` sends two synthetic studies through it, `up` keeps it running."""
 
 import json
+import secrets
 import shutil
 import signal
 import tempfile
@@ -22,7 +23,8 @@ from rich.table import Table
 
 from deploy.answer import Answered, read_answers
 from deploy.page import write_page
-from deploy.stack import DidNotStart, Stack
+from deploy.stack import DidNotStart, Stack, free_ports
+from listener.console.gate.accounts import Accounts
 from listener.errors import MonroError, where
 from listener.selection import ANALYSES
 from trainer.infection import draw_infection
@@ -56,6 +58,9 @@ RESULT_SECONDS = 600
 
 ALL = {"MONRO_ANALYSES": json.dumps(ANALYSES)}
 """Every study is looked at by both analyses."""
+
+VISITOR = "visitor"
+"""Account at the console of whoever says `make up`."""
 
 ENDED = {"REPORTED", "REFUSED", "SUPERSEDED"}
 
@@ -104,8 +109,13 @@ def up() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        with Stack(folder, changes=ALL) as stack:
+        (console_port,) = free_ports(1)
+        with Stack(folder, changes={**ALL, "MONRO_CONSOLE_PORT": str(console_port)}) as stack:
             stack.start(lambda step: console.print(f"starting the {step}"))
+            password = _let_in(Accounts(stack.ledger))
+            console.print(
+                f"console: http://127.0.0.1:{console_port}, name {VISITOR}, password {password}"
+            )
             console.print(
                 f"monro answers on 127.0.0.1:{stack.listener_port}, called AE title MONRO, calling "
                 f"SCANNER, for example:\n  storescu -aet SCANNER -aec MONRO 127.0.0.1 "
@@ -118,6 +128,16 @@ def up() -> None:
     except (DemoFailed, DidNotStart, MonroError, BadBundle, OSError) as error:
         console.print(f"up: FAIL {error}", style="red", markup=False)
         raise typer.Exit(1) from None
+
+
+def _let_in(accounts: Accounts) -> str:
+    """Make the account of whoever started the servers; returns its password, another each time."""
+    password = secrets.token_urlsafe(12)
+    if accounts.is_known(VISITOR):
+        accounts.change_password(VISITOR, password)
+    else:
+        accounts.add(VISITOR, "operator", password)
+    return password
 
 
 def _run(folder: Path, own: Path | None) -> list[Answered]:

@@ -4,6 +4,7 @@ set -euo pipefail
 
 declare -A package_of=(
     [Orthanc]=orthanc
+    [promtool]=prometheus
     [storescu]=dcmtk
     [dciodvfy]=dicom3tools
     [DicomSRValidator]=pixelmed-apps
@@ -11,6 +12,7 @@ declare -A package_of=(
     [ip]=iproute2
     [systemd-analyze]=systemd
     [unshare]=util-linux
+    [chromium]=chromium
 )
 
 missing=()

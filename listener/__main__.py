@@ -1,11 +1,11 @@
 """The listener's command line."""
 
 import json
-import re
 import signal
 import threading
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,14 +17,17 @@ from listener.cautions import cautions
 from listener.console.gate.commands import accounts
 from listener.dispatch import Dispatcher, broker_answers, celery_app
 from listener.errors import MonroError
+from listener.in_force import in_force
 from listener.knock import answers
 from listener.ledger import Ledger
 from listener.logs import set_up_logging
+from listener.monitoring.selftests import Outcome, write_outcome
 from listener.node import Node, rebuild, steward
 from listener.pull import pull
 from listener.rollout_commands import bundles
 from listener.segmentation import REGIONS
 from listener.selection import ANALYSES, rules_table
+from listener.selftest import SelfTest, destination_named
 from listener.series import require_uid
 from listener.settings import read_settings
 from listener.spool import Spool
@@ -38,12 +41,6 @@ app = typer.Typer(
 )
 app.add_typer(accounts, name="accounts")
 app.add_typer(bundles, name="bundles")
-
-PASSWORDS = (
-    re.compile(r"(://[^:/?#@\s]*:)\S*(?=@)"),
-    re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*=)[^&#\s]*", re.IGNORECASE),
-)
-"""Passwords within a URL: before its host, up to the last @, and among its parameters."""
 
 ROW_SECONDS = 2.0
 """A running listener writes rows a moment after the files: what disagrees is looked at again."""
@@ -59,7 +56,7 @@ def serve() -> None:
     """Receive, dispatch and deliver until SIGTERM or Ctrl-C."""
     with explained():
         settings = read_settings()
-        set_up_logging()
+        set_up_logging(settings.log_format)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -76,9 +73,8 @@ def check_config() -> None:
         Ledger(settings.ledger_url).close()
         open_audit(settings)
     table = Table("setting", "value", "meaning", title="settings in force")
-    for name, field in type(settings).model_fields.items():
-        value = _without_passwords(_shown(getattr(settings, name)))
-        table.add_row(f"MONRO_{name.upper()}", value, field.description)
+    for each in in_force(settings):
+        table.add_row(each.name, each.value, each.meaning)
     console.print(table)
     for caution in cautions(settings):
         complaints.print(f"caution: {caution}", style="yellow", markup=False)
@@ -224,6 +220,39 @@ def pull_command(
 
 
 @app.command()
+def selftest(
+    to: Annotated[str, typer.Option(help="name of the destination that results must arrive at")],
+    study: Annotated[
+        Path | None, typer.Option(help="folder of a synthetic study; MONRO_SELFTEST_STUDY")
+    ] = None,
+    patience: Annotated[float, typer.Option(help="seconds that all of it may take")] = 600,
+) -> None:
+    """Send a synthetic study through the running listener; exit with 0 if its results arrived."""
+    with explained(), acting(f"selftest to {to}") as audit:
+        settings = read_settings()
+        folder = study or settings.selftest_study
+        if folder is None:
+            raise MonroError("no study to send: name a folder by --study or MONRO_SELFTEST_STUDY")
+        destination = destination_named(settings, to)
+        ledger, begun = Ledger(settings.ledger_url), time.monotonic()
+        with complaints.status("selftest") as state:
+            test = SelfTest(settings, ledger, destination, audit, patience, state.update)
+            passed = None
+            try:
+                passed = test.run(folder)
+            finally:
+                took = time.monotonic() - begun
+                outcome = Outcome(to, time.time(), passed is not None, took)
+                write_outcome(settings.spool, outcome)
+    _print_rows("seconds", [{name: f"{took:.1f}" for name, took in passed.seconds.items()}])
+    console.print(
+        f"selftest: PASS {passed.sent} instances sent as study {passed.study_uid}, "
+        f"{passed.arrived} results {passed.way} ({', '.join(passed.answers)})",
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def reconcile() -> None:
     """Bring spool, ledger and broker together once, as `serve` does all the time."""
     with explained(), acting("reconcile") as audit:
@@ -283,15 +312,7 @@ def _shown(value: Any, name: str = "") -> str:
         return ""
     if isinstance(value, float) and name.endswith("at"):
         return _when(value)
-    if isinstance(value, tuple):
-        return "\n".join(map(str, value))
     return str(value)
-
-
-def _without_passwords(text: str) -> str:
-    for password in PASSWORDS:
-        text = password.sub(r"\1***", text)
-    return text
 
 
 def _when(seconds: float) -> str:

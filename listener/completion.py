@@ -6,7 +6,7 @@ of it who are asked (scout.py).
 """
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -123,11 +123,12 @@ def plan_studies(ledger: Ledger, analyses: Sequence[str]) -> list[str]:
 def _plan_study(
     ledger: Ledger, study_uid: str, revision: int, bundles: Mapping[str, Sequence[BundleRow]]
 ) -> list[str]:
-    by_series = _by_series(ledger.instances_of(study_uid))
+    by_series = in_series(ledger.instances_of(study_uid))
     if ledger.is_partly_purged(study_uid):
         return ledger.plan(study_uid, revision, [], dict.fromkeys(by_series, PURGED))
-    facts, unreadable = _read_facts(by_series)
+    facts, unreadable = read_facts(by_series)
     images = [each for each in facts if each.sop_class not in SEGMENTATIONS]
+    scanner = _scanner(images)
     selections = [select(analysis, images) for analysis in bundles]
     segmentations = [
         instance
@@ -143,7 +144,8 @@ def _plan_study(
             continue
         of_analysis = bundles[selection.analysis]
         if not of_analysis:
-            ledger.note_waiting(study_uid, f"waits for a worker with a {plan.analysis} bundle")
+            reason = f"waits for a worker with a {plan.analysis} bundle"
+            ledger.note_waiting(study_uid, reason, scanner)
             return []
         wanted += [(plan, bundle) for bundle in of_analysis]
     not_wanted = _reasons(selections) | unreadable
@@ -151,7 +153,13 @@ def _plan_study(
         for instance in plan.inputs:
             not_wanted.pop(instance.series_uid, None)
             left_aside.pop(instance.sop_uid, None)
-    return ledger.plan(study_uid, revision, wanted, not_wanted, left_aside)
+    return ledger.plan(study_uid, revision, wanted, not_wanted, left_aside, scanner)
+
+
+def _scanner(facts: Sequence[SeriesFacts]) -> str | None:
+    """What most MR series of a study come from: a workstation may have added some of its own."""
+    told = Counter(each.scanner for each in facts if each.modality == "MR" and each.scanner)
+    return next((scanner for scanner, _series in told.most_common(1)), None)
 
 
 def _choices(
@@ -174,15 +182,16 @@ def _choices(
     return choices, left_aside
 
 
-def _by_series(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+def in_series(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+    """Instances by the series that they are of."""
     by_series: dict[str, list[Instance]] = defaultdict(list)
     for instance in instances:
         by_series[instance.series_uid].append(instance)
     return by_series
 
 
-def _read_facts(
-    by_series: dict[str, list[Instance]],
+def read_facts(
+    by_series: Mapping[str, Sequence[Instance]],
 ) -> tuple[list[SeriesFacts], dict[str, str]]:
     """Facts of each series, and why there are none of some."""
     facts: list[SeriesFacts] = []

@@ -91,11 +91,18 @@ class Attendance:
     def __init__(self, processes: int, peers: int = 0) -> None:
         self._width = 1 + peers
         self._counts = RawArray("i", processes * self._width)
+        self._beats = RawArray("d", processes)
 
     @property
     def served(self) -> list[int]:
         """Associations of each process."""
         return list(self._counts[:: self._width])
+
+    @property
+    def silent_seconds(self) -> list[float]:
+        """How long ago each process told what it serves, which it does all the time."""
+        now = time.monotonic()  # of the machine since its start, the same in all processes
+        return [now - beat for beat in self._beats]
 
     def of_peer(self, peer: int) -> list[int]:
         """Associations of each process that a peer has."""
@@ -107,6 +114,7 @@ class Attendance:
         for peer in peers:
             if peer >= 0:
                 counts[1 + peer] += 1
+        self._beats[process] = time.monotonic()
         start = process * self._width
         self._counts[start : start + self._width] = counts
 

@@ -70,7 +70,8 @@ class BundleRow:
 
     Attributes:
         card: what people and monitors are told of it: its model card, thresholds, how often those
-            with which score were positive in validation.
+            with which score were positive in validation. Read where it is asked for only.
+        evaluation: report of its evaluation, as HTML; likewise.
         role: as the ledger has it; who registers a bundle does not choose it.
     """
 
@@ -79,6 +80,7 @@ class BundleRow:
     version: str
     weights_sha256: str
     card: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    evaluation: str | None = field(default=None, compare=False, repr=False)
     role: Role = field(default="active", compare=False)
 
     @property

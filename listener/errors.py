@@ -97,17 +97,28 @@ class SourceFailed(MonroError):
         )
 
 
-class CannotListen(MonroError):
-    """The address to listen on is not to be had; the listener does not start."""
+class SelfTestFailed(MonroError):
+    """A self-test did not come to its end."""
 
-    def __init__(self, address: str, port: int, why: str) -> None:
-        super().__init__(address, port, why)
-        self.address, self.port, self.why = address, port, why
+    def __init__(self, found: str, next_step: str) -> None:
+        super().__init__(found, next_step)
+        self.found, self.next_step = found, next_step
+
+    def __str__(self) -> str:
+        return f"{self.found}: {self.next_step}"
+
+
+class CannotListen(MonroError):
+    """The address to listen on is not to be had; the program does not start."""
+
+    def __init__(self, address: str, port: int, why: str, setting: str = "MONRO_BIND") -> None:
+        super().__init__(address, port, why, setting)
+        self.address, self.port, self.why, self.setting = address, port, why, setting
 
     def __str__(self) -> str:
         return (
             f"cannot listen on {self.address}:{self.port} ({self.why}): stop what uses the port, "
-            "or set MONRO_BIND, or another port"
+            f"or set {self.setting}, or another port"
         )
 
 

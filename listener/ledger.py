@@ -98,6 +98,9 @@ ANSWERED = {"REPORTED": "report", "REFUSED": "refusal"}
 
 NONE: Mapping[str, str] = MappingProxyType({})
 
+BUNDLE_COLUMNS = ("analysis", "name", "version", "weights_sha256", "role")
+"""What planning must know of a bundle: cards and reports are large, and not read each second."""
+
 ROWS_AT_ONCE = 500
 """Instances in one statement: databases limit how many values it may have."""
 
@@ -403,11 +406,12 @@ class Ledger:
                 self.note(connection, study.study_uid, "study complete", reason)
         return bool(moved)
 
-    def note_waiting(self, study_uid: str, reason: str) -> None:
-        """Say why a complete study is not planned yet, once."""
+    def note_waiting(self, study_uid: str, reason: str, scanner: str | None = None) -> None:
+        """Say why a complete study is not planned yet, once; and what its images come from."""
         here = and_(studies.c.study_uid == study_uid, studies.c.reason != reason)
+        known = {"reason": reason, "scanner": func.coalesce(studies.c.scanner, scanner)}
         with self.writing() as connection:
-            noted = connection.execute(update(studies).where(here).values(reason=reason))
+            noted = connection.execute(update(studies).where(here).values(**known))
             if noted.rowcount > 0:
                 self.note(connection, study_uid, "study waits", reason)
 
@@ -460,7 +464,7 @@ class Ledger:
     def wanted_bundles(self, analysis: str) -> list[BundleRow]:
         """The bundles that new jobs of an analysis are for: the active one, then its shadows."""
         query = (
-            select(bundles)
+            select(*bundles.c[*BUNDLE_COLUMNS])
             .where(bundles.c.analysis == analysis, bundles.c.role.in_(("active", "shadow")))
             .order_by(bundles.c.role, bundles.c.registered_at)
         )
@@ -489,6 +493,7 @@ class Ledger:
         namesake = and_(
             of_analysis, bundles.c.name == bundle.name, bundles.c.version == bundle.version, ~this
         )
+        told = {"card": dict(bundle.card), "evaluation": bundle.evaluation}
         with self.writing() as connection:
             taken = connection.scalar(select(bundles.c.weights_sha256).where(namesake))
             if taken is not None:
@@ -496,7 +501,7 @@ class Ledger:
                 raise VersionTaken(named, bundle.weights_sha256, taken)
             known = connection.scalar(select(bundles.c.role).where(this))
             if known is not None:
-                connection.execute(update(bundles).where(this).values(card=dict(bundle.card)))
+                connection.execute(update(bundles).where(this).values(**told))
                 return cast(Role, known)
             is_first = not connection.scalar(
                 select(exists().where(of_analysis, bundles.c.role == "active"))
@@ -510,7 +515,7 @@ class Ledger:
                     name=bundle.name,
                     role=role,
                     registered_at=self._clock(),
-                    card=dict(bundle.card),
+                    **told,
                 )
             )
             connection.execute(
@@ -553,6 +558,7 @@ class Ledger:
         wanted: Sequence[tuple[Plan, BundleRow]],
         not_wanted: Mapping[str, str],
         left_aside: Mapping[str, str] = NONE,
+        scanner: str | None = None,
     ) -> list[str]:
         """Turn one revision of a study into jobs.
 
@@ -562,6 +568,7 @@ class Ledger:
             wanted: what each analysis asks for, and the bundle to use.
             not_wanted: series UID to the reason it is left aside, for every other series.
             left_aside: instance UID to the reason, where each of a series has its own.
+            scanner: what the images come from; what was said first stays.
 
         Returns:
             IDs of the jobs that must now be dispatched.
@@ -579,7 +586,10 @@ class Ledger:
             connection.execute(
                 update(studies)
                 .where(studies.c.study_uid == study_uid, studies.c.revision == revision)
-                .values(planned_revision=revision)
+                .values(
+                    planned_revision=revision,
+                    scanner=func.coalesce(studies.c.scanner, scanner),
+                )
             )
         return queued
 
@@ -999,40 +1009,40 @@ class Ledger:
                 )
             )
 
-    def retry(self, study_uid: str) -> tuple[int, int]:
+    def retry(self, study_uid: str, destination: str | None = None) -> tuple[int, int]:
         """Try again what failed, was cancelled or parked for a study; returns (jobs, deliveries).
 
         A job that a later one answers for stays as it is: its result would come too late. So does
         one whose input was purged: it must be sent again first.
+
+        Args:
+            study_uid: the study.
+            destination: send to this one only, and run no job; None for everything.
         """
         of_study = select(results.c.sop_uid).join(jobs).where(jobs.c.study_uid == study_uid)
+        anywhere = destination is None
+        mine = and_(
+            deliveries.c.sop_uid.in_(of_study),
+            true() if anywhere else deliveries.c.destination == destination,
+        )
         with self.writing() as connection:
-            here = and_(jobs.c.study_uid == study_uid, ~_is_outdated(), ~_lacks_input())
-            refused = and_(here, jobs.c.state == "REFUSED", jobs.c.retriable)
-            again = {"attempts": 0, "sent_at": None}
-            stopped = and_(here, jobs.c.state.in_(("FAILED", "CANCELLED")))
-            over = select(jobs.c.job_id).where(or_(refused, stopped))
-            for job_id in connection.scalars(over).all():
-                _set_inputs(connection, job_id, "waiting", None)
-            failed = move(connection, jobs, refused, "QUEUED", predecessor=jobs.c.job_id, **again)
-            failed += move(connection, jobs, stopped, "QUEUED", **again)
+            failed = _run_again(connection, study_uid) if anywhere else 0
             parked = move(
                 connection,
                 deliveries,
-                and_(deliveries.c.sop_uid.in_(of_study), deliveries.c.state == "PARKED"),
+                and_(mine, deliveries.c.state == "PARKED"),
                 "PENDING",
                 next_at=0.0,
             )
             hurried = connection.execute(
-                update(deliveries)
-                .where(deliveries.c.sop_uid.in_(of_study), deliveries.c.state == "PENDING")
-                .values(next_at=0.0)
+                update(deliveries).where(mine, deliveries.c.state == "PENDING").values(next_at=0.0)
             )
+            where_to = "" if anywhere else f" to {destination}"
             self.note(
                 connection,
                 study_uid,
                 "retry by operator",
-                f"{failed} job(s), {hurried.rowcount} deliveries",
+                f"{failed} job(s), {hurried.rowcount} deliveries{where_to}",
             )
         return failed, parked
 
@@ -1287,6 +1297,19 @@ def _leave_aside(connection: Connection, study_uid: str, sop_uid: str, reason: s
     connection.execute(update(instances).where(unwanted).values(reason=reason))
 
 
+def _run_again(connection: Connection, study_uid: str) -> int:
+    """Queue the jobs of a study that failed or were cancelled; returns how many."""
+    here = and_(jobs.c.study_uid == study_uid, ~_is_outdated(), ~_lacks_input())
+    refused = and_(here, jobs.c.state == "REFUSED", jobs.c.retriable)
+    again = {"attempts": 0, "sent_at": None}
+    stopped = and_(here, jobs.c.state.in_(("FAILED", "CANCELLED")))
+    over = select(jobs.c.job_id).where(or_(refused, stopped))
+    for job_id in connection.scalars(over).all():
+        _set_inputs(connection, job_id, "waiting", None)
+    queued = move(connection, jobs, refused, "QUEUED", predecessor=jobs.c.job_id, **again)
+    return queued + move(connection, jobs, stopped, "QUEUED", **again)
+
+
 def _set_inputs(connection: Connection, job_id: str, state: str, reason: str | None) -> None:
     is_input = exists().where(
         job_inputs.c.job_id == job_id,
@@ -1311,9 +1334,7 @@ def _is_edition(table: Table, edition: Edition) -> ColumnElement[bool]:
 
 
 def _bundle(row: Row[Any]) -> BundleRow:
-    return BundleRow(
-        row.analysis, row.name, row.version, row.weights_sha256, row.card or {}, row.role
-    )
+    return BundleRow(row.analysis, row.name, row.version, row.weights_sha256, role=row.role)
 
 
 def _unaddressed() -> Select[str]:

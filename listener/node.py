@@ -4,8 +4,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from listener.audit.trail import NO_AUDIT, Audit, open_audit
 from listener.cautions import cautions
@@ -18,6 +19,8 @@ from listener.entrance import open_ports
 from listener.entries import Received
 from listener.errors import where
 from listener.ledger import Ledger, this_process
+from listener.monitoring.health import WHOLE_ROUND, Health
+from listener.monitoring.pulse import Pulse
 from listener.receivers import Receivers
 from listener.retention import purge
 from listener.scout import scouts
@@ -29,8 +32,25 @@ from listener.watch import Watch, has_died
 log = logging.getLogger(__name__)
 
 
+STEWARD = "steward"
+"""The loop that completes, plans and dispatches."""
+
 PURGE_SECONDS = 600.0
 """Pause between looks at what may go: days are counted, not seconds."""
+
+
+class Server(Protocol):
+    """What is served at a port of its own, beside DICOM."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it answers."""
+
+    def start(self) -> None:
+        """Begin to answer, or begin anew."""
+
+    def stop(self) -> None:
+        """Answer no more."""
 
 
 class Node:
@@ -39,6 +59,9 @@ class Node:
     Every loop may die and start anew at any point: what it does next is read from the
     ledger, and the ledger from the spool. Of several listeners that share both, one has the watch
     (watch.py): it does what is done once for all; the others receive, and stand by.
+
+    Attributes:
+        pulse: how its loops, threads and processes are.
     """
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -49,9 +72,10 @@ class Node:
             celery_app(settings.broker), self.ledger, settings.resend_seconds
         )
         self._watch = Watch(self.ledger, settings.lease_seconds)
-        self._web: WebServer | None = None
+        self.pulse = Pulse()
+        self._servers: dict[str, Server] = {}
         self._over = threading.Event()
-        self._steward = threading.Thread(target=self._run, name="steward", daemon=True)
+        self._steward = threading.Thread(target=self._run, name="steward thread", daemon=True)
 
     def __enter__(self) -> Self:
         """Bring ledger and spool together, then start answering.
@@ -68,8 +92,7 @@ class Node:
         self._watch.start()
         on_duty = self._watch.is_ours
         self.audit = open_audit(self._settings, forwards=True, on_duty=on_duty).start()
-        if self._settings.web_port is not None:
-            self._web = WebServer(self._settings, self.spool, self.ledger, self.audit)
+        self._servers = self._open_servers()
         self.spool.sweep()
         self.spool.recover(self._watch.is_alone())
         self._make_up_for(_is_gone)
@@ -83,9 +106,10 @@ class Node:
         self._herald = Herald(self._settings, self.ledger, self.spool, on_duty)
         self._herald.start()
         self.receivers = Receivers(self._settings, ports)
-        if self._web is not None:
-            self._web.start()
+        for server in self._servers.values():
+            server.start()
         self._steward.start()
+        self._show_signs_of_life()
         self.audit.started()
         return self
 
@@ -99,8 +123,8 @@ class Node:
         self._over.set()
         self._steward.join()
         self.receivers.stop()
-        if self._web is not None:
-            self._web.stop()
+        for server in self._servers.values():
+            server.stop()
         self._herald.stop()
         for courier in self._couriers:
             courier.stop()
@@ -113,29 +137,67 @@ class Node:
         self._watch.stop()
         self.ledger.close()
 
+    def _show_signs_of_life(self) -> None:
+        """Tell monitoring what can be looked at."""
+        self.pulse.expect(STEWARD)
+        for thread in (self._watch, self._steward, self._herald, *self._couriers, *self._scouts):
+            self.pulse.watch_thread(thread)
+        self.pulse.watch("receivers", self.receivers.trouble)
+        self.pulse.watch("ports", self.receivers.trouble_at_ports)
+        for name, server in self._servers.items():
+            self.pulse.watch(name, partial(_trouble_of, server))
+
     def _run(self) -> None:
         purged_at = -PURGE_SECONDS
         while not self._over.wait(self._settings.poll_seconds):
+            self.pulse.touch(STEWARD)
             try:
                 self._make_up_for_the_dead()
             except Exception as error:  # noqa: BLE001 - what else is to be done must not wait for it
                 log.error("a receiver's rows come with the next round: %s", where(error))
             try:
-                self._revive_web()
+                self._revive_servers()
                 if self._watch.is_ours():
                     self._make_up_for_silent_listeners()
                     steward(self.ledger, self._dispatcher, self._settings)
+                # Who stands by has come round as well: nothing more is asked of it.
+                self.pulse.touch(WHOLE_ROUND)
                 if self._watch.was_ours() and time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
-                    purge(self.spool, self.ledger, self._settings, self.audit)
+                    purge(
+                        self.spool,
+                        self.ledger,
+                        self._settings,
+                        self.audit,
+                        lambda: self.pulse.touch(STEWARD),
+                    )
                     purged_at = time.monotonic()
             except Exception as error:  # noqa: BLE001 - this thread must outlive whatever it meets
                 log.error("this round was cut short, the next one follows: %s", where(error))
 
-    def _revive_web(self) -> None:
-        if self._web is not None and not self._web.is_alive:
-            log.error("the web service died and is started again")
-            self._web.start()
+    def _open_servers(self) -> dict[str, Server]:
+        servers: dict[str, Server] = {}
+        if self._settings.web_port is not None:
+            servers["web service"] = WebServer(self._settings, self.spool, self.ledger, self.audit)
+        if self._settings.console_port is not None:
+            # Here, since templates and FastAPI take longer to import than all the rest.
+            from listener.console.server import ConsoleServer  # noqa: PLC0415
+            from listener.monitoring.routes import routes  # noqa: PLC0415
+
+            parts = (self._settings, self.ledger, self.spool, self.audit)
+            health = Health(*parts, self.pulse)
+            asked = routes(*parts[:3], health)
+            servers["console"] = ConsoleServer(*parts, asked, health.readiness)
+        return servers
+
+    def _revive_servers(self) -> None:
+        for name, server in self._servers.items():
+            if not server.is_alive:
+                log.error("the %s died and is started again", name)
+                try:
+                    server.start()
+                except Exception as error:  # noqa: BLE001 - studies must not wait for it
+                    log.error("the %s did not start: %s", name, where(error))
 
     def _make_up_for_the_dead(self) -> None:
         """Receivers that died, and those of a killed listener that outlived it for a while."""
@@ -158,6 +220,10 @@ class Node:
         for study_uid in sorted(self.ledger.forget_associations_of(is_gone)):
             self.audit.cut_off(study_uid, self.ledger.path_of(study_uid))
         rebuild(self.spool, self.ledger, self.audit)
+
+
+def _trouble_of(server: Server) -> str:
+    return "" if server.is_alive else "its thread ended"
 
 
 def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) -> None:

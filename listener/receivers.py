@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,6 +31,9 @@ from listener.settings import ListenerSettings
 from listener.spool import Spool
 
 log = logging.getLogger(__name__)
+
+SILENT_SECONDS = 30.0
+"""A receiver looks at its ports several times a second; one that has not for so long hangs."""
 
 STOP_SECONDS = 30.0
 """For a receiver to write its last rows; then it is killed, and they come back from the spool."""
@@ -109,12 +113,26 @@ class Receivers:
         """How many associations each of them serves."""
         return self._attendance.served
 
+    def trouble(self) -> str:
+        """What is the matter with them; empty: all of them look at their ports."""
+        silent = self._attendance.silent_seconds
+        found = [
+            f"receiver {number} {'has died' if receiver.is_gone else 'does not answer'}"
+            for number, receiver in enumerate(self._running)
+            if receiver.is_gone or silent[number] > SILENT_SECONDS
+        ]
+        return ", ".join(found)
+
+    def trouble_at_ports(self) -> str:
+        """Which ports nobody listens at any more; empty: none."""
+        closed = [number for number, port in enumerate(self._ports) if not _listens(port.socket)]
+        return f"{len(closed)} of {len(self._ports)} ports are closed" if closed else ""
+
     def replace_dead(self) -> None:
         """Start anew what has died."""
         for number, receiver in enumerate(self._running):
             if receiver.is_gone:
                 self.gone.add(process_name(receiver.pid))
-                self._attendance.tell(number, [])
                 self._running[number] = self._start(number)
                 log.error("receiver %d died and was started again", number)
 
@@ -133,7 +151,16 @@ class Receivers:
                 receiver.kill()
 
     def _start(self, number: int) -> Receiver:
+        self._attendance.tell(number, [])  # it has time to begin
         return Receiver(self._context, self._settings, self._ports, self._attendance, number)
+
+
+def _listens(opened: socket.socket) -> bool:
+    """Whether connections may come in at a socket."""
+    try:
+        return bool(opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:  # closed
+        return False
 
 
 def receive(
@@ -147,7 +174,7 @@ def receive(
     for meant_for_the_listener in (signal.SIGINT, signal.SIGTERM):
         signal.signal(meant_for_the_listener, signal.SIG_IGN)
     gc.freeze()  # what was imported stays: it is not walked through for garbage
-    set_up_logging()
+    set_up_logging(settings.log_format)
     spool, ledger = Spool(settings.spool, settings.keep_free), Ledger(settings.ledger_url)
     audit = audit_of(settings).start()
     recorder = Recorder(ledger, audit)

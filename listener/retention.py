@@ -7,7 +7,7 @@ purged is told apart there from what was lost.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select, update
@@ -25,18 +25,36 @@ DAY_SECONDS = 24 * 3600.0
 
 
 def purge(
-    spool: Spool, ledger: Ledger, settings: ListenerSettings, audit: Audit = NO_AUDIT
+    spool: Spool,
+    ledger: Ledger,
+    settings: ListenerSettings,
+    audit: Audit = NO_AUDIT,
+    on_study: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Remove the files of every study that may go; returns their UIDs."""
+    """Remove the files of every study that may go.
+
+    Args:
+        spool: that they are removed from.
+        ledger: of the studies.
+        settings: say how old a study must be.
+        audit: is told of each.
+        on_study: is called before each study; there may be thousands.
+
+    Returns:
+        Study Instance UIDs.
+    """
     if settings.keep_days is None:
         return []
     trusted = [each.name for each in settings.destinations if each.confirm == "none"]
     may_go = _may_go(ledger.now - settings.keep_days * DAY_SECONDS, trusted)
     with ledger.reading() as connection:
         found = connection.scalars(select(studies.c.study_uid).where(may_go)).all()
-    return [
-        study_uid for study_uid in found if _purge_study(spool, ledger, study_uid, may_go, audit)
-    ]
+    gone = []
+    for study_uid in found:
+        on_study()
+        if _purge_study(spool, ledger, study_uid, may_go, audit):
+            gone.append(study_uid)
+    return gone
 
 
 def _may_go(before: float, trusted: Collection[str]) -> ColumnElement[bool]:

@@ -3,14 +3,14 @@ they find is never sent. People decide, each step is written down, and one step 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from listener.entries import BundleRow, Edition, Role
 from listener.errors import MonroError
-from listener.ledger import Ledger
+from listener.ledger import BUNDLE_COLUMNS, Ledger
 from listener.tables import bundles, rollouts
 
 PROMOTED = "promoted"
@@ -105,11 +105,14 @@ def set_aside(ledger: Ledger, analysis: str, edition: Edition, role: Role, actor
 
 def registered(ledger: Ledger) -> list[BundleRow]:
     """Every bundle that workers registered, by analysis; the active ones first."""
-    query = select(bundles).order_by(
+    query = select(*bundles.c[*BUNDLE_COLUMNS, "card"]).order_by(
         bundles.c.analysis, bundles.c.role, bundles.c.registered_at.desc()
     )
     with ledger.reading() as connection:
-        return [_bundle(row, row.role) for row in connection.execute(query)]
+        return [
+            replace(_bundle(row, row.role), card=row.card or {})
+            for row in connection.execute(query)
+        ]
 
 
 def find(ledger: Ledger, analysis: str, wanted: str) -> BundleRow:
@@ -143,7 +146,7 @@ def _activate(
 ) -> None:
     analysis = bundles.c.analysis == chosen.analysis
     until_now = connection.execute(
-        select(bundles).where(analysis, bundles.c.role == "active")
+        select(*bundles.c[*BUNDLE_COLUMNS]).where(analysis, bundles.c.role == "active")
     ).first()
     if until_now is not None:
         _give(connection, until_now, "retired")
@@ -188,7 +191,7 @@ def _write_down(
 def _require(connection: Connection, analysis: str, edition: Edition) -> Row[Any]:
     weights_sha256, version = edition
     row = connection.execute(
-        select(bundles).where(
+        select(*bundles.c[*BUNDLE_COLUMNS]).where(
             and_(
                 bundles.c.analysis == analysis,
                 bundles.c.weights_sha256 == weights_sha256,
@@ -203,7 +206,7 @@ def _require(connection: Connection, analysis: str, edition: Edition) -> Row[Any
 
 
 def _bundle(row: Row[Any], role: Role) -> BundleRow:
-    return BundleRow(row.analysis, row.name, row.version, row.weights_sha256, row.card or {}, role)
+    return BundleRow(row.analysis, row.name, row.version, row.weights_sha256, role=role)
 
 
 def _step(row: Row[Any]) -> Step:

@@ -348,6 +348,11 @@ def _holds_head_mr(series: Sequence[SeriesFacts]) -> bool:
     return Region.HEAD in regions or regions == {Region.SILENT}
 
 
+def checked(analysis: str, facts: SeriesFacts) -> tuple[tuple[Rule, bool], ...]:
+    """Each rule of an analysis, and whether it holds for a series."""
+    return tuple((rule, rule.holds(facts)) for rule in RULES[analysis])
+
+
 def rules_table(analysis: str) -> tuple[tuple[str, str, str, str], ...]:
     """The rules of an analysis as rows of text: name, kind, points, sentence."""
     return tuple(

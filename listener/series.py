@@ -39,6 +39,12 @@ LONGEST_VALUE_BYTES: Final = 65534
 
 LARGEST_WHOLE: Final = 2**32 - 1
 
+# Of a scanner's label: each of its parts may have 64 (PS3.5 6.2, LO) and 16 (SH).
+LONGEST_LABEL: Final = 100
+
+# StationName of what `selftest` sends, so that it is told from what scanners send.
+SELFTEST_STATION: Final = "MONRO SELFTEST"
+
 TIMING: Final = "MRTimingAndRelatedParametersSequence"
 MEASURES: Final = "PixelMeasuresSequence"
 AGENT: Final = "ContrastBolusAgentSequence"
@@ -137,6 +143,15 @@ class SeriesFacts:
     slice_thickness: float | None = None
     spacing_between: float | None = None
     orientation: tuple[float, ...] | None = None
+    manufacturer: str = ""
+    model: str = ""
+    station: str = ""
+
+    @property
+    def scanner(self) -> str:
+        """What the images come from, such as `SIEMENS Prisma MR01`; empty where nothing says so."""
+        told = " ".join(filter(None, (self.manufacturer, self.model, self.station)))
+        return "".join(filter(str.isprintable, told))[:LONGEST_LABEL].strip()
 
     @property
     def slices(self) -> int:
@@ -211,7 +226,7 @@ def read_series_facts(path: Path, instances: int) -> SeriesFacts:
         BadAttribute: the file cannot be parsed, or its UIDs are not UIDs.
         OSError: see `read_instance`.
     """
-    return _facts(read_instance(path, pixels=False), instances)
+    return facts_of(read_instance(path, pixels=False), instances)
 
 
 def require_names(dataset: Dataset) -> None:
@@ -298,7 +313,12 @@ def _largest_b_value(dataset: Dataset) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _facts(dataset: Dataset, instances: int) -> SeriesFacts:
+def facts_of(dataset: Dataset, instances: int) -> SeriesFacts:
+    """The facts of a series from the header of one of its instances.
+
+    Raises:
+        BadAttribute: its UIDs are not UIDs.
+    """
     header = _series_header(dataset)
     key = InstanceKey(
         header.text("StudyInstanceUID"),
@@ -367,6 +387,9 @@ def _facts(dataset: Dataset, instances: int) -> SeriesFacts:
                 "ImageOrientationPatient", "PlaneOrientationSequence.ImageOrientationPatient"
             )
         ),
+        manufacturer=header.text("Manufacturer"),
+        model=header.text("ManufacturerModelName"),
+        station=header.text("StationName"),
     )
 
 

@@ -8,7 +8,7 @@ because a misspelt setting is a setting that silently does not apply.
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -65,6 +65,10 @@ class Commons(BaseSettings):
     )
     max_attempts: Annotated[int, Field(ge=1, le=HOPELESS_ATTEMPTS - REFUSING_ATTEMPTS)] = Field(
         default=3, description="runs of one job before it is answered with an internal refusal"
+    )
+
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="form of the log on stderr: lines for people, or JSON objects"
     )
 
     @property
@@ -218,6 +222,11 @@ class ListenerSettings(Commons):
         description='who vouches for people at the console: {"issuer": "https://login.hospital", '
         '"client_id": "monro", "client_secret_file": "/run/secrets/oidc", "claim": "groups", '
         '"operators": ["mri-leads"], "viewers": ["radiology"]}',
+    )
+    selftest_study: Path | None = Field(
+        default=None,
+        description="folder of the synthetic study that `selftest` sends; `python -m trainer "
+        "synthesize` makes such",
     )
 
     @model_validator(mode="after")

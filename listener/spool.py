@@ -7,6 +7,7 @@
     quarantine/<study>/<series>/<instance>.<sha256 prefix>.dcm
                                                 same instance UID, other bytes
     results/<study>/<job>/<lease>/...           what a worker found, before it is sent
+    selftest/<destination>.json                 how the last self-test ended
 
 The spool is the truth: the ledger can be rebuilt from it. Names are UIDs and hashes only.
 """
@@ -297,6 +298,24 @@ class Spool:
         for part in abandoned:
             part.unlink(missing_ok=True)
         return len(abandoned)
+
+    def check(self, room: int = 0) -> None:
+        """Try whether something could be taken now, by writing a file and removing it.
+
+        Args:
+            room: bytes that must be left above `keep_free`.
+
+        Raises:
+            SpoolFull: less than that is left.
+            OSError: nothing can be written.
+        """
+        self._require_space(room)
+        self._write_aside(b"\0").unlink()
+
+    def total_bytes(self) -> int:
+        """Size of the spool's file system."""
+        disk = os.statvfs(self.root)
+        return disk.f_blocks * disk.f_frsize
 
     def free_bytes(self) -> int:
         """Space left on the spool's file system for an unprivileged process."""

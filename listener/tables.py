@@ -142,10 +142,11 @@ bundles = Table(
     Column("role", String(16), nullable=False),
     Column("registered_at", Double, nullable=False),
     Column("card", JSON),
+    Column("evaluation", Text),
 )
 """What workers said they can run; `role` is active, shadow or retired. Of each analysis one is
 active: its results are sent. Those of shadows are kept. `card` is what people and monitors are told
-of a bundle."""
+of a bundle; `evaluation` is the report of its evaluation as HTML, megabytes perhaps."""
 
 rollouts = Table(
     "rollouts",
@@ -170,10 +171,12 @@ workers = Table(
     Column("seen_at", Double, nullable=False),
     Column("device", String(64), nullable=False),
     Column("editions", JSON, nullable=False),
+    Column("troubles", JSON, nullable=False),
     Column("memory", JSON),
 )
 """Worker processes by their hearts' last beat: which bundles they hold, as [analysis, weights,
-version], and the memory of their device in bytes, as {"used": ..., "total": ...}."""
+version], which they refuse and why, in words, and the memory of their device in bytes, as
+{"used": ..., "total": ...}."""
 
 listeners = Table(
     "listeners",
@@ -255,11 +258,12 @@ jobs = Table(
     Column("ood_percentile", Double),
     Index("jobs_by_state", "state"),
     Index("jobs_by_finish", "analysis", "role", "finished_at"),
+    Index("jobs_to_filter", "state", "band", "refusal", "analysis", "role", "study_uid"),
 )
 """`role`: as that of its bundle when it was planned; results of shadow jobs are never sent.
 `answered`: what its results say so far, an early report, a proposal, a report or a refusal.
 `probability`, `band`, `ood_percentile` and `refusal` stand in `summary` as well: these are for
-questions about many jobs."""
+questions about many jobs, which `jobs_to_filter` answers without reading a row."""
 
 job_inputs = Table(
     "job_inputs",

@@ -10,9 +10,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from listener.errors import MonroError
+from listener.ledger import Ledger
 from listener.logs import set_up_logging
 from worker.app import WORKER_ARGUMENTS, worker_app
 from worker.bundle import RegionBundle, VolumeBundle, load_bundle
+from worker.metrics import Observations
+from worker.presence import Presence
 from worker.quality import checks_table
 from worker.seal import BadBundle
 from worker.settings import read_settings
@@ -34,12 +37,23 @@ def serve() -> None:
     """Do jobs until SIGTERM; the job at hand is finished first."""
     with explained():
         settings = read_settings()
-        set_up_logging()
-        station = Station(settings)
+        set_up_logging(settings.commons.log_format)
+        observations = Observations()
+        station = Station(settings, observations)
         station.shelf.start()
+        device = settings.worker.device
+        if settings.worker.metrics_port is not None:
+            observations.serve(
+                settings.worker.metrics_bind,
+                settings.worker.metrics_port,
+                device,
+                station.editions,
+            )
         celery = worker_app(settings.commons.broker)
         register(celery, station)
-        celery.worker_main(list(WORKER_ARGUMENTS))
+        ledger = Ledger(settings.commons.ledger_url)
+        with Presence(ledger, device, station.editions, station.shelf.troubles):
+            celery.worker_main(list(WORKER_ARGUMENTS))
 
 
 SHOWN = {VolumeBundle: ("recipe", "occlusion"), RegionBundle: ("recipe", "decisive", "features")}

@@ -13,7 +13,7 @@ def card_of(bundle: Bundle) -> dict[str, Any]:
     Returns:
         `validation`: counts in tenths of probability, under `edges`; None where not recorded.
         `inputs`: by number, a `bundle.Spread` of the cohort.
-        `model_card`: Markdown. `evaluation`: HTML that is not to be trusted with scripts, or None.
+        `model_card`: Markdown.
         The rest as in `bundle.Description`.
     """
     metadata = read_metadata(bundle.folder)
@@ -31,8 +31,12 @@ def card_of(bundle: Bundle) -> dict[str, Any]:
         and {"edges": [part / PARTS for part in range(PARTS + 1)], **asdict(validation)},
         "inputs": {name: asdict(spread) for name, spread in bundle.inputs.items()},
         "model_card": _text(bundle, README) or "",
-        "evaluation": _text(bundle, EVALUATION),
     }
+
+
+def evaluation_of(bundle: Bundle) -> str | None:
+    """The report of its evaluation: HTML that is not to be trusted with scripts."""
+    return _text(bundle, EVALUATION)
 
 
 def _text(bundle: Bundle, name: str) -> str | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from listener.remote import Port
 from listener.secret_files import secret_files
 from listener.settings import (
     OTHER_PROGRAMS,
@@ -99,6 +100,12 @@ class WorkerSettings(BaseSettings):
     decode_seconds: Annotated[float, Field(gt=0)] = Field(
         default=LIMITS.decode_seconds,
         description="for the pixels of a series; what takes longer is refused",
+    )
+    metrics_port: Port | None = Field(
+        default=None, description="port of this worker's figures for Prometheus; empty: none"
+    )
+    metrics_bind: str = Field(
+        default="127.0.0.1", description="address to answer Prometheus on, which needs no password"
     )
     algorithm_purpose: Literal["Newcode1", "109102"] = Field(
         default="Newcode1",

@@ -15,7 +15,7 @@ from listener.errors import VersionTaken, where
 from listener.ledger import Ledger
 from worker.analyses.interface import Analysis
 from worker.bundle import Bundle, RegionBundle, VolumeBundle, load_bundle
-from worker.card import card_of
+from worker.card import card_of, evaluation_of
 from worker.seal import MANIFEST, BadBundle
 from worker.signature import TrustedKey
 
@@ -65,7 +65,6 @@ class Shelf:
         """What can be run now, by edition."""
         return self._held
 
-    @property
     def troubles(self) -> tuple[str, ...]:
         """What is wrong with the folders now, for people."""
         return tuple(str(each.trouble) for each in self._places.values() if each.trouble)
@@ -166,5 +165,10 @@ def _bundles_in(folder: Path) -> list[Stamp]:
 
 def _row(bundle: Bundle) -> BundleRow:
     return BundleRow(
-        bundle.analysis, bundle.name, bundle.version, bundle.weights_sha256, card_of(bundle)
+        bundle.analysis,
+        bundle.name,
+        bundle.version,
+        bundle.weights_sha256,
+        card_of(bundle),
+        evaluation_of(bundle),
     )

@@ -13,14 +13,17 @@ from listener.entries import Answer, Early, Job, Result
 from listener.errors import LeaseLost
 from listener.ledger import Lease, Ledger, this_process
 from listener.spool import Spool
+from listener.workforce import Held
 from worker.analyses import open_analysis
 from worker.analyses.interface import Analysis, ReaderNeeded
 from worker.bundle import RegionBundle, VolumeBundle
 from worker.delta.baseline import computes_in
+from worker.metrics import Observations
 from worker.occlusion import Effort, Mode
 from worker.pipeline import Commission, Estimate, commission, estimate, judge, propose, refuse
 from worker.quality import Reason, UnusableStudy
 from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor, Proposed
+from worker.results.overlay import guide
 from worker.results.result import Encoder, Kind, ResultObject, objects
 from worker.results.terms import PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT
 from worker.settings import Settings, WorkerSettings
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # The occlusion map as numbers, beside the results in the spool.
 MAP: Final = "map.safetensors"
+# How the console is to show the layers of the overlay.
+GUIDE: Final = "layers.json"
 
 PURPOSES = {code.value: code for code in (PROCESSING_ALGORITHM, PROCESSING_EQUIPMENT)}
 
@@ -39,13 +44,18 @@ PURPOSES = {code.value: code for code in (PROCESSING_ALGORITHM, PROCESSING_EQUIP
 class Station:
     """One worker process: takes jobs, keeps answers.
 
+    Args:
+        settings: of both programs.
+        observations: are told of each job.
+
     Raises:
         BadBundle: a bundle is missing, altered, or not signed by whom the settings trust.
         VersionTaken: a bundle calls itself by the version of another one.
         BadKey: the settings trust something that is no key.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observations: Observations | None = None) -> None:
+        self._observations = observations or Observations()
         commons = settings.commons
         if settings.worker.threads:
             torch.set_num_threads(settings.worker.threads)
@@ -71,6 +81,11 @@ class Station:
         )
         self.shelf.fill()
 
+    def editions(self) -> list[Held]:
+        """The bundles that are held at present."""
+        held = [each.bundle for each in self.shelf.held.values()]
+        return [(each.analysis, each.weights_sha256, each.version) for each in held]
+
     def work(self, job_id: str) -> None:
         """Do a job, if it is still to be done; the ledger decides.
 
@@ -81,14 +96,17 @@ class Station:
         with self._ledger.lease(job_id, this_process(), self._lease_seconds, held.keys()) as lease:
             if lease is None:
                 return  # finished already, or lent to another worker
+            self._observations.begin(lease.job)
             try:
                 self._drop_leftovers(lease.job)
                 answer = self._answer(lease, held[lease.job.edition])
                 self._ledger.keep(lease.job, answer)
+                self._observations.keep(answer)
             except LeaseLost as lost:
                 log.warning("%s; what was found is dropped", lost)
                 return
             finally:
+                self._observations.end()
                 for folder in {lease.job.lease, _early_folder(lease.job)} - self._kept(lease.job):
                     self._spool.drop_results(lease.job.study_uid, job_id, folder)
         log.info("job %s: %s", job_id, answer.state)
@@ -174,6 +192,8 @@ class Station:
             found, encoder = objects(outcome), Encoder()
             if isinstance(outcome, Judged):
                 keep(MAP, outcome.map.serialised())
+                layers = [each.layers for each in found if each.layers is not None]
+                keep(GUIDE, guide(outcome, layers))
             uids = {(each.kind, each.index): each.sop_uid for each in found}
             return [
                 Result(

@@ -106,6 +106,11 @@ class Forwarder(threading.Thread):
         self._connection: Connection | None = None
         self._over = threading.Event()
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether what was to be sent last was not taken, or nothing is sent any more."""
+        return self._failures > 0 or not self.is_alive()
+
     def stop(self) -> None:
         """Try once more, then stop."""
         self._over.set()

@@ -25,6 +25,7 @@ from listener.audit.repeats import Repeats
 from listener.audit.syslog import Collector, Forwarder, Outbox
 from listener.audit.tally import UNKNOWN_PARTY, Party, Share
 from listener.audit.writer import Draft, Target, Writer
+from listener.errors import BadSettings
 from listener.settings import ListenerSettings
 from listener.watch import Duty, alone
 
@@ -91,6 +92,16 @@ class Audit:
         if self._target is not None:
             self._target.check()
             self._patients.check()
+
+    def trouble(self) -> str:
+        """What keeps messages from where they shall go now; empty: nothing."""
+        try:
+            self.check()
+        except (OSError, BadSettings) as error:
+            return f"cannot be written ({type(error).__name__}); messages wait in memory"
+        if self._forwarder is not None and self._forwarder.is_failing:
+            return "the collector does not take messages; they wait in a file"
+        return ""
 
     def start(self) -> Self:
         """Begin to write."""

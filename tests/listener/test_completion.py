@@ -142,6 +142,36 @@ def test_a_study_without_a_bundle_for_it_waits_and_is_planned_once_there_is_one(
     assert len(plan_studies(ledger, ["fistula"])) == 1
 
 
+def test_a_study_s_scanner_is_what_most_of_its_series_come_from(
+    tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
+) -> None:
+    """Also while it waits for a worker: or every scanner would seem to be silent then."""
+    slices = [a_t1_slice("1.2", f"1.2.{number}") for number in range(3)]
+    for dataset in slices[1:]:
+        dataset.Manufacturer, dataset.StationName = "SIEMENS", "MR01"
+    slices[0].Manufacturer, slices[0].StationName = "WORKSTATION", "WS"
+    study_uid = receive(Spool(tmp_path / "spool"), ledger, slices)
+
+    plan_studies(ledger, ["fistula"])
+    assert (ledger.study(study_uid) or {})["scanner"] == "SIEMENS MR01"
+    ledger.register_bundle(BUNDLE)
+    plan_studies(ledger, ["fistula"])
+    assert (ledger.study(study_uid) or {})["scanner"] == "SIEMENS MR01"
+
+
+def test_a_study_that_is_planned_at_once_has_its_scanner_too(
+    tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    dataset = a_t1_slice("1.2", "1.2.1")
+    dataset.StationName = "MR01"
+    study_uid = receive(Spool(tmp_path / "spool"), ledger, [dataset])
+
+    plan_studies(ledger, ["fistula"])
+
+    assert (ledger.study(study_uid) or {})["scanner"] == "MR01"
+
+
 def test_a_study_that_is_not_of_the_head_is_accounted_for_and_not_answered(
     tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
 ) -> None:

@@ -13,7 +13,7 @@ from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageS
 
 from listener.errors import BadAttribute
 from listener.selection import select
-from listener.series import InstanceKey, read_series_facts
+from listener.series import LONGEST_LABEL, InstanceKey, read_series_facts
 from tests.fuzz import images
 
 STUDY, SERIES, INSTANCE = "1.2.3", "1.2.3.4", "1.2.3.4.5"
@@ -66,6 +66,17 @@ def facts_of(tmp_path):
         return read_series_facts(path, instances)
 
     return read
+
+
+def test_a_scanner_has_one_readable_label_of_bounded_length(facts_of):
+    named = header(
+        Manufacturer="SIEMENS\x07", ManufacturerModelName=" Prisma  fit ", StationName="MR01"
+    )
+    wordy = header(Manufacturer="A" * 64, ManufacturerModelName="B" * 64, StationName="C" * 16)
+
+    assert facts_of(named).scanner == "SIEMENS Prisma fit MR01"
+    assert len(facts_of(wordy).scanner) == LONGEST_LABEL
+    assert facts_of(header()).scanner == ""
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,19 @@ from urllib.parse import quote
 import psutil
 import pytest
 import redis
+from prometheus_client import CollectorRegistry, generate_latest
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from deploy.stack import Stack, free_ports
 from listener.__main__ import app
+from listener.audit.trail import NO_AUDIT
+from listener.monitoring.health import Health
+from listener.monitoring.metrics import ListenerCollector
+from listener.monitoring.pulse import Pulse
+from listener.settings import ListenerSettings
+from listener.spool import Spool
 from tests.system.conftest import Hospital, open_hospital
 from tests.system.malformed import identified, post_malformed, send_malformed
 from tests.system.planted import PATIENTS, Planted, forms, told
@@ -48,7 +55,7 @@ COMMANDS: Final = (
     "check-config", "status", "status --json", "show {judged}", "show {judged} --json",
     "show {refused}", "show {without a series} --json", "show {malformed}", "account",
     "account --json", "reconcile", "account", "pull {judged}", "retry {judged}", "cancel {judged}",
-    "rules", "transitions",
+    "selftest --to pacs --study {files}", "rules", "transitions",
 )  # fmt: skip
 """Everything that the listener's command line prints, between the deliveries."""
 
@@ -275,16 +282,32 @@ def run_hospital(folder: Path, sent: dict[str, list[Path]], found: Run) -> None:
         put_into_the_spool(folder / "spool", sent["judged"][0])
         malformed = identified(PATIENTS["malformed"], "Rows").StudyInstanceUID
         for command in COMMANDS:
-            words = command.format_map({**uids, "malformed": malformed}).split()
+            patient_s = folder / "spool" / "studies" / uids["judged"]
+            known = {**uids, "malformed": malformed, "files": str(patient_s)}
+            words = command.format_map(known).split()
             found.heard[f"listener {command}"] = say(stack, "listener", *words)
         for command in ("checks", f"show-bundle {stack.bundles[0]}"):
             found.heard[f"worker {command}"] = say(stack, "worker", *command.split())
+        found.heard["figures"] = figures(stack)
         found.heard["keys of the broker"] = keys(stack.redis_port)
         found.heard |= dict(rows(folder / "spool" / "ledger.sqlite"))
         for name, uid in {**uids, "malformed": malformed}.items():
             found.known[name] = stack.ledger.study(uid) or {}
     (monitor,) = monitors
     found.heard["messages to the broker"] = bytes(monitor.heard)
+
+
+def figures(stack: Stack) -> bytes:
+    """What Prometheus is told."""
+    settings = ListenerSettings(
+        spool=stack.folder / "spool", broker="redis://127.0.0.1:1/0", site="test", open_node=True,
+        destinations=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 1}],
+    )  # type: ignore[arg-type] # fmt: skip
+    spool = Spool(settings.spool)
+    health = Health(settings, stack.ledger, spool, NO_AUDIT, Pulse())
+    registry = CollectorRegistry()
+    registry.register(ListenerCollector(settings, stack.ledger, spool, health))
+    return generate_latest(registry)
 
 
 def deliver(hospital: Hospital, picky: PickyArchive, uids: dict[str, str]) -> None:
@@ -344,6 +367,10 @@ def test_the_run_met_all_that_it_should(run: Run) -> None:
         b"a PDU was not understood",
     ):
         assert complaint in log
+    refused = run.heard["listener selftest --to pacs --study {files}"]
+    assert b"does not say it is synthetic" in b" ".join(refused.split())
+    figures = run.heard["figures"]
+    assert b'monro_answers_total{analysis="fistula",answer="report",role="active"}' in figures
     assert b"fetched from pacs" in run.heard["listener pull {judged}"]
     assert b"refused an instance from web" in log
     assert b"1 instance(s) recorded from the spool" in run.heard["listener reconcile"]

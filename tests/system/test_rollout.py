@@ -1,18 +1,24 @@
 """A new bundle beside the one in service: a shadow, then promoted, then rolled back, at work."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page, expect, sync_playwright
 from pydicom import dcmread
 
+from deploy.stack import free_ports
+from listener.console.gate.accounts import Accounts
 from listener.rollout import registered
 from tests.system.conftest import edited_copy
+from tests.system.test_console import ARGUMENTS, CHROMIUM, PASSWORD, sign_in
 from trainer.phantom import draw_case, render
 from trainer.phantom_study import write_study
 from worker.seal import METADATA, write_manifest
@@ -52,6 +58,18 @@ def operate(hospital: Any, *words: str) -> str:
     return done.stdout
 
 
+@contextmanager
+def a_console(port: int) -> Iterator[Page]:
+    """The page of bundles, for an operator who has signed in."""
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(base_url=f"http://127.0.0.1:{port}")
+        sign_in(page)
+        page.goto("/bundles")
+        yield page
+        browser.close()
+
+
 def bundles_of(hospital: Any, study_uid: str) -> dict[str, str]:
     """Which version of the bundle judged a study, by role."""
     jobs = hospital.stack.ledger.study(study_uid)["jobs"]
@@ -64,12 +82,15 @@ def test_a_shadow_is_compared_then_answers_then_is_taken_back_without_a_restart(
     bundles = tmp_path / "bundles"
     shutil.copytree(DEMO, bundles / "0-first")
     first = json.loads((DEMO / METADATA).read_text())["version"]
+    (console_port,) = free_ports(1)
     with a_hospital(
         MONRO_WORKER_BUNDLES=json.dumps([str(bundles)]),
         MONRO_WORKER_LOOK_SECONDS="1",
         MONRO_WORKER_MAP_MODE="preview",
+        MONRO_CONSOLE_PORT=str(console_port),
     ) as hospital:
         ledger = hospital.stack.ledger
+        Accounts(ledger).add("olga", "operator", PASSWORD)
         worker = hospital.stack.pid("worker")
 
         def judged(number: int) -> str:
@@ -94,10 +115,25 @@ def test_a_shadow_is_compared_then_answers_then_is_taken_back_without_a_restart(
         assert pair["active"]["probability"] == pair["shadow"]["probability"]
         assert compared["same_statement"] == 1
 
-        operate(hospital, "promote", "fistula", "9.0.0")
-        assert bundles_of(hospital, judged(2)) == {"active": "9.0.0"}
-        operate(hospital, "rollback", "fistula")
-        assert bundles_of(hospital, judged(3)) == {"active": first}
+        labels = tmp_path / "labels.csv"
+        labels.write_text(f"study_uid,label\n{beside},positive\n")
+        with a_console(console_port) as page:
+            page.set_input_files("#table", labels)
+            page.get_by_role("button", name="Upload").click()
+            page.goto("/bundles")
+            shadow = page.get_by_role("article", name="9.0.0")
+            shadow.get_by_role("link", name="Compare with the active bundle").click()
+            expect(page.get_by_role("heading", level=1)).to_contain_text("9.0.0 (shadow) beside")
+            expect(page.get_by_text("On 1 labelled studies, 1 of them positive")).to_be_visible()
+            page.goto("/bundles")
+            shadow.get_by_role("button", name="Make it the active bundle").click()
+            expect(shadow).to_contain_text("active")
+            assert bundles_of(hospital, judged(2)) == {"active": "9.0.0"}
+            page.goto("/bundles")
+            page.get_by_role("button", name="Roll the last promotion back").click()
+            steps = page.get_by_role("table", name="Who gave which bundle which role")
+            expect(steps.get_by_role("row").nth(1)).to_contain_text(re.compile("olga.*rolled back"))
+            assert bundles_of(hospital, judged(3)) == {"active": first}
 
         assert hospital.stack.pid("worker") == worker
         assert hospital.stack.stopped() == []

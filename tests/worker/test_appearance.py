@@ -1,9 +1,16 @@
 """What is told of an input is what was recorded of the cohort: drift is not of our own making."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from listener.monitoring.drift import references
 from worker.appearance import of_head, spreads
+from worker.bundle import load_bundle
+from worker.card import card_of
+
+BUNDLES = Path(__file__).parents[2] / "deploy" / "bundles"
 
 
 def test_a_head_that_is_brighter_larger_or_smoother_is_told_apart():
@@ -32,3 +39,16 @@ def test_shares_are_of_the_parts_that_values_fall_into():
     assert spread.edges == (3.0, 4.0, 5.0)
     assert spread.share == (0.1, 0.6, 0.2, 0.1)
     assert sum(spread.share) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["fistula-demo", "infection-demo"])
+def test_monitoring_can_compare_with_every_number_of_a_demo_bundle(name):
+    card = card_of(load_bundle(BUNDLES / name))
+
+    found = references(card)
+    assert found.keys() == {
+        "ood_percentile",
+        "score",
+        *(f"input {each}" for each in card["inputs"]),
+    }
+    assert card["inputs"]

@@ -114,7 +114,7 @@ def test_a_promoted_bundle_whose_weights_were_changed_is_refused(
     shelf.look()
 
     assert edition not in shelf.held
-    (trouble,) = shelf.troubles
+    (trouble,) = shelf.troubles()
     assert "next: found sha256" in trouble
 
 
@@ -129,7 +129,7 @@ def test_other_weights_under_a_known_version_are_refused(
     shelf.look()
 
     assert len(shelf.held) == len(registered(ledger)) == 1
-    (trouble,) = shelf.troubles
+    (trouble,) = shelf.troubles()
     assert "publish other weights under another version" in trouble
     with pytest.raises(VersionTaken):
         Shelf([place], (), ledger, open_analysis, seconds=1).fill()
@@ -146,12 +146,12 @@ def test_what_cannot_be_opened_now_is_tried_again(ledger: Ledger, folder: Path) 
     shelf = Shelf([folder], (), ledger, open_where_there_is_room, seconds=1)
     shelf.fill()
     assert not shelf.held
-    assert "make room there" in shelf.troubles[0]
+    assert "make room there" in shelf.troubles()[0]
 
     room = True
     shelf.look()
     assert len(shelf.held) == 1
-    assert not shelf.troubles
+    assert not shelf.troubles()
 
 
 def test_a_folder_without_any_bundle_stops_the_start(ledger: Ledger, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ the frame of reference, position, orientation and spacing of its source slice, o
 the source is multi-frame, so that viewers scroll both together.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
 from worker.analyses.interface import Explanation
+from worker.occlusion import OcclusionMap
 from worker.results import picture, terms
 from worker.results.header import copied
 from worker.results.letterhead import Letterhead, coded
@@ -48,11 +50,13 @@ class Layers:
         anatomy: 8-bit grey.
         heat: RGBA, transparent where blanking changed nothing.
         pixel_mm: height and width of a pixel, to show it undistorted.
+        marked: mean opacity of the map on the slice, 0 to 1, relative to what it may have at most.
     """
 
     anatomy: bytes
     heat: bytes
     pixel_mm: tuple[float, float]
+    marked: float
 
 
 def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, Layers]]:
@@ -100,10 +104,28 @@ class _Painter:
         """One slice: the picture within its margins, and its layers."""
         grey = self.window.grey(plane)
         heat = self.colours.rgba(self.on_slices.effects(source), self.on_slices.share(source))
+        marked = float(heat[..., 3].mean()) / (255 * picture.OPAQUE)
         self.outlines.draw(heat, source)
         pixel_mm = (source.row_spacing, source.column_spacing)
-        layers = Layers(picture.png(grey), picture.png(heat), pixel_mm)
+        layers = Layers(picture.png(grey), picture.png(heat), pixel_mm, marked)
         return self.frame.around(picture.blend(grey, heat)), layers
+
+
+def guide(judged: Judged, layers: Sequence[Layers]) -> bytes:
+    """What the console must know to show the layers: JSON, read by listener/console/slices.py.
+
+    Args:
+        judged: that they show.
+        layers: of all slices in order; at least one.
+    """
+    told = {
+        "pixel_mm": layers[0].pixel_mm,
+        "marked": [round(each.marked, 4) for each in layers],
+        "largest": picture.rounded_up(judged.map.strongest),
+        "two_sided": isinstance(judged.map, OcclusionMap),
+        "caption": " ".join((judged.map.brief, *Outlines.of(judged).legend)),
+    }
+    return json.dumps(told).encode()
 
 
 def patient_orientation(row: NDArray[np.float64], column: NDArray[np.float64]) -> list[str]:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
@@ -47,6 +48,12 @@ WITHOUT_ACCOUNT: Final = ("/sign-in", "/sign-in/")
 
 WITHOUT_ROLE: Final = (*WITHOUT_ACCOUNT, "/sign-out")
 """Where everybody may send something."""
+
+BY_ITSELF: Final = ("/fragment/",)
+"""What pages ask for every few seconds: whoever has left is signed out all the same."""
+
+ONLY_ASKING: Final = ("/search", "/api/search", "/rules", "/api/rules")
+"""Forms that change nothing: names of patients and headers shall be in no URL."""
 
 BY_ADDRESS: Final = (*PROBES, METRICS)
 """Called by monitors by whatever address they know."""
@@ -206,7 +213,9 @@ class Gate:
                 found = await run_sync(self._sessions.find, token.strip(), "program")
             else:
                 shown = self._cookies.session_of(request)
-                found = await run_sync(self._sessions.find, shown, "browser")
+                by_itself = is_at(path, BY_ITSELF)
+                find = partial(self._sessions.find, by_itself=by_itself)
+                found = await run_sync(find, shown, "browser")
         except SQLAlchemyError as error:
             log.error("nobody can be let into the console: %s", where(error))
             raise Refused(503, "The ledger does not answer at present.", COME_AGAIN) from None
@@ -231,7 +240,7 @@ class Gate:
         if not is_program and not is_of_ours(request.headers, self._is_encrypted):
             self._audit.refused(visit.by, f"{request.method} from a page of another site")
             raise Refused(403, "This was not sent from a page of this console.")
-        if visit.account is None or is_at(path, WITHOUT_ROLE):
+        if visit.account is None or is_at(path, (*WITHOUT_ROLE, *ONLY_ASKING)):
             return
         if not visit.account.may_act_as("operator"):
             self._audit.refused(visit.by, f"{request.method} needs the role operator")

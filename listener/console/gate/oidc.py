@@ -312,10 +312,10 @@ class Provider:
                 method, url, redirect=False, preload_content=False, **request
             )
             try:
-                text = response.read(LARGEST_ANSWER_BYTES + 1)
+                text = response.read(LARGEST_ANSWER_BYTES)  # cut JSON is none
             finally:
                 response.close()
-            found = json.loads(text) if len(text) <= LARGEST_ANSWER_BYTES else None
+            found = json.loads(text)
         except HTTPError as error:
             raise self._away(f"no answer ({type(error).__name__})") from None
         except ValueError:

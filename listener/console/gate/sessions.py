@@ -96,8 +96,14 @@ class Sessions:
         self._add(token, account, "program", days * DAY_SECONDS)
         return token
 
-    def find(self, token: str, kind: Kind) -> Found | None:
-        """The session of a token, shown in the way of its kind; None if it ended."""
+    def find(self, token: str, kind: Kind, *, by_itself: bool = False) -> Found | None:
+        """The session of a token, shown in the way of its kind; None if it ended.
+
+        Args:
+            token: that was shown.
+            kind: of session.
+            by_itself: whether a page asks without its reader, who is not less idle for that.
+        """
         if not token or len(token) > LONGEST_TOKEN:
             return None
         this, now = sessions.c.token_sha256 == _digest(token), self._clock()
@@ -110,7 +116,7 @@ class Sessions:
             ).one_or_none()
         if row is None:
             return None
-        if now - row.seen_at >= self._seen_seconds:
+        if not by_itself and now - row.seen_at >= self._seen_seconds:
             with self._ledger.writing() as connection:
                 connection.execute(update(sessions).where(this).values(seen_at=now))
         return Found(Account(row.name, cast(Role, row.role)), kind, token)

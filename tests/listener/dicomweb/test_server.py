@@ -26,7 +26,7 @@ def is_turned_away(connection: socket.socket) -> bool:
 def test_one_address_opens_no_more_connections_than_it_may_until_it_closes_some(
     web: Web, mr_slice: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("listener.dicomweb.server.CONNECTIONS_OF_ONE_ADDRESS", 3)
+    monkeypatch.setattr("listener.web_port.CONNECTIONS_OF_ONE_ADDRESS", 3)
     with ExitStack() as silent:
         for _ in range(3):
             silent.enter_context(socket.create_connection(web.address))
@@ -48,8 +48,7 @@ def test_a_service_that_died_answers_again_once_it_is_started_anew(
     settings = settings_for(web_port=free_port)
     server = WebServer(settings, spool, ledger)
     server.start()
-    server._server.should_exit = True
-    server._thread.join(10)
+    server.port.interrupt()
     assert not server.is_alive
 
     server.start()

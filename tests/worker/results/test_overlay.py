@@ -1,4 +1,5 @@
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from PIL import Image
 
 from listener.series import frame_headers
-from worker.results.overlay import patient_orientation
+from worker.results.overlay import guide, patient_orientation
 from worker.results.result import Kind, objects
 
 PLANES = {
@@ -153,6 +154,23 @@ def test_no_heat_is_drawn_outside_of_the_head(judged):
         opacity = np.asarray(Image.open(io.BytesIO(each.layers.heat)))[..., 3]
         assert opacity[0].max() == 0  # air above the head
         assert opacity[:, 0].max() == 0  # air in front of it
+
+
+def test_the_guide_names_the_slice_that_is_marked_most_and_how_large_a_pixel_is(judged):
+    layers = [each.layers for each in overlay(judged)]
+    opacities = [
+        np.asarray(Image.open(io.BytesIO(each.heat)))[..., 3].astype(float).mean()
+        for each in layers
+    ]
+
+    told = json.loads(guide(judged, layers))
+
+    assert np.argmax(told["marked"]) == np.argmax(opacities)
+    assert 0 < max(told["marked"]) < 1
+    assert told["pixel_mm"] == [4.0, 4.0]
+    assert told["two_sided"]
+    assert told["largest"] >= judged.map.strongest
+    assert "Map mode" in told["caption"]
 
 
 def test_layers_are_the_bare_picture_without_margins(judged):

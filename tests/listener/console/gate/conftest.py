@@ -90,7 +90,10 @@ async def static(_request: Request) -> Response:
     return PlainTextResponse("body {}", headers={"Cache-Control": "max-age=60"})
 
 
-PAGES = ("/", "/studies/{uid}", "/api/studies", "/metrics", "/healthz", "/readyz")
+PAGES = (
+    "/", "/studies/{uid}", "/api/studies", "/metrics", "/healthz", "/readyz", "/search", "/rules",
+    "/fragment/worklist",
+)  # fmt: skip
 
 
 def application(gate: Gate) -> Any:

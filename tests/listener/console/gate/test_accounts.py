@@ -1,6 +1,5 @@
 """Accounts: who may come in is decided by name and password, and by nothing that can be timed."""
 
-import statistics
 import time
 
 import pytest
@@ -62,16 +61,16 @@ def test_unknown_disabled_and_vouched_names_take_as_long_as_a_wrong_password(
         return right
 
     monkeypatch.setattr("listener.console.gate.accounts.is_right", noted)
-    medians = []
+    fastest = []
     for name in ("anna", "nobody", "berta", "otto"):
         seconds: list[float] = []
         for _ in range(5):
             assert book.verify(name, "a wrong one") is None
-        medians.append(statistics.median(seconds))
+        fastest.append(min(seconds))
 
     assert len(hashes) == 20
     assert all(each == hashes[0] for each in hashes), "another algorithm, or other costs"
-    assert max(medians) < 3 * min(medians), medians
+    assert max(fastest) < 3 * min(fastest), fastest
 
 
 def test_a_disabled_account_does_not_come_in_until_it_is_enabled(book: Accounts) -> None:

@@ -165,6 +165,25 @@ def test_disabled_accounts_and_idle_browsers_are_out_at_the_next_request(console
     assert other.get("/").status == 303
 
 
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/fragment/worklist", 303)])
+def test_what_pages_ask_for_by_themselves_keeps_nobody_signed_in(
+    console: Console, path: str, status: int
+) -> None:
+    browser, idle_seconds = console.browser("anna"), console.settings.console_idle_minutes * 60
+    console.clock.ahead = 0.6 * idle_seconds
+    assert browser.get(path).status == 200
+
+    console.clock.ahead = 1.2 * idle_seconds
+    assert browser.get("/").status == status
+
+
+@pytest.mark.parametrize("path", ["/search", "/rules"])
+def test_viewers_send_forms_that_only_ask(console: Console, path: str) -> None:
+    viewer = console.browser("victor")
+    assert viewer.post(path, {"csrf": viewer.csrf, "text": "anybody"}).status == 200
+    assert viewer.post(path, {"text": "anybody"}).status == 403
+
+
 def test_viewers_look_and_operators_change(console: Console) -> None:
     viewer, operator = console.browser("victor"), console.browser("anna")
     assert viewer.get("/").status == 200
@@ -353,7 +372,7 @@ def test_monitors_are_answered_while_the_ledger_is_away(
 ) -> None:
     browser = console.browser("anna")
 
-    def away(*_: object) -> None:
+    def away(*_: object, **__: object) -> None:
         from sqlalchemy.exc import OperationalError
 
         raise OperationalError("SELECT", {}, sqlite3.OperationalError("gone"))

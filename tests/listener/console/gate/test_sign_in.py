@@ -143,7 +143,7 @@ def test_what_somebody_typed_who_is_not_known_is_written_down_nowhere(
     console: Console, caplog: LogCaptureFixture, tmp_path: Path, field: str
 ) -> None:
     caplog.set_level(0)
-    typed = "aSecretInTheWrongField"
+    typed = "a-secret-in-the-wrong-field"
     browser = console.browser()
     browser.sign_in(**{"name": "victor", "password": "x", field: typed})
     browser.sign_in()

@@ -1,0 +1,204 @@
+"""Which bundle answers, and how a shadow does beside it: pages and JSON for those who decide."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
+from fastapi.exceptions import HTTPException
+from pydantic import BaseModel, Field
+from starlette.responses import RedirectResponse
+
+from listener.audit.codes import SOFTWARE_CONFIGURATION
+from listener.comparison import Comparison, compare
+from listener.console.bundle_list import Bundle, read_bundles
+from listener.console.desk import Desk, account_of, visitor
+from listener.console.show import SEE_OTHER, Show
+from listener.entries import Edition
+from listener.labels import BadLabels, Kept, keep_labels, read_labels
+from listener.rollout import CannotRollOut, Step, history, promote, roll_back, set_aside
+from listener.selection import ANALYSES
+
+MOST_TABLE_BYTES = 5 << 20
+MOST_SHOWN = 100
+"""Disagreements on the page."""
+
+Role = Literal["active", "shadow", "retired"]
+Analysis = Annotated[str, Path(max_length=32)]
+Weights = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+Version = Annotated[str, Path(max_length=64)]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The role that a bundle has now."""
+
+    analysis: str
+    version: str
+    weights_sha256: str
+    role: str
+
+
+class Table(BaseModel):
+    """Labels of an analysis: CSV with the columns study_uid and label."""
+
+    analysis: str
+    text: Annotated[str, Field(max_length=MOST_TABLE_BYTES)]
+
+
+def decide(
+    desk: Desk, request: Request, analysis: str, edition: Edition | None, role: Role
+) -> Decided:
+    """Give a bundle a role, or without one take the last promotion back.
+
+    Raises:
+        HTTPException: 409, it cannot be so, and why.
+    """
+    actor = account_of(request).name
+    what = f"{analysis}: roll back" if edition is None else f"{analysis} {edition[1]}: {role}"
+    told: dict[str, Any] = {"kind": SOFTWARE_CONFIGURATION, "by": visitor(request)}
+    try:
+        if edition is None:
+            row = roll_back(desk.ledger, analysis, actor)
+        elif role == "active":
+            row = promote(desk.ledger, analysis, edition, actor)
+        else:
+            row = set_aside(desk.ledger, analysis, edition, role, actor)
+    except BaseException as error:
+        desk.audit.acted(what, failed=True, **told)
+        if isinstance(error, CannotRollOut):
+            raise HTTPException(409, str(error)) from None
+        raise
+    desk.audit.acted(what, **told)
+    return Decided(row.analysis, row.version, row.weights_sha256, row.role)
+
+
+def take_labels(desk: Desk, request: Request, analysis: str, text: str) -> Kept:
+    """Keep what turned out to be true; raises HTTPException 422 where it cannot be read."""
+    what, by = f"labels for {analysis if analysis in ANALYSES else 'no analysis'}", visitor(request)
+    try:
+        kept = keep_labels(desk.ledger, analysis, read_labels(text), account_of(request).name)
+    except BaseException as error:
+        desk.audit.acted(what, failed=True, by=by)
+        if isinstance(error, BadLabels):
+            raise HTTPException(422, str(error)) from None
+        raise
+    desk.audit.acted(what, by=by)
+    return kept
+
+
+def compared(
+    desk: Desk, analysis: str, shadow: Edition, limit: int
+) -> tuple[Bundle, Bundle, Comparison]:
+    """The active bundle, another one, and what both said; raises HTTPException 404."""
+    of_analysis = [each for each in read_bundles(desk.ledger) if each.analysis == analysis]
+    active = next((each for each in of_analysis if each.role == "active"), None)
+    other = next((each for each in of_analysis if each.edition == shadow), None)
+    if active is None or other is None or active is other:
+        raise HTTPException(404, "there are no two bundles to compare: a shadow and an active one")
+    return active, other, compare(desk.ledger, analysis, active.edition, other.edition, limit)
+
+
+def add_api(api: APIRouter, desk: Desk) -> None:
+    """The same as JSON."""
+    tags: list[Any] = ["house"]
+
+    @api.get("/rollouts", summary="Who gave which bundle which role", tags=tags)
+    def rollouts() -> list[Step]:
+        return history(desk.ledger)
+
+    @api.post("/bundles/{analysis}/roll-back", summary="Take a promotion back", tags=tags)
+    def take_back(analysis: Analysis, request: Request) -> Decided:
+        return decide(desk, request, analysis, None, "active")
+
+    @api.post(
+        "/bundles/{analysis}/{weights}/{version}/role", summary="Give a bundle a role", tags=tags
+    )
+    def give_role(
+        analysis: Analysis, weights: Weights, version: Version, role: Role, request: Request
+    ) -> Decided:
+        return decide(desk, request, analysis, (weights, version), role)
+
+    @api.get(
+        "/bundles/{analysis}/{weights}/{version}/comparison",
+        summary="A shadow beside the active bundle",
+        tags=tags,
+    )
+    def comparison(
+        analysis: Analysis,
+        weights: Weights,
+        version: Version,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+    ) -> Comparison:
+        return compared(desk, analysis, (weights, version), limit)[2]
+
+    @api.post("/labels", summary="What turned out to be true of studies", tags=tags)
+    def labels(table: Table, request: Request) -> Kept:
+        return take_labels(desk, request, table.analysis, table.text)
+
+
+def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
+    """Bundles, their roles, and shadows beside active ones."""
+
+    @pages.get("/bundles")
+    def bundles(request: Request) -> Response:
+        return show(
+            request,
+            "bundles.html",
+            bundles=read_bundles(desk.ledger),
+            rollouts=history(desk.ledger),
+            analyses=ANALYSES,
+        )
+
+    @pages.post("/bundles/{analysis}/roll-back")
+    def take_back(analysis: Analysis, request: Request) -> Response:
+        decide(desk, request, analysis, None, "active")
+        return RedirectResponse("/bundles", SEE_OTHER)
+
+    @pages.post("/bundles/{analysis}/{weights}/{version}/role")
+    def give_role(
+        analysis: Analysis,
+        weights: Weights,
+        version: Version,
+        request: Request,
+        role: Annotated[Role, Form()],
+    ) -> Response:
+        decide(desk, request, analysis, (weights, version), role)
+        return RedirectResponse("/bundles", SEE_OTHER)
+
+    @pages.get("/bundles/{analysis}/{weights}/{version}/comparison")
+    def comparison(
+        analysis: Analysis, weights: Weights, version: Version, request: Request
+    ) -> Response:
+        active, other, found = compared(desk, analysis, (weights, version), 10_000)
+        return show(
+            request,
+            "comparison.html",
+            active=active,
+            other=other,
+            found=found,
+            shown=found.disagreements[:MOST_SHOWN],
+            patients=desk.patients.of(each.study_uid for each in found.disagreements[:MOST_SHOWN]),
+        )
+
+    @pages.post("/labels")
+    def labels(
+        request: Request,
+        analysis: Annotated[str, Form(max_length=32)],
+        table: Annotated[UploadFile, File()],
+    ) -> Response:
+        kept = take_labels(desk, request, analysis, _text_of(table))
+        unknown = f" {kept.unknown} of them are of studies that were never received."
+        message = f"{kept.labels} labels for {analysis} were kept."
+        return show(
+            request,
+            "problem.html",
+            title="Labels kept",
+            message=message + (unknown if kept.unknown else ""),
+        )
+
+
+def _text_of(table: UploadFile) -> str:
+    try:
+        return table.file.read(MOST_TABLE_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise HTTPException(422, "the table is no text in UTF-8") from None

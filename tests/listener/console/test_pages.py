@@ -1,0 +1,404 @@
+"""The console as people and programs meet it, over HTTP and behind the gate."""
+
+import html
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+
+from listener.console.slices import LAYERS
+from tests.listener.console.conftest import Browser, House, a_head, a_localizer, a_study_of
+
+People = Callable[..., Browser]
+
+PAGES = ("/", "/queue", "/bundles", "/rules", "/settings", "/health", "/api")
+
+
+def text_of(page: str) -> str:
+    """A page without its markup."""
+    return html.unescape(" ".join(re.sub("<[^>]*>", " ", page).split()))
+
+
+def test_nobody_sees_anything_without_signing_in(console: People, house: House) -> None:
+    study_uid, job_id = house.report()
+    nobody = console(None)
+
+    for path in (*PAGES, f"/studies/{study_uid}", f"/studies/{study_uid}/jobs/{job_id}/slices"):
+        if path != "/api":
+            assert nobody.status(path) == 303, path
+    picture = f"/api/studies/{study_uid}/jobs/{job_id}/slices/1/anatomy.png"
+    for path in ("/api/studies", f"/api/studies/{study_uid}", picture, "/api/openapi.json"):
+        assert nobody.status(path) == 401, path
+
+
+def test_every_page_says_research_use_only_and_loads_nothing_of_others(
+    console: People, house: House
+) -> None:
+    study_uid, job_id = house.report()
+    vera = console("vera")
+
+    for path in (*PAGES, f"/studies/{study_uid}", f"/studies/{study_uid}/jobs/{job_id}/slices"):
+        page = vera.get(path)
+        assert "Research use only" in page, path
+        assert not re.search(r'(src|href|action)="(https?:)?//', page), path
+        assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son[a-z]+=", page), path
+        assert page.count("<h1") == 1
+
+
+def test_the_worklist_tells_patient_state_result_and_delivery(
+    console: People, house: House
+) -> None:
+    study_uid, _ = house.report("DOE^JANE", "P-1")
+
+    page = text_of(console().get("/"))
+
+    assert f"DOE, JANE P-1 {study_uid}" in page
+    assert "fistula: reported" in page
+    assert "85.0 % suggested" in page
+    assert "3 on their way" in page
+
+
+def test_a_study_shows_what_came_in_and_where_it_went(console: People, house: House) -> None:
+    study_uid, _ = house.report()
+
+    page = text_of(console().get(f"/studies/{study_uid}"))
+
+    assert "4 instances received = 3 used + 1 not wanted" in page
+    assert "3: t1_mprage_sag +KM" in page
+    assert "not wanted: a wanted series is not a localizer" in page
+    assert "chosen: no other series of the study is preferred to it" in page
+    assert "yes must: the series is T1-weighted" in page
+    assert "no prefer: the series is long enough for a whole head (0 of 30 points)" in page
+    assert "standard deviation 5.0 percentage points" in page
+    assert (
+        "Of 100 patients with a score between 80 and 90 % in the validation cohort, about 85"
+        in page
+    )
+    assert "had a CSF-venous fistula" in page
+    assert "A finding of tests: suggested by <the> AI model." in page
+    assert "Slice 2 of 2, the one that the map marks most" in page
+    assert "Times: 12.5 s of work" in page
+    assert re.search(r"pacs fistula overlay pending 2 0", page)
+    assert "job queued" in page
+
+
+def test_three_pictures_show_image_map_and_overlay_undistorted(
+    console: People, house: House
+) -> None:
+    study_uid, job_id = house.report()
+    vera = console()
+
+    page = vera.get(f"/studies/{study_uid}")
+    figure = page[page.index('<figure class="three">') : page.index("</figure>")]
+
+    assert re.findall(r"slices/(\d+)/(\w+)\.png", figure) == [
+        ("2", "anatomy"), ("2", "heat"), ("2", "anatomy"), ("2", "heat"),
+    ]  # fmt: skip
+    assert 'viewBox="0 0 16.0 6.0"' in figure  # 8 columns of 2 mm, 6 rows of 1 mm
+    for number, layer, value in ((1, "anatomy", 100), (2, "heat", 201)):
+        content = vera.data(f"/api/studies/{study_uid}/jobs/{job_id}/slices/{number}/{layer}.png")
+        assert (
+            content
+            == (house.spool.root / "results")
+            .glob(f"**/overlay-{number - 1:04d}.{layer}.png")
+            .__next__()
+            .read_bytes()
+        ), value
+
+
+def test_pictures_of_neighbours_come_together(console: People, house: House) -> None:
+    study_uid, job_id = house.report()
+    vera, base = console(), f"/api/studies/{study_uid}/jobs/{job_id}/slices"
+
+    content = vera.data(f"{base}/pack?first=1&count=8")
+
+    expected = [vera.data(f"{base}/{number}/{layer}.png") for number in (1, 2) for layer in LAYERS]
+    assert content == b"".join(len(each).to_bytes(4, "big") + each for each in expected)
+    assert vera.status(f"{base}/pack?first=3&count=8") == 404
+    assert vera.status(f"{base}/pack?first=1&count=17") == 422
+
+
+def test_pictures_of_other_jobs_and_places_are_not_given_out(console: People, house: House) -> None:
+    study_uid, job_id = house.report("DOE^JANE", "P-1")
+    other_uid, _ = house.report("ROE^RICHARD", "P-2")
+    vera = console()
+    picture = "slices/1/anatomy.png"
+
+    assert vera.status(f"/api/studies/{study_uid}/jobs/{job_id}/{picture}") == 200
+    assert vera.status(f"/api/studies/{other_uid}/jobs/{job_id}/{picture}") == 404
+    assert vera.status(f"/api/studies/{study_uid}/jobs/{job_id}/slices/3/anatomy.png") == 404
+    assert vera.status(f"/api/studies/{study_uid}/jobs/{job_id}/slices/1/map.png") == 422
+    assert vera.status(f"/api/studies/..%2F..%2F/jobs/{job_id}/{picture}") == 404
+    anatomy = next((house.spool.root / "results" / study_uid).glob("**/overlay-0000.anatomy.png"))
+    secret = house.spool.root / "secret.png"
+    secret.write_bytes(anatomy.read_bytes())
+    anatomy.unlink()
+    anatomy.symlink_to(secret)
+    assert vera.status(f"/api/studies/{study_uid}/jobs/{job_id}/{picture}") == 404
+
+
+def test_the_viewer_works_without_script(console: People, house: House) -> None:
+    study_uid, job_id = house.report()
+
+    page = console().get(f"/studies/{study_uid}/jobs/{job_id}/slices?slice=1&opacity=40")
+
+    assert "Slice 1 of 2, 10.0 % marked" in text_of(page)
+    assert 'opacity="0.4"' in page
+    assert 'href="?slice=2&amp;opacity=40" rel="next"' in page
+
+
+def test_a_refusal_shows_its_reason_and_the_next_step(console: People, house: House) -> None:
+    study_uid = house.receive(*a_head("DOE^JANE", "P-3"))
+    (job_id,) = house.plan()
+    house.refuse(job_id, "Too few slices for a whole head: found 3.", "REASON-TOO-FEW-SLICES")
+
+    page = text_of(console().get(f"/studies/{study_uid}"))
+
+    assert "Too few slices for a whole head: found 3." in page
+    assert "Code REASON-TOO-FEW-SLICES. Next step: send what is needed" in page
+
+
+def test_looking_at_a_study_is_in_the_audit_trail_with_the_visitors_name(
+    console: People, house: House
+) -> None:
+    study_uid, _ = house.report()
+    console("vera").get(f"/studies/{study_uid}")
+    oskar = console("oskar")
+    trail = house.settings.spool / "audit" / "audit.log"
+    deadline = time.monotonic() + 5
+    while study_uid not in trail.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    (line,) = [each for each in trail.read_text().splitlines() if study_uid in each]
+    assert 'UserID="vera"' in line
+    assert "110103" in line
+    page = text_of(oskar.get(f"/studies/{study_uid}/audit"))
+    assert "DICOM Instances Accessed success vera at 127.0.0.1" in page
+
+
+def test_refreshing_a_fragment_is_no_second_look(console: People, house: House) -> None:
+    study_uid, _ = house.report()
+    console().get(f"/fragment/studies/{study_uid}")
+    time.sleep(0.5)
+
+    trail = house.settings.spool / "audit" / "audit.log"
+    assert study_uid not in trail.read_text()
+
+
+def test_viewers_change_nothing_and_take_no_files_along(console: People, house: House) -> None:
+    study_uid, job_id = house.report()
+    vera = console("vera")
+    page = vera.get(f"/studies/{study_uid}")
+
+    assert "<form" not in page[page.index("<main") :]
+    assert vera.post(f"/studies/{study_uid}/retry").status == 403
+    assert vera.post(f"/studies/{study_uid}/cancel").status == 403
+    for path in (
+        f"/studies/{study_uid}/audit",
+        f"/studies/{study_uid}/jobs/{job_id}/results",
+        f"/api/studies/{study_uid}/jobs/{job_id}/results",
+        f"/api/studies/{study_uid}/audit",
+    ):
+        assert vera.status(path) == 403, path
+
+
+def test_operators_take_result_files_along(console: People, house: House) -> None:
+    study_uid, job_id = house.report()
+    oskar = console("oskar")
+
+    listed = oskar.json(f"/api/studies/{study_uid}/jobs/{job_id}/results")
+    summary = next(each for each in listed if each["kind"] == "summary")
+
+    page = oskar.get(f"/studies/{study_uid}/jobs/{job_id}/results")
+    path = f"/api/studies/{study_uid}/jobs/{job_id}/results/{summary['sop_uid']}.dcm"
+    assert path in page
+    assert oskar.data(path)[128:132] == b"DICM"
+
+
+def test_a_parked_delivery_is_sent_again_to_that_destination_only(
+    console: People, house: House
+) -> None:
+    house.ledger.set_destinations(["pacs", "archive"])
+    study_uid, _ = house.report()
+    for destination in ("pacs", "archive"):
+        for pending in house.ledger.due(destination):
+            house.ledger.note_delivery(pending, destination, "PARKED", "rejected for good")
+    oskar = console("oskar")
+    assert "2 in trouble" not in text_of(oskar.get("/?state=failed"))
+    assert "4 in trouble" in text_of(oskar.get("/?trouble=true"))
+
+    answer = oskar.post(f"/studies/{study_uid}/retry", destination="pacs")
+
+    assert answer.status == 303
+    states = {
+        (each["destination"], each["kind"]): each["state"]
+        for each in house.ledger.study(study_uid)["deliveries"]  # type: ignore[index]
+    }
+    assert states["pacs", "overlay"] == "PENDING"
+    assert states["archive", "overlay"] == "PARKED"
+    events = house.ledger.study(study_uid)["events"]  # type: ignore[index]
+    assert events[-1]["detail"] == "0 job(s), 3 deliveries to pacs"
+    time.sleep(0.5)
+    trail = (house.settings.spool / "audit" / "audit.log").read_text()
+    assert 'UserID="oskar"' in trail
+    assert "110132" in trail
+
+
+def test_a_waiting_job_is_cancelled(console: People, house: House) -> None:
+    study_uid = house.receive(*a_head("DOE^JANE", "P-4"))
+    house.plan()
+    oskar = console("oskar")
+    assert "Cancel what waits or runs" in oskar.get(f"/studies/{study_uid}")
+
+    oskar.post(f"/studies/{study_uid}/cancel")
+
+    assert "fistula cancelled" in text_of(oskar.get(f"/studies/{study_uid}"))
+
+
+def test_patients_are_found_by_name_and_id_and_the_name_is_in_no_address(
+    console: People, house: House
+) -> None:
+    jane, _ = house.report("DOE^JANE", "P-1")
+    richard, _ = house.report("MÜLLER^RICHARD", "P-22")
+    vera = console("vera")
+    deadline = time.monotonic() + 10
+    while (
+        "The names of all studies are known" not in text_of(vera.get("/"))
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.1)
+
+    for text, found, others in (
+        ("jane doe", jane, richard),
+        ("muller", richard, jane),
+        ("p-22", richard, jane),
+    ):
+        answer = vera.post("/search", text=text)
+        assert answer.status == 200
+        assert found in answer.data.decode()
+        assert others not in answer.data.decode()
+    by_uid = vera.post("/search", text=jane[:20])
+    assert by_uid.status == 303
+    assert by_uid.headers["Location"] == f"/?uid={jane[:20]}"
+    hits = json.loads(vera.post_json("/api/search", {"text": "doe"}).data)
+    assert [each["study_uid"] for each in hits["page"]["studies"]] == [jane]
+
+
+def test_no_name_is_logged_whatever_goes_wrong(
+    console: People, house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    study_uid, _ = house.report("PLANTED^NAME", "PLANTED-ID")
+    vera = console("vera")
+    vera.get("/")
+    vera.get(f"/studies/{study_uid}")
+    vera.post("/search", text="PLANTED NAME")
+    vera.post("/search", text="PLANTED " * 100)
+    vera.post("/rules", text="PatientName = PLANTED\nnonsense PLANTED")
+
+    assert "PLANTED" not in caplog.text
+
+
+def test_a_study_that_is_not_wanted_and_one_that_comes_in_say_so(
+    console: People, house: House
+) -> None:
+    aside = house.receive(*a_localizer("DOE^JANE", "P-6", BodyPartExamined="KNEE"))
+    house.plan()
+    coming = house.receive(*a_head("DOE^JANE", "P-7"))
+    vera = console()
+
+    assert "coming in 3 images so far" in text_of(vera.get(f"/studies/{coming}"))
+    assert 'data-refresh="/fragment/studies/' in vera.get(f"/studies/{coming}")
+    page = text_of(vera.get(f"/studies/{aside}"))
+    assert "not wanted No analysis wants anything of it; each series below says why." in page
+
+
+def test_pasted_headers_are_judged_rule_by_rule(console: People, house: House) -> None:
+    vera = console("vera")
+    pasted = """SeriesDescription = t1_mprage_sag +KM
+MRAcquisitionType = 3D
+ImageOrientationPatient = 0\\1\\0\\0\\0\\-1
+SliceThickness = 1
+Instances = 176
+
+SeriesDescription = t2_tse_tra
+ImageOrientationPatient = 1\\0\\0\\0\\1\\0
+"""
+    page = text_of(vera.post("/rules", text=pasted).data.decode())
+    assert "Takes series 1.2.3.1" in page
+    assert "Takes series 1.2.3.2" in page
+    assert "yes must: the series is T1-weighted" in page
+    assert "yes prefer: the series was acquired with a contrast agent (100 of 100 points)" in page
+
+    answer = vera.post_json("/api/rules", {"text": json.dumps([{"SeriesDescription": "t1 sag"}])})
+    fistula = next(
+        each for each in json.loads(answer.data)["choices"] if each["analysis"] == "fistula"
+    )
+    assert fistula["chosen"] == "1.2.3.1"
+    wrong = vera.post("/rules", text="SeriesDescription: t1")
+    assert wrong.status == 422
+    assert "line 1: no equals sign" in wrong.data.decode()
+    study_uid, _ = house.report()
+    assert "Takes series" in vera.get(f"/rules?study={study_uid}")
+
+
+def test_bundles_show_their_card_and_no_markup_of_theirs(console: People, house: House) -> None:
+    vera = console("vera")
+
+    page = vera.get("/bundles")
+
+    assert "fistula: test-bundle 1.0.0 active" in text_of(page)
+    assert "<em>words</em>" in page
+    assert "<script>alert" not in page
+    assert "80 % to 90 % 20 17 85 %" in text_of(page)
+    path = f"/bundles/fistula/{'a' * 64}/1.0.0/evaluation.html"
+    assert path in page
+    assert b"An evaluation" in vera.data(path)
+
+
+def test_settings_are_shown_without_passwords(console: People, house: House) -> None:
+    page = text_of(console().get("/settings"))
+
+    assert "MONRO_SITE test-site" in page
+    assert "MONRO_CONSOLE_PORT" in page
+
+
+def test_the_api_describes_itself_and_pages_list_it(console: People, house: House) -> None:
+    vera = console()
+    schema = vera.json("/api/openapi.json")
+
+    assert schema["openapi"].startswith("3.")
+    assert "/api/studies/{study_uid}" in schema["paths"]
+    assert all(path.startswith("/api/") for path in schema["paths"])
+    assert "/api/studies/{study_uid}" in vera.get("/api")
+
+
+def test_what_is_asked_wrongly_is_refused_without_repeating_it(
+    console: People, house: House
+) -> None:
+    vera = console()
+
+    assert vera.status("/studies/1.2.3") == 404
+    assert vera.status("/studies/PLANTED") == 404
+    assert vera.status("/?since=PLANTED") == 422
+    assert vera.status("/?state=PLANTED") == 422
+    assert vera.status("/?before=PLANTED") == 422
+    assert vera.status("/static/nothing.css") == 404
+    assert b"PLANTED" not in vera.data("/api/studies?since=PLANTED")
+    assert b"PLANTED" not in vera.data("/?limit=PLANTED")
+
+
+def test_a_study_page_survives_files_that_are_gone(console: People, house: House) -> None:
+    study_uid, _ = house.report("DOE^JANE", "P-9")
+    house.spool.drop_study_results(study_uid)
+    for path in (house.spool.root / "studies" / study_uid).glob("**/*.dcm"):
+        path.unlink()
+
+    page = text_of(console().get(f"/studies/{study_uid}"))
+
+    assert "its files are not to be had at present" in page
+    assert "The pictures of this job are gone from the spool" in page
+    assert a_study_of("P-9") == study_uid

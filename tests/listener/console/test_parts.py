@@ -1,0 +1,121 @@
+"""Small parts of the console: what scores meant, pasted headers, names in memory, reports."""
+
+import threading
+import time
+
+import pytest
+
+from listener.console import patients as patients_module
+from listener.console.chances import chance
+from listener.console.document import read_documents
+from listener.console.patients import Patients
+from listener.console.tester import EXAMPLE, BadHeaders, read_pasted
+from listener.selection import select
+from tests.listener.console.conftest import CARD, House
+
+
+def test_a_score_is_put_into_words_by_the_tenth_that_it_falls_into() -> None:
+    found = chance("fistula", 0.85, CARD)
+
+    assert found is not None
+    assert (found.low, found.high, found.patients, found.of_100) == (0.8, 0.9, 20, 85)
+    assert (found.least, found.most) == (64, 95)  # Wilson's interval of 17 in 20
+    assert chance("fistula", 1.0, CARD).low == 0.9  # type: ignore[union-attr]
+    assert chance("fistula", 0.0, CARD).patients == 40  # type: ignore[union-attr]
+
+
+def test_too_few_patients_say_nothing() -> None:
+    found = chance("infection", 0.95, CARD)
+
+    assert found is not None
+    assert found.of_100 is None
+    assert "2 patients had a score between 90 and 100 %: too few to say" in found.sentence
+    assert chance("fistula", 0.5, {"validation": None}) is None
+    assert chance("fistula", None, CARD) is None
+
+
+def test_the_example_is_read_and_both_analyses_take_something() -> None:
+    facts = read_pasted(EXAMPLE)
+
+    assert [each.instances for each in facts] == [176, 25]
+    assert select("fistula", facts).chosen == "1.2.3.1"
+    assert select("infection", facts).chosen == "1.2.3.2"
+
+
+def test_datasets_in_the_dicom_json_model_are_read_as_well() -> None:
+    (facts,) = read_pasted('[{"0008103E": {"vr": "LO", "Value": ["t1 sag"]}, "Instances": 5}]')
+
+    assert (facts.description, facts.instances) == ("t1 sag", 5)
+
+
+@pytest.mark.parametrize(
+    ("pasted", "complaint"),
+    [
+        ("", "the text: nothing"),
+        ("[1]", "the text: something else"),
+        ("[{]", "line 1: something else, where JSON"),
+        ("EchoTime 2.9", "line 1: no equals sign"),
+        ("EchoTime = PLANTED", "series 1, EchoTime: no such value"),
+        ("Rows = PLANTED", "series 1, Rows: no such value"),
+        ("Nonsense = PLANTED\nRows = 1", "series 1: a keyword that DICOM does not know"),
+        ("Instances = PLANTED", "series 1, Instances: something else"),
+        ("ContrastBolusAgentSequence = PLANTED", "give the sequence"),
+        ("\n\n".join(f"SeriesNumber = {number}" for number in range(101)), "101 series"),
+    ],
+)
+def test_what_cannot_be_read_is_named_and_never_repeated(pasted: str, complaint: str) -> None:
+    with pytest.raises(BadHeaders) as caught:
+        read_pasted(pasted)
+
+    assert complaint.replace("give the sequence", "the sequence in DICOM JSON") in str(caught.value)
+    assert "PLANTED" not in str(caught.value)
+
+
+def test_names_are_read_in_the_background_and_new_studies_follow(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patients_module, "ROUND_SECONDS", 0.1)
+    jane, _ = house.report("DOE^JANE", "P-1")
+    patients = Patients(house.ledger)
+    patients.start()
+    try:
+        assert wait_for(lambda: patients.reach.known == 1)
+        richard, _ = house.report("ROE^RICHARD", "P-2")
+        assert wait_for(lambda: patients.search("roe", 5).study_uids == (richard,))
+        assert patients.search("DOE", 5).study_uids == (jane,)
+        assert not patients.search("p-", 1).is_all
+        assert patients.search("  ", 5).study_uids == ()
+    finally:
+        patients.stop()
+    assert patients.reach.known == 0
+    assert not any(each.name == "patients" for each in threading.enumerate())
+
+
+def test_a_page_waits_for_names_only_so_long(house: House) -> None:
+    study_uid, _ = house.report("DOE^JANE", "P-1")
+    patients = Patients(house.ledger)
+
+    assert patients.of([study_uid], seconds=-1) == {study_uid: None}
+    assert patients.of([study_uid])[study_uid].name == "DOE^JANE"  # type: ignore[union-attr]
+    assert patients.of([study_uid], seconds=-1)[study_uid] is not None
+
+
+def test_a_report_is_a_tree_of_sentences(house: House) -> None:
+    study_uid, job_id = house.report()
+
+    (document,) = read_documents(house.ledger, study_uid, job_id)
+
+    assert document.title == "AI result summary"
+    (section,) = document.items
+    assert (section.name, section.is_container) == ("Conclusions", True)
+    assert section.items[0].value.startswith("A finding of tests")
+    assert read_documents(house.ledger, "1.2.3", job_id) == ()
+
+
+def wait_for(condition: object, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.05)
+    return False

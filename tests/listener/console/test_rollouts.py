@@ -1,0 +1,112 @@
+"""Bundles change their roles at the console, shadows are compared, and labels are brought."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from listener.entries import Answer
+from tests.listener.console.conftest import BUNDLE, Browser, House, a_head
+from tests.listener.console.test_pages import text_of
+
+People = Callable[..., Browser]
+
+NEWER = replace(BUNDLE, version="2.0.0", weights_sha256="b" * 64)
+ABLE = {BUNDLE.edition, NEWER.edition}
+PLACE = f"/bundles/fistula/{NEWER.weights_sha256}/{NEWER.version}"
+
+
+def judge_by_both(house: House) -> str:
+    """A study that the active bundle finds likely, and the shadow does not."""
+    study_uid = house.receive(*a_head("DOE^JANE", "P-1"))
+    for job_id in house.plan():
+        with house.ledger.lease(job_id, "worker-1", 60, ABLE) as lease:
+            assert lease is not None
+            likely = lease.job.role == "active"
+            told = {
+                "probability": 0.9 if likely else 0.2,
+                "band": "suggested" if likely else "not suggested",
+            }
+            house.ledger.keep(lease.job, Answer("REPORTED", summary=told))
+    return study_uid
+
+
+def test_operators_promote_and_roll_back_and_each_step_bears_their_name(
+    console: People, house: House
+) -> None:
+    house.ledger.register_bundle(NEWER)
+    oskar = console("oskar")
+    assert "test-bundle 2.0.0 shadow" in text_of(oskar.get("/bundles"))
+
+    assert oskar.post(f"{PLACE}/role", role="active").status == 303
+    active = house.ledger.active_bundle("fistula")
+    assert active is not None
+    assert active.version == "2.0.0"
+    assert "oskar promoted fistula 2.0.0 bbbbbbbbbbbb 1.0.0" in text_of(oskar.get("/bundles"))
+
+    assert oskar.post("/bundles/fistula/roll-back").status == 303
+    again = oskar.post("/bundles/fistula/roll-back")
+    assert again.status == 409
+    assert "the last promotion was taken back already" in again.data.decode()
+    steps = oskar.json("/api/rollouts")
+    assert [(each["actor"], each["what"]) for each in steps[:2]] == [
+        ("oskar", "rolled back"),
+        ("oskar", "promoted"),
+    ]
+    time.sleep(0.5)
+    trail = (house.settings.spool / "audit" / "audit.log").read_text()
+    assert trail.count("110131") == 3
+
+
+def test_viewers_promote_nothing_and_bring_no_labels(console: People, house: House) -> None:
+    house.ledger.register_bundle(NEWER)
+    vera = console("vera")
+
+    assert "Make it the active bundle" not in vera.get("/bundles")
+    assert vera.post(f"{PLACE}/role", role="active").status == 403
+    assert vera.post_json(f"/api{PLACE}/role?role=active", {}).status == 403
+    assert vera.post_json("/api/labels", {"analysis": "fistula", "text": ""}).status == 403
+
+
+def test_a_shadow_is_compared_with_the_active_bundle_on_what_turned_out_to_be_true(
+    console: People, house: House
+) -> None:
+    house.ledger.register_bundle(NEWER)
+    study_uid = judge_by_both(house)
+    oskar = console("oskar")
+    table = f"study_uid,label\n{study_uid},positive\n1.2.3,negative\n"
+    kept = oskar.post_json("/api/labels", {"analysis": "fistula", "text": table})
+    assert json.loads(kept.data) == {"labels": 2, "unknown": 1}
+
+    page = text_of(oskar.get(f"{PLACE}/comparison"))
+
+    assert "1 studies were judged by both from the same input" in page
+    assert "differ by -70.0 percentage points on average (shadow less active)" in page
+    assert "DOE, JANE P-1" in page
+    assert "90.0 % suggested 20.0 % not suggested positive" in page
+    assert oskar.status(f"/bundles/fistula/{'a' * 64}/1.0.0/comparison") == 404
+    wrong = oskar.post_json("/api/labels", {"analysis": "fistula", "text": "PLANTED"})
+    assert wrong.status == 422
+    shadowed = text_of(oskar.get(f"/studies/{study_uid}"))
+    assert "fistula shadow reported 20.0 % not suggested" in shadowed
+    assert "20.0 %" not in shadowed[: shadowed.index("All jobs of the study")]
+
+
+def test_a_table_of_labels_is_uploaded_as_a_file(console: People, house: House) -> None:
+    oskar = console("oskar")
+    edge = "----edge"
+    parts = {"csrf": oskar.csrf, "analysis": "fistula"}
+    body = "".join(
+        f'--{edge}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in parts.items()
+    )
+    body += (
+        f'--{edge}\r\nContent-Disposition: form-data; name="table"; filename="t.csv"\r\n'
+        f"Content-Type: text/csv\r\n\r\nstudy_uid,label\n1.2.3,positive\n\r\n--{edge}--\r\n"
+    )
+    headers = {"Content-Type": f"multipart/form-data; boundary={edge}"}
+
+    answer = oskar._request("POST", "/labels", body.encode(), headers)
+
+    assert answer.status == 200
+    assert "1 labels for fistula were kept. 1 of them are of studies" in answer.data.decode()

@@ -1,0 +1,278 @@
+"""The console in a real browser: a study comes in, becomes a result, is looked at and sent again.
+
+MONRO_SCREENSHOTS names a folder that pictures of the pages are put into.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from pydicom import Dataset
+
+from deploy.stack import free_ports
+from listener.console.gate.accounts import Accounts
+from tests.system.conftest import Hospital, edited_copy, open_hospital
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+DESKTOP = {"width": 1440, "height": 900}
+TABLET = {"width": 820, "height": 1180}
+
+PASSWORD = "seven lanterns over the harbour"
+NAME = "CONSOLE^CARLA"
+
+Ward = tuple[Hospital, str]
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    """A hospital with a console, and somewhere else that results cannot be sent to."""
+    (console_port, nowhere) = free_ports(2)
+    away = {"name": "away", "ae_title": "AWAY", "host": "127.0.0.1", "port": nowhere}
+    with open_hospital(
+        tmp_path_factory.mktemp("ward"), [away], MONRO_CONSOLE_PORT=str(console_port)
+    ) as place:
+        Accounts(place.stack.ledger).add("olga", "operator", PASSWORD)
+        yield place, f"http://127.0.0.1:{console_port}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        found = play.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Browser, ward: Ward) -> Iterator[Page]:
+    """A page of somebody who has signed in; whatever a script complains of fails the test."""
+    context = browser.new_context(base_url=ward[1], viewport=DESKTOP)  # type: ignore[arg-type]
+    found = context.new_page()
+    complaints: list[str] = []
+    found.on("pageerror", lambda error: complaints.append(str(error)))
+    found.on(
+        "console",
+        lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None,
+    )
+    sign_in(found)
+    yield found
+    context.close()
+    assert complaints == []
+
+
+def sign_in(page: Page) -> None:
+    page.goto("/")
+    page.get_by_label("Name").fill("olga")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Worklist")).to_be_visible()
+
+
+def with_contrast(dataset: Dataset) -> None:
+    dataset.ContrastBolusAgent = "GADOBUTROL"
+    dataset.PatientName, dataset.PatientID = NAME, "C-4711"
+
+
+@pytest.fixture(scope="module")
+def study(ward: Ward, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A head with contrast that was sent, and is answered."""
+    hospital, _ = ward
+    uid, files = edited_copy(
+        sorted((shared_data / "philips_mprage_sag").glob("*.dcm")),
+        tmp_path_factory.mktemp("study"),
+        with_contrast,
+    )
+    hospital.send(files)
+    return uid
+
+
+def shoot(page: Page, name: str, *, full: bool = False) -> None:
+    """Keep pictures of a page, as a desktop and as a tablet show it."""
+    folder = os.environ.get("MONRO_SCREENSHOTS")
+    if folder is None:
+        return
+    for kind, size in (("desktop", DESKTOP), ("tablet", TABLET)):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        page.screenshot(path=Path(folder) / f"{name}-{kind}.png", full_page=full)
+    page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
+
+
+def test_a_study_becomes_a_result_while_somebody_watches(page: Page, study: str) -> None:
+    page.goto(f"/?uid={study}")
+    row = page.get_by_role("row").filter(has_text=study)
+    expect(row).to_be_visible(timeout=60_000)
+    expect(row).to_contain_text("CONSOLE, CARLA")
+    page.evaluate("window.untouched = true")
+
+    expect(row).to_contain_text("fistula: running", timeout=90_000)
+    row.get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("CONSOLE, CARLA")
+    shoot(page, "study-running")
+    expect(page.locator("#answers + article .state").first).to_have_text(
+        "reported", timeout=180_000
+    )
+
+    expect(page.locator(".big")).to_contain_text("%")
+    expect(page.locator("figure.three svg")).to_have_count(4)
+    shoot(page, "study", full=True)
+
+
+def test_the_overlay_scrolls_by_keys_wheel_and_slider(page: Page, study: str) -> None:
+    page.goto(f"/studies/{study}")
+    page.get_by_role("link", name=re.compile("Look at all")).click()
+    label = page.locator("#label")
+    viewer = page.locator("#viewer")
+    first = int(page.locator("#slice").input_value())
+    expect(viewer).to_have_attribute("data-shown", str(first))
+    expect(page.locator("canvas")).to_have_count(2)
+    shoot(page, "viewer")
+
+    viewer.focus()
+    page.keyboard.press("ArrowDown")
+    expect(label).to_contain_text(f"Slice {first + 1} of")
+    page.keyboard.press("PageUp")
+    expect(label).to_contain_text(f"Slice {first - 9} of")
+    page.locator("#overlay").hover()
+    page.mouse.wheel(0, 120)
+    expect(label).to_contain_text(f"Slice {first - 6} of")
+    page.locator("#slice").focus()
+    page.keyboard.press("Home")
+    expect(label).to_contain_text("Slice 1 of")
+    page.locator("#slice").fill(str(first))
+    expect(viewer).to_have_attribute("data-shown", str(first))
+
+    def colourful() -> int:
+        """Pixels of the overlay that are not grey."""
+        found: int = page.evaluate(
+            """() => { const canvas = document.querySelector("#overlay canvas");
+            const copy = new OffscreenCanvas(canvas.width, canvas.height);
+            const pen = copy.getContext("2d", { willReadFrequently: true });
+            pen.drawImage(canvas, 0, 0);
+            const data = pen.getImageData(0, 0, copy.width, copy.height).data;
+            let count = 0;
+            for (let at = 0; at < data.length; at += 4) if (data[at] !== data[at + 2]) count += 1;
+            return count; }"""
+        )
+        return found
+
+    assert colourful() > 100
+    page.locator("#opacity").fill("0")
+    page.wait_for_timeout(200)
+    assert colourful() == 0
+    page.get_by_label("plain image beside").uncheck()
+    expect(page.locator("#plain")).to_be_hidden()
+
+
+def test_without_script_slices_are_pages(browser: Browser, ward: Ward, study: str) -> None:
+    context = browser.new_context(
+        base_url=ward[1],
+        java_script_enabled=False,
+        viewport=DESKTOP,  # type: ignore[arg-type]
+    )
+    page = context.new_page()
+    sign_in(page)
+    page.goto(f"/studies/{study}")
+    page.get_by_role("link", name=re.compile("Look at all")).click()
+    shown = page.locator("#label")
+    first = int(re.findall(r"Slice (\d+)", shown.inner_text())[0])
+    page.get_by_role("link", name="Next").click()
+    expect(shown).to_contain_text(f"Slice {first + 1} of")
+    expect(page.locator("#overlay image")).to_have_count(2)
+    context.close()
+
+
+def test_a_delivery_that_failed_is_tried_again(page: Page, study: str, ward: Ward) -> None:
+    page.goto(f"/studies/{study}")
+    before = attempts(ward[0], study)
+    page.get_by_role("button", name="Retry deliveries to away").click()
+
+    expect(page.locator("#history ~ .wide")).to_contain_text("retry by operator")
+    expect(page.locator("#history ~ .wide")).to_contain_text("deliveries to away")
+    ward[0].await_that(lambda: attempts(ward[0], study) > before, 60, study)
+    audit = (ward[0].stack.folder / "spool" / "audit" / "audit.log").read_text()
+    assert 'UserID="olga"' in audit
+
+
+def attempts(hospital: Hospital, study_uid: str) -> int:
+    known: dict[str, Any] = hospital.stack.ledger.study(study_uid) or {}
+    rows = known.get("deliveries", ())
+    return max((row["attempts"] for row in rows if row["destination"] == "away"), default=0)
+
+
+def test_a_patient_is_searched_for_and_never_logged(page: Page, study: str, ward: Ward) -> None:
+    page.goto("/")
+    page.get_by_label("Patient name or ID").fill("carla")
+    page.get_by_role("button", name="Search").click()
+
+    expect(page.get_by_role("row").filter(has_text=study)).to_be_visible()
+    assert "carla" not in page.url.lower()
+    log = ward[0].stack.log("listener").read_text()
+    assert "CARLA" not in log.upper()
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/queue", "/bundles", "/rules", "/settings", "/health", "/api", "study", "slices"]
+)
+def test_pages_are_told_well_by_a_screen_reader(page: Page, study: str, path: str) -> None:
+    """One main heading, headings in order, names for all that can be used, captions."""
+    if path == "study":
+        path = f"/studies/{study}"
+    page.goto(f"/studies/{study}" if path == "slices" else path)
+    if path == "slices":
+        page.get_by_role("link", name=re.compile("Look at all")).click()
+        expect(page.locator("canvas")).to_have_count(2)
+
+    levels = [int(tag[1]) for tag in page.evaluate(
+        "[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((each) => each.tagName)"
+    )]  # fmt: skip
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels)), levels
+    for role in ("link", "button", "textbox", "searchbox", "combobox", "slider", "checkbox", "img"):
+        for found in page.get_by_role(role).all():  # type: ignore[arg-type]
+            snapshot = found.aria_snapshot()
+            assert re.match(rf"- '?{role} \"", snapshot), (role, snapshot)
+    assert page.evaluate(
+        "[...document.querySelectorAll('table:not(.card table)')].every((each) => each.caption && "
+        "[...each.querySelectorAll('th')].every((head) => head.scope))"
+    )
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    for size in (DESKTOP, TABLET):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        assert page.evaluate(
+            "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        ), size
+    page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
+    shoot(page, re.sub(r"\W+", "-", path.replace(study, "study")).strip("-") or "worklist")
+
+
+def test_the_sign_in_page_is_of_one_piece_with_the_others(browser: Browser, ward: Ward) -> None:
+    context = browser.new_context(base_url=ward[1], viewport=DESKTOP)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto("/")
+
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 18, 20)"
+    expect(page.get_by_role("textbox", name="Name")).to_be_visible()
+    shoot(page, "sign-in")
+    context.close()
+
+
+def test_a_page_prints_light(page: Page, study: str) -> None:
+    page.goto(f"/studies/{study}")
+    page.emulate_media(media="print")
+
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    expect(page.get_by_role("navigation", name="Pages")).to_be_hidden()
+    expect(page.get_by_role("note")).to_contain_text("Research use only")
+    shoot(page, "print", full=True)
