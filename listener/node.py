@@ -160,7 +160,7 @@ class Node:
                 if self._watch.is_ours():
                     self._make_up_for_silent_listeners()
                     steward(self.ledger, self._dispatcher, self._settings)
-                # Who stands by did all that is asked of it.
+                # Who stands by has come round as well: nothing more is asked of it.
                 self.pulse.touch(WHOLE_ROUND)
                 if self._watch.was_ours() and time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()

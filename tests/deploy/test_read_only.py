@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from deploy.stack import answers, free_ports
+from tests.deploy.reading import DEPLOY
 
 APART = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--map-root-user", "--mount"]
 
@@ -28,7 +30,7 @@ exec setpriv --no-new-privs --bounding-set -all --inh-caps -all --ambient-caps -
 def test_a_listener_needs_its_spool_and_no_other_place_to_write_to(tmp_path: Path) -> None:
     if subprocess.run([*APART, "true"], check=False, capture_output=True).returncode:
         pytest.skip("mount namespaces are not permitted here, so this was NOT tested")
-    (port,) = free_ports(1)
+    port, console = free_ports(2)
     spool = tmp_path / "spool"
     spool.mkdir()
     pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 1}
@@ -39,6 +41,8 @@ def test_a_listener_needs_its_spool_and_no_other_place_to_write_to(tmp_path: Pat
         "MONRO_OPEN_NODE": "true",
         "MONRO_KEEP_FREE": "1",
         "MONRO_PORT": str(port),
+        "MONRO_CONSOLE_PORT": str(console),
+        "MONRO_CONSOLE_HOSTS": '["monro.hospital"]',
         "MONRO_DESTINATIONS": json.dumps([pacs]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -57,9 +61,20 @@ def test_a_listener_needs_its_spool_and_no_other_place_to_write_to(tmp_path: Pat
                 assert listener.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < deadline, (tmp_path / "log").read_text()
                 time.sleep(0.1)
+            while not is_healthy(settings):
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
         finally:
             listener.terminate()
             status = listener.wait(30)
 
     assert status == 0, (tmp_path / "log").read_text()
     assert (spool / "ledger.sqlite").exists()
+    assert not is_healthy(settings)
+
+
+def is_healthy(settings: Mapping[str, str]) -> bool:
+    """What the container's health check says."""
+    check = [sys.executable, "-I", str(DEPLOY / "containers" / "healthy.py"), "listener"]
+    return (
+        subprocess.run(check, env=settings, check=False, stdout=subprocess.DEVNULL).returncode == 0
+    )

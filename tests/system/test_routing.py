@@ -1,4 +1,4 @@
-"""Orthanc passes studies on by scripts of deploy/orthanc; all other tests use the one in Lua."""
+"""Orthanc passes studies on by the scripts of deploy/orthanc; the one in Lua is used everywhere."""
 
 from pathlib import Path
 from typing import Any
