@@ -139,7 +139,7 @@ def find_ventricles(scene: Scene) -> Region:
     least, most = VENTRICLES_ML
     if not least <= region.quality.volume_ml <= most:
         found = f"{region.quality.volume_ml:.1f} ml of fluid in the middle of the head"
-        raise _no_region(found, f"ventricles of {least:g} to {most:g} ml")
+        raise _no_region(found, f"ventricles of {least:g} to {most:g} ml", VENTRICLES.name)
     return region
 
 
@@ -167,7 +167,7 @@ def find_sublentiform(scene: Scene, ventricles: Mask) -> Region:
     if fewest < LEAST_OF_BOX * side_ml:
         found = f"{fewest:.1f} ml of brain below the lentiform nucleus of one side"
         needed = f"slices down to the skull base, with {LEAST_OF_BOX * side_ml:.1f} ml there"
-        raise _no_region(found, needed)
+        raise _no_region(found, needed, SUBLENTIFORM.name)
     return region
 
 
@@ -192,13 +192,15 @@ def _anchors(scene: Scene, ventricles: Mask) -> tuple[float, float]:
     beside = np.abs(scene.beside)
     lateral = ventricles & (beside > near) & (beside < far)
     if not lateral.any():
-        raise _no_region("no lateral ventricle", "both lateral ventricles, and slices below them")
+        needed = "both lateral ventricles, and slices below them"
+        raise _no_region("no lateral ventricle", needed, SUBLENTIFORM.name)
     tips = float(np.percentile(scene.ahead[lateral], TIP_PERCENTILE))
     behind = tips - scene.ahead
     first, last = (each * scene.scale for each in BODY_BEHIND_TIPS_MM)
     body = lateral & (behind > first) & (behind < last)
     if not body.any():
-        raise _no_region("no body of a lateral ventricle", "whole lateral ventricles")
+        needed = "whole lateral ventricles"
+        raise _no_region("no body of a lateral ventricle", needed, SUBLENTIFORM.name)
     body &= scene.above > scene.above[body].max() - BODY_HEIGHT_MM * scene.scale
     # The slices above and below hold what is left of the ventricle.
     around = ndimage.binary_dilation(body, np.ones((1, 1, 3), dtype=np.bool_))
@@ -232,5 +234,6 @@ def _region(mask: Mask, scene: Scene) -> Region:
     return Region(mask, Quality(volume * scene.voxel_ml, slices, share))
 
 
-def _no_region(found: str, needed: str) -> UnusableStudy:
-    return UnusableStudy(Reason.NO_REGION, found, needed)
+def _no_region(found: str, needed: str, region: str) -> UnusableStudy:
+    drawn = f'a reader\'s Segmentation of the series, with a segment called "{region}"'
+    return UnusableStudy(Reason.NO_REGION, found, f"{needed}; or {drawn}")

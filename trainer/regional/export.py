@@ -22,6 +22,7 @@ from worker.bundle import (
     reference_keys,
 )
 from worker.crops import RegionView
+from worker.nets import resolved
 from worker.radiomics.vector import Vector
 from worker.region_ensemble import RegionEnsemble
 
@@ -175,7 +176,7 @@ def _description(run: RegionalRun, cohort: RegionalCohort, shipped: Shipped) -> 
     return RegionsDescription(
         analysis=config.analysis,
         name=words.name,
-        network=Network(network.name, network.config),
+        network=Network(network.name, resolved(network.name, **network.config)),
         recipe=cohort.recipe,
         regions=regions,
         decisive=words.decisive,
@@ -195,9 +196,11 @@ def _description(run: RegionalRun, cohort: RegionalCohort, shipped: Shipped) -> 
 def _training(run: RegionalRun, cohort: RegionalCohort, shipped: Shipped) -> dict[str, Any]:
     library, version, config_hash = cohort.measured_with
     epochs = sorted({each.epochs for members in shipped.members.values() for each in members})
+    first = {each.imagenet_sha256 for members in shipped.members.values() for each in members}
     return {
         "model": shipped.model,
         "epochs": " or ".join(map(str, epochs)),
+        "imagenet_sha256": sorted(first - {None}) or None,
         "exams": len(cohort),
         "patients": len(set(cohort.groups)),
         "positives": int(cohort.labels.sum()),

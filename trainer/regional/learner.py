@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from trainer.regional.settings import CropAugmentationConfig
-from trainer.settings import NetworkConfig
-from worker.nets import Planar, build_planar
+from trainer.regional.settings import CropAugmentationConfig, PlanarConfig
+from worker.nets import Planar, build_planar, load_imagenet
 
 Values = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -64,7 +63,7 @@ class Lesson:
 
 
 def train(
-    network: NetworkConfig,
+    network: PlanarConfig,
     lesson: Lesson,
     labels: Labels,
     schedule: Schedule,
@@ -72,7 +71,7 @@ def train(
     seed: int,
     device: torch.device,
 ) -> Planar:
-    """Train a new network.
+    """Train a new network, from ImageNet's weights where its row names a file of them.
 
     Args:
         network: what it is.
@@ -82,10 +81,16 @@ def train(
         augmentation: how crops are varied.
         seed: of first weights, order, variation and dropout.
         device: to train on.
+
+    Raises:
+        BadWeights: the file of ImageNet's weights does not fit.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        learner = build_planar(network.name, **network.config).to(device).train()
+        learner = build_planar(network.name, **network.config)
+        if network.imagenet is not None:
+            load_imagenet(learner, network.imagenet)
+        learner = learner.to(device).train()
         optimiser = torch.optim.AdamW(
             learner.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
         )

@@ -17,8 +17,7 @@ from trainer.regional.cohort import Views
 from trainer.regional.learner import Lesson, Schedule, judge, train
 from trainer.regional.patientwise import Slices, Thresholds, means, thresholds
 from trainer.regional.selection import Choice, choose, classifier_log_odds
-from trainer.regional.settings import RegionalConfig
-from trainer.settings import NetworkConfig
+from trainer.regional.settings import PlanarConfig, RegionalConfig
 from trainer.statistics import auroc
 from worker.bundle import Reference
 from worker.ensemble import mahalanobis
@@ -67,7 +66,7 @@ class Member:
 def fit_member(
     material: Material,
     held_out: Indices,
-    network: NetworkConfig,
+    network: PlanarConfig,
     config: RegionalConfig,
     seed: int,
     device: torch.device,
@@ -109,7 +108,7 @@ def fit_member(
     )
 
 
-def radiomics_width(network: NetworkConfig) -> int:
+def radiomics_width(network: PlanarConfig) -> int:
     """How many handcrafted features a network takes; 0 for none."""
     return build_planar(network.name, **network.config).expected_radiomics
 
@@ -153,7 +152,7 @@ def _schedules(config: RegionalConfig) -> list[Schedule]:
 def _judged_inside(
     material: Material,
     inner: list[tuple[Indices, Indices]],
-    network: NetworkConfig,
+    network: PlanarConfig,
     schedule: Schedule,
     number: int,
     config: RegionalConfig,
@@ -187,7 +186,7 @@ def _choice(
 def _train(
     material: Material,
     part: Indices,
-    network: NetworkConfig,
+    network: PlanarConfig,
     choice: Choice | None,
     schedule: Schedule,
     config: RegionalConfig,

@@ -41,6 +41,7 @@ from trainer.regional.patientwise import Slices, Thresholds
 from trainer.regional.settings import RegionalConfig
 from trainer.run import BadRun, read_start
 from worker.bundle import Reference, Selected
+from worker.seal import sha256
 
 SLICES: Final = "slices.csv"
 WEIGHTS: Final = "weights.safetensors"
@@ -76,6 +77,7 @@ class MemberResult:
         selected: its features; None where it takes none.
         learning_rate: that the inner folds chose.
         epochs: the same.
+        imagenet_sha256: of the file of first weights; None where these were random.
     """
 
     place: Path
@@ -84,6 +86,7 @@ class MemberResult:
     selected: Selected | None
     learning_rate: float
     epochs: int
+    imagenet_sha256: str | None
 
     def weights(self) -> dict[str, Tensor]:
         """Its state dict."""
@@ -159,7 +162,7 @@ def run_errand(errand: Errand) -> None:
     held_out = folds.held_out[errand.fold]
     network = config.models[errand.model]
     member = fit_member(material, held_out, network, config, seed, device)
-    _write(errand.place, member, cohort)
+    _write(errand.place, member, cohort, network.imagenet)
 
 
 def read_regional_run(folder: Path, cohort: RegionalCohort) -> RegionalRun:
@@ -188,7 +191,7 @@ def _opened(folder: Path) -> tuple[RegionalCohort, Folds]:
     return cohort, read_folds(folder, cohort)
 
 
-def _write(place: Path, member: Member, cohort: RegionalCohort) -> None:
+def _write(place: Path, member: Member, cohort: RegionalCohort, imagenet: Path | None) -> None:
     exams = [cohort.exams[index] for index in member.slices.exam_of]
     stream = io.StringIO(newline="")
     table = csv.writer(stream, lineterminator="\n")
@@ -210,6 +213,7 @@ def _write(place: Path, member: Member, cohort: RegionalCohort) -> None:
             "thresholds": asdict(member.at),
             "learning_rate": member.schedule.learning_rate,
             "epochs": member.schedule.epochs,
+            "imagenet_sha256": imagenet and sha256(imagenet.read_bytes()),
         },
     )
 
@@ -244,6 +248,7 @@ def _read(
             selected=TypeAdapter(Selected | None).validate_python(facts["selected"]),
             learning_rate=float(facts["learning_rate"]),
             epochs=int(facts["epochs"]),
+            imagenet_sha256=facts.get("imagenet_sha256"),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, ValidationError) as error:
         raise BadRun(

@@ -92,14 +92,25 @@ class RegionalBundleConfig(Section):
     decisive: Literal["ventricles", "sublentiform"] = "sublentiform"
 
 
+class PlanarConfig(NetworkConfig):
+    """What every member of a row is.
+
+    Attributes:
+        imagenet: file of torchvision's ImageNet weights to begin with, .pth or .safetensors; none
+            ships with monro. Without one, first weights are random.
+    """
+
+    imagenet: Path | None = None
+
+
 INFECTION: Final = "infection"
 
 # The four of Cüce et al.: two bases, and both with ASPP and radiomics.
 PAPER_MODELS: Final = {
-    "DenseNet": NetworkConfig(name="densenet201"),
-    "MobileNetV3": NetworkConfig(name="mobilenetv3-large"),
-    "DenseASPP-RadFusion": NetworkConfig(name="densenet201-aspp-radfusion"),
-    "MobileASPP-RadFusion": NetworkConfig(name="mobilenetv3-large-aspp-radfusion"),
+    "DenseNet": PlanarConfig(name="densenet201"),
+    "MobileNetV3": PlanarConfig(name="mobilenetv3-large"),
+    "DenseASPP-RadFusion": PlanarConfig(name="densenet201-aspp-radfusion"),
+    "MobileASPP-RadFusion": PlanarConfig(name="mobilenetv3-large-aspp-radfusion"),
 }
 
 
@@ -120,7 +131,7 @@ class RegionalConfig(Layered):
 
     analysis: Literal["infection"] = INFECTION
     preparation: CropRecipe = PAPER_CROPS
-    models: dict[str, NetworkConfig] = Field(default=PAPER_MODELS, min_length=1)
+    models: dict[str, PlanarConfig] = Field(default=PAPER_MODELS, min_length=1)
     fit: RegionalFitConfig = RegionalFitConfig()
     features: FeaturesConfig = FeaturesConfig()
     augmentation: CropAugmentationConfig = CropAugmentationConfig()

@@ -141,10 +141,10 @@ def characteristics(cohort: Examined) -> tuple[Characteristic, ...]:
         _row("Exams", "", cohort.exams, lambda chosen: Share(len(chosen), len(cohort))),
         _row("Patients", "", cohort.exams, _patients),
         _row("Age, years", "median (IQR), range", cohort.exams, partial(_spread, _age)),
-        _row(
-            "MRI to myelogram, days", "median (IQR), range", cohort.exams, partial(_spread, _days)
-        ),
     ]
+    if any(exam.days_to_myelogram is not None for exam in cohort.exams):
+        days = partial(_spread, _days)
+        rows.append(_row("MRI to myelogram, days", "median (IQR), range", cohort.exams, days))
     for stratum in strata(cohort):
         present = [name for name, _ in levels(stratum, cohort)]
         if present in ([], [UNKNOWN]):

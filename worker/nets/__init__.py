@@ -1,6 +1,6 @@
 """Networks by name. A bundle names its network; it never brings code."""
 
-from worker.nets.catalogue import PLANAR_NETWORKS, build_planar
+from worker.nets.catalogue import PLANAR_NETWORKS, build_planar, resolved
 from worker.nets.classes import NEGATIVE, POSITIVE
 from worker.nets.imagenet import BadWeights, load_imagenet
 from worker.nets.planar import Planar
@@ -19,4 +19,5 @@ __all__ = [
     "features",
     "load_imagenet",
     "log_odds",
+    "resolved",
 ]

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from listener.errors import MonroError
 from worker.nets.planar import Planar
 
 # torchvision's DenseNet files of 2017 say denselayer1.norm.1 where modules are called norm1 now,
@@ -25,7 +26,7 @@ COUNTER: Final = "num_batches_tracked"
 BACKBONE: Final = "features."
 
 
-class BadWeights(Exception):
+class BadWeights(MonroError):
     """A file of weights that does not fit a network: what was found, what was expected."""
 
     def __init__(self, path: Path, found: str, expected: str) -> None:

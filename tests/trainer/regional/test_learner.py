@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from trainer.regional.learner import Lesson, Schedule, judge, train, vary
 from trainer.regional.settings import CropAugmentationConfig
+from worker.nets import BadWeights, build_planar
 
 CPU = torch.device("cpu")
 SCHEDULE = Schedule(learning_rate=1e-3, epochs=1, batch_size=8, weight_decay=0.0)
@@ -66,3 +70,31 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_others_draws_alone(toy_
     assert torch.equal(drawn, expected)
     assert np.array_equal(judge(one, lesson, CPU)[1], judge(other, lesson, CPU)[1])
     assert not np.array_equal(judge(one, lesson, CPU)[1], judge(third, lesson, CPU)[1])
+
+
+def test_first_weights_are_those_of_imagenet_where_a_row_names_a_file(
+    tmp_path, toy_regional_config
+):
+    plain = toy_regional_config.models["fused"]
+    known = build_planar(plain.name, **plain.config)
+    taught = {
+        name: torch.full_like(each, 0.01)
+        for name, each in known.state_dict().items()
+        if not name.startswith(known.fresh)
+    }
+    torch.save(taught, tmp_path / "imagenet.pth")
+    network = plain.model_copy(update={"imagenet": tmp_path / "imagenet.pth"})
+    lesson = Lesson(np.zeros((8, 3, 64, 64), np.float16), np.zeros((8, 30)))
+    schedule = replace(SCHEDULE, epochs=0)
+
+    begun = train(network, lesson, np.arange(8) % 2, schedule, STILL, 1, CPU).state_dict()
+    random = train(plain, lesson, np.arange(8) % 2, schedule, STILL, 1, CPU).state_dict()
+
+    kernels = [name for name, each in taught.items() if each.dim() == 4]
+    assert all(torch.equal(begun[name], taught[name]) for name in kernels)
+    assert not any(torch.equal(random[name], taught[name]) for name in kernels)
+    with pytest.raises(BadWeights, match="no readable file"):
+        train(
+            plain.model_copy(update={"imagenet": tmp_path / "none.pth"}),
+            lesson, np.arange(8) % 2, schedule, STILL, 1, CPU,
+        )  # fmt: skip

@@ -1,5 +1,7 @@
 """Networks of 2D crops by name: what they all do alike."""
 
+import json
+
 import pytest
 import torch
 
@@ -116,3 +118,15 @@ def test_fusion_is_refused_by_a_network_that_has_none():
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(KeyError, match="called 'resnet'; known: compact-densenet-2d, compact"):
         nets.build_planar("resnet")
+
+
+@pytest.mark.parametrize("name", sorted(nets.PLANAR_NETWORKS))
+def test_resolved_arguments_say_all_that_a_network_is(name):
+    told = json.loads(json.dumps(nets.resolved(name)))
+    usual, again = nets.build_planar(name), nets.build_planar(name, **told)
+
+    assert {key: each.shape for key, each in usual.state_dict().items()} == {
+        key: each.shape for key, each in again.state_dict().items()
+    }
+    assert ("aspp_rates" in told) == ("radfusion" in name)
+    assert told.keys() & {"growth_rate", "width"}
