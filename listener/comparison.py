@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean, stdev
 
-from sqlalchemy import FromClause, RowMapping, and_, or_, select
+from sqlalchemy import FromClause, RowMapping, and_, func, or_, select
 
 from listener.entries import Edition
 from listener.ledger import Ledger
+from listener.series import SELFTEST_STATION
 from listener.tables import jobs, labels, studies
 
 TENTHS = 10
@@ -120,13 +121,13 @@ class Comparison:
 def compare(
     ledger: Ledger, analysis: str, active: Edition, shadow: Edition, limit: int = 10_000
 ) -> Comparison:
-    """Put what two bundles said side by side.
+    """Put what two bundles said side by side, of studies where one of them was the other's shadow.
 
     Args:
         ledger: that has it.
         analysis: of both.
-        active: the bundle whose results were sent.
-        shadow: the bundle whose results were kept.
+        active: the bundle whose results are sent now.
+        shadow: the other one; it may have been the active one until it was replaced.
         limit: so many pairs at most, the latest.
     """
     pairs = _pairs(ledger, analysis, active, shadow, limit)
@@ -169,7 +170,8 @@ def _pairs(
         other.c.study_uid == one.c.study_uid,
         other.c.analysis == one.c.analysis,
         other.c.digest == one.c.digest,
-        other.c.role == "active",
+        # Which of the two was the shadow may have changed since.
+        other.c.role != one.c.role,
         other.c.weights_sha256 == active[0],
         other.c.bundle_version == active[1],
         or_(other.c.probability.is_not(None), other.c.refusal.is_not(None)),
@@ -182,7 +184,7 @@ def _pairs(
         .outerjoin(labels, its_label)
         .where(
             one.c.analysis == analysis,
-            one.c.role == "shadow",
+            ~func.coalesce(studies.c.scanner, "").endswith(SELFTEST_STATION),
             one.c.weights_sha256 == shadow[0],
             one.c.bundle_version == shadow[1],
             one.c.state.in_(("REPORTED", "REFUSED")),

@@ -72,6 +72,7 @@ class BundleRow:
         card: what people and monitors are told of it: its model card, thresholds, how often those
             with which score were positive in validation. Read where it is asked for only.
         evaluation: report of its evaluation, as HTML; likewise.
+        seal: digest over every file of it: thresholds count as weights do.
         role: as the ledger has it; who registers a bundle does not choose it.
     """
 
@@ -81,6 +82,7 @@ class BundleRow:
     weights_sha256: str
     card: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     evaluation: str | None = field(default=None, compare=False, repr=False)
+    seal: str = field(default="", compare=False, repr=False)
     role: Role = field(default="active", compare=False)
 
     @property

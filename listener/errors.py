@@ -32,14 +32,14 @@ class BadSettings(MonroError):
 class VersionTaken(MonroError):
     """A bundle calls itself by the name and version of another one."""
 
-    def __init__(self, named: str, weights: str, known: str) -> None:
-        super().__init__(named, weights, known)
-        self.named, self.weights, self.known = named, weights, known
+    def __init__(self, named: str, found: str, known: str) -> None:
+        super().__init__(named, found, known)
+        self.named, self.found, self.known = named, found, known
 
     def __str__(self) -> str:
         return (
-            f"bundle {self.named}: found weights {self.weights}, expected {self.known}, which were "
-            "registered under this version; publish other weights under another version"
+            f"bundle {self.named}: found {self.found}, expected {self.known}, which was registered "
+            "under this version; publish what differs under another version"
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, select
 
 from listener.errors import BadAttribute, MonroError
-from listener.ledger import Ledger
+from listener.ledger import ROWS_AT_ONCE, Ledger
 from listener.selection import ANALYSES
 from listener.series import require_uid
 from listener.tables import labels, studies
@@ -72,6 +72,13 @@ def read_labels(text: str) -> list[Label]:
     if missing := [name for name in COLUMNS if name not in header]:
         raise BadLabels(f"no column {missing[0]}", f"a header with {' and '.join(COLUMNS)}")
     rows.fieldnames = header
+    try:
+        return _labels(rows)
+    except csv.Error:
+        raise BadLabels(f"no CSV in line {rows.line_num}", "a table of short values") from None
+
+
+def _labels(rows: "csv.DictReader[str]") -> list[Label]:
     found: dict[str, Label] = {}
     for row in rows:
         if len(found) >= MOST_ROWS:
@@ -102,11 +109,13 @@ def keep_labels(ledger: Ledger, analysis: str, found: Sequence[Label], actor: st
         }
         for each in found
     ]
-    with ledger.writing() as connection:
-        for row in rows:
-            this = labels.c.study_uid == row["study_uid"], labels.c.analysis == analysis
-            connection.execute(delete(labels).where(*this))
-        connection.execute(insert(labels), rows)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        theirs = labels.c.study_uid.in_([row["study_uid"] for row in some])
+        with ledger.writing() as connection:
+            connection.execute(delete(labels).where(theirs, labels.c.analysis == analysis))
+            connection.execute(insert(labels), some)
+    with ledger.reading() as connection:
         received = set(connection.scalars(select(studies.c.study_uid)))
     return Kept(len(rows), sum(each.study_uid not in received for each in found))
 

@@ -487,7 +487,7 @@ class Ledger:
         (rollout.py), and one that is known keeps the role that it has.
 
         Raises:
-            VersionTaken: other weights are known by its name and version.
+            VersionTaken: another bundle is known by its name and version.
         """
         of_analysis = bundles.c.analysis == bundle.analysis
         this = and_(of_analysis, _is_edition(bundles, bundle.edition))
@@ -500,14 +500,16 @@ class Ledger:
             "evaluation": None if report is None else zlib.compress(report.encode()),
         }
         with self.writing() as connection:
+            named = f"{bundle.name} {bundle.version}"
             taken = connection.scalar(select(bundles.c.weights_sha256).where(namesake))
             if taken is not None:
-                named = f"{bundle.name} {bundle.version}"
-                raise VersionTaken(named, bundle.weights_sha256, taken)
-            known = connection.scalar(select(bundles.c.role).where(this))
-            if known is not None:
+                raise VersionTaken(named, f"weights {bundle.weights_sha256}", f"weights {taken}")
+            before = connection.execute(select(bundles.c.role, bundles.c.seal).where(this)).first()
+            if before is not None:
+                if before.seal != bundle.seal:
+                    raise VersionTaken(named, f"content {bundle.seal}", f"content {before.seal}")
                 connection.execute(update(bundles).where(this).values(**told))
-                return cast(Role, known)
+                return cast(Role, before.role)
             is_first = not connection.scalar(
                 select(exists().where(of_analysis, bundles.c.role == "active"))
             )
@@ -520,6 +522,7 @@ class Ledger:
                     name=bundle.name,
                     role=role,
                     registered_at=self._clock(),
+                    seal=bundle.seal,
                     **told,
                 )
             )

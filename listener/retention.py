@@ -2,8 +2,8 @@
 
 A study goes only when no job of it waits, runs or failed, and every result was confirmed by every
 destination that it was for (or sent to one that a site chose to take at its word). Results of
-shadows are for nobody, and a shadow that failed keeps nothing. Rows stay in the ledger; what was
-purged is told apart there from what was lost.
+shadows are for nobody: one that failed, or waits for a worker that may never come, keeps nothing.
+Rows stay in the ledger; what was purged is told apart there from what was lost.
 """
 
 import logging
@@ -17,7 +17,7 @@ from listener.audit.trail import NO_AUDIT, Audit
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
 from listener.spool import Spool
-from listener.tables import deliveries, instances, jobs, results, studies
+from listener.tables import deliveries, instances, jobs, move, results, studies
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def _may_go(before: float, trusted: Collection[str]) -> ColumnElement[bool]:
     is_sent = jobs.c.role == "active"
     unfinished = exists().where(
         of_study,
-        or_(jobs.c.state.in_(("QUEUED", "RUNNING")), and_(is_sent, jobs.c.state == "FAILED")),
+        or_(jobs.c.state == "RUNNING", and_(is_sent, jobs.c.state.in_(("QUEUED", "FAILED")))),
     )
     settled = or_(
         deliveries.c.state == "CONFIRMED",
@@ -106,6 +106,7 @@ def _purge_study(
     What is removed is read together with the leave to remove it: an instance that came since the
     study was found is in neither.
     """
+    _drop_waiting_shadows(ledger, study_uid, may_go)
     query = (
         select(instances.c.sop_uid, instances.c.sha256, instances.c.path)
         .join(studies, studies.c.study_uid == instances.c.study_uid)
@@ -128,3 +129,11 @@ def _purge_study(
         ledger.note(connection, study_uid, "purged", f"{len(rows)} instance(s)")
     log.info("study %s was purged: delivered, and old enough", study_uid)
     return True
+
+
+def _drop_waiting_shadows(ledger: Ledger, study_uid: str, may_go: ColumnElement[bool]) -> None:
+    """No worker begins with what is about to be removed; one that has begun keeps the study."""
+    goes = select(studies.c.study_uid).where(studies.c.study_uid == study_uid, may_go)
+    waits = and_(jobs.c.study_uid.in_(goes), jobs.c.role == "shadow", jobs.c.state == "QUEUED")
+    with ledger.writing() as connection:
+        move(connection, jobs, waits, "SUPERSEDED", reason="its study was purged")

@@ -237,6 +237,11 @@ def step_of(known: Mapping[str, Any] | None, destination: str) -> tuple[str, str
                 f"({job['reason']})",
                 "see the worker's log",
             )
+        if job["state"] == "REFUSED" and job["retriable"]:
+            raise SelfTestFailed(
+                f"the {job['analysis']} analysis of study {uid} failed ({job['reason']})",
+                "see the worker's log",
+            )
     for state, step in (("RUNNING", ANALYSIS), ("QUEUED", QUEUE)):
         at_it = [job for job in live if job["state"] == state]
         if at_it:

@@ -142,12 +142,14 @@ bundles = Table(
     Column("name", String(128), nullable=False),
     Column("role", String(16), nullable=False),
     Column("registered_at", Double, nullable=False),
+    Column("seal", String(64), nullable=False, default=""),
     Column("card", JSON),
     Column("evaluation", LargeBinary),
 )
 """What workers said they can run; `role` is active, shadow or retired. Of each analysis one is
-active: its results are sent. Those of shadows are kept. `card` is what people and monitors are told
-of a bundle; `evaluation` the report of its evaluation, HTML compressed by zlib."""
+active: its results are sent. Those of shadows are kept. `seal` is the digest of all that a bundle
+says and weighs, `card` what people and monitors are told of it, `evaluation` the report of its
+evaluation, HTML compressed by zlib."""
 
 rollouts = Table(
     "rollouts",

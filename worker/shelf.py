@@ -16,7 +16,7 @@ from listener.ledger import Ledger
 from worker.analyses.interface import Analysis
 from worker.bundle import Bundle, RegionBundle, VolumeBundle, load_bundle
 from worker.card import card_of, evaluation_of
-from worker.seal import MANIFEST, BadBundle
+from worker.seal import MANIFEST, BadBundle, sha256
 from worker.signature import TrustedKey
 
 log = logging.getLogger(__name__)
@@ -171,4 +171,5 @@ def _row(bundle: Bundle) -> BundleRow:
         bundle.weights_sha256,
         card_of(bundle),
         evaluation_of(bundle),
+        sha256((bundle.folder / MANIFEST).read_bytes()),
     )

@@ -108,7 +108,7 @@ def search(desk: Desk, text: str) -> Hits:
 
 def router(desk: Desk) -> APIRouter:
     """The routes below /api."""
-    api = APIRouter(prefix="/api")
+    api = APIRouter(prefix="/api", dependencies=[Depends(desk.looked_at)])
     add_studies(api, desk)
     add_jobs(api, desk)
     add_house(api, desk)
@@ -131,10 +131,8 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
         return search(desk, body.text)
 
     @api.get("/studies/{study_uid}", summary="One study", tags=["studies"])
-    def study(study_uid: StudyUID, request: Request) -> StudyView:
-        found = desk.study(study_uid)
-        desk.viewed(request, study_uid)
-        return found
+    def study(study_uid: StudyUID) -> StudyView:
+        return desk.study(study_uid)
 
     @api.get("/studies/{study_uid}/choices", summary="Which series, and why", tags=["studies"])
     def study_choices(study_uid: StudyUID) -> ChoiceView:

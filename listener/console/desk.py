@@ -1,6 +1,6 @@
 """What every page and every answer of the console is made from, and who asks for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from starlette.exceptions import HTTPException
@@ -11,6 +11,7 @@ from listener.audit.message import Participant
 from listener.audit.trail import Audit
 from listener.console.choice import Choice, HeaderReader, Headers, choices
 from listener.console.gate.accounts import Account
+from listener.console.looks import Looks
 from listener.console.patients import Patients
 from listener.console.study import StudyView, read_study
 from listener.console.wellbeing import Look
@@ -30,6 +31,7 @@ class Desk:
         patients: names, in memory only.
         headers: of studies, from the spool.
         look: tries whether the listener is well.
+        looks: at studies, of which the audit trail was told lately.
     """
 
     settings: ListenerSettings
@@ -39,6 +41,7 @@ class Desk:
     patients: Patients
     headers: HeaderReader
     look: Look
+    looks: Looks = field(default_factory=Looks)
 
     def study(self, study_uid: str) -> StudyView:
         """All that is known of a study; raises HTTPException 404 where nothing is."""
@@ -51,8 +54,21 @@ class Desk:
             raise HTTPException(404, f"no study {study_uid} was received")
         return found
 
+    def looked_at(self, request: Request) -> None:
+        """Put into the audit trail that somebody reads parts of a study, once in a while."""
+        study_uid = request.path_params.get("study_uid")
+        if request.method != "GET" or study_uid is None:
+            return
+        try:
+            require_uid("StudyInstanceUID", study_uid)
+        except BadAttribute:
+            return  # there is no such study
+        if self.looks.is_new(account_of(request).name, study_uid):
+            self.viewed(request, study_uid)
+
     def viewed(self, request: Request, study_uid: str) -> None:
         """Put into the audit trail that somebody looked at a study."""
+        self.looks.is_new(account_of(request).name, study_uid)
         self.audit.viewed(study_uid, self.ledger.path_of(study_uid), visitor(request))
 
     def retry(self, request: Request, study_uid: str, destination: str | None) -> tuple[int, int]:

@@ -151,7 +151,7 @@ def add_study(pages: APIRouter, desk: Desk, show: Show) -> None:
         desk.viewed(request, study_uid)
         return show(request, "study.html", **told(found))
 
-    @pages.get("/fragment/studies/{study_uid}")
+    @pages.get("/fragment/studies/{study_uid}", dependencies=[Depends(desk.looked_at)])
     def study_now(request: Request, study_uid: StudyUID) -> Response:
         return show(request, "study_body.html", **told(desk.study(study_uid)))
 

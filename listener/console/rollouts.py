@@ -208,7 +208,10 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
 
 
 def _text_of(table: UploadFile) -> str:
+    content = table.file.read(MOST_TABLE_BYTES + 1)
+    if len(content) > MOST_TABLE_BYTES:
+        raise HTTPException(413, f"a table may have {MOST_TABLE_BYTES >> 20} MiB")
     try:
-        return table.file.read(MOST_TABLE_BYTES).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise HTTPException(422, "the table is no text in UTF-8") from None

@@ -11,6 +11,7 @@ from listener.comparison import auroc, compare
 from listener.entries import Answer, BundleRow, Plan, Received
 from listener.labels import BadLabels, Label, keep_labels, read_labels
 from listener.ledger import Ledger
+from listener.rollout import promote
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
 
@@ -107,6 +108,22 @@ def test_another_input_of_the_same_study_is_no_pair(ledger: Ledger) -> None:
     assert found(ledger).pairs == ()
 
 
+def test_pairs_outlive_the_promotion_that_they_led_to(ledger: Ledger) -> None:
+    judged(ledger, "1", 0.1, 0.6)
+    promote(ledger, "fistula", SHADOW.edition, "ann")
+
+    (pair,) = compare(ledger, "fistula", SHADOW.edition, ACTIVE.edition).pairs
+    assert (pair.active.probability, pair.shadow.probability) == (0.6, 0.1)
+
+
+def test_self_tests_are_no_pairs(ledger: Ledger) -> None:
+    judged(ledger, "1", 0.1, 0.6)
+    with ledger.writing() as connection:
+        connection.exec_driver_sql("UPDATE studies SET scanner = 'ACME MONRO SELFTEST'")
+
+    assert found(ledger).pairs == ()
+
+
 def test_a_later_label_replaces_an_earlier_one(ledger: Ledger) -> None:
     judged(ledger, "1", 0.1, 0.2)
     for positive in (True, False):
@@ -125,6 +142,7 @@ def test_a_later_label_replaces_an_earlier_one(ledger: Ledger) -> None:
         ("study_uid,label\n1.2,1\n1.2,0\n", "two labels of one study, in line 3"),
         ("study_uid,label\n", "no rows"),
         ("", "no column study_uid"),
+        ("study_uid,label\n1.2," + "x" * 140_000, "no CSV in line"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused_as_a_whole(text: str, message: str) -> None:

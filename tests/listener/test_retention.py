@@ -105,6 +105,24 @@ def test_nothing_unfinished_is_ever_removed(
     assert purge(spool, ledger, settings) == []
 
 
+def test_a_shadow_that_waits_for_a_worker_keeps_no_study_and_does_not_begin_any_more(
+    spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str
+) -> None:
+    plan = Plan("fistula", "1.1", tuple(ledger.instances_of("1")))
+    shadow = replace(BUNDLE, version="2.0.0", role="shadow")
+    (job_id,) = ledger.plan("1", 1, [(plan, shadow)], {})
+
+    with ledger.lease(job_id, "worker", 60, {shadow.edition}) as lease:
+        assert lease is not None
+        assert purge(spool, ledger, settings) == []
+    assert [job.job_id for job in ledger.queued()] == [job_id]
+    assert purge(spool, ledger, settings) == [delivered]
+
+    assert ledger.queued() == []
+    with ledger.lease(job_id, "worker", 60, {shadow.edition}) as lease:
+        assert lease is None
+
+
 def test_a_study_that_is_incomplete_or_young_stays(
     spool: Spool, ledger: Ledger, settings: ListenerSettings, delivered: str, settings_for: Any
 ) -> None:

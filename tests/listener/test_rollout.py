@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from listener.entries import Answer, BundleRow, Plan, Role
+from listener.errors import VersionTaken
 from listener.ledger import Ledger
 from listener.rollout import (
     CannotRollOut,
@@ -159,6 +160,18 @@ def test_a_worker_that_starts_again_changes_no_decision(both: Ledger) -> None:
 
     assert both.register_bundle(BUNDLE) == "retired"
     assert both.register_bundle(NEWER) == "active"
+
+
+def test_other_thresholds_need_another_version_as_other_weights_do(
+    ledger: Ledger,  # noqa: F811
+) -> None:
+    sealed = replace(BUNDLE, seal="1" * 64, card={"threshold_low": 0.2})
+    ledger.register_bundle(sealed)
+
+    with pytest.raises(VersionTaken, match="publish what differs under another version"):
+        ledger.register_bundle(replace(sealed, seal="2" * 64, card={"threshold_low": 0.01}))
+    assert registered(ledger)[0].card == {"threshold_low": 0.2}
+    assert ledger.register_bundle(sealed) == "active"
 
 
 def test_decisions_that_make_no_sense_are_refused_with_what_to_do(both: Ledger) -> None:

@@ -141,6 +141,7 @@ def study(jobs: list[dict[str, Any]], deliveries: list[dict[str, Any]]) -> dict[
 
 def job(state: str, **more: Any) -> dict[str, Any]:
     known = {"analysis": "fistula", "role": "active", "reason": "why", "progress": None}
+    known["retriable"] = False
     return {**known, "state": state, **more}
 
 
@@ -172,6 +173,10 @@ def test_a_study_is_at_the_step_that_is_to_be_waited_for(known: Any, step: str) 
     [
         (study([], []), r"no analysis wants study 1.2 \(fistula: no contrast\)"),
         (study([job("FAILED")], []), "ended as FAILED"),
+        (
+            study([job("REPORTED"), job("REFUSED", retriable=True)], [delivery("SENT")]),
+            "analysis of study 1.2 failed",
+        ),
         (study([job("REFUSED")], [delivery("SENT")]), r"was refused \(why\): name a study"),
         (study([job("REPORTED")], [delivery("SENT", destination="other")]), "meant for pacs"),
         (study([job("REPORTED")], [delivery("PARKED", 2)]), r"pacs rejected 2 results .*\(said\)"),

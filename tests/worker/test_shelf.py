@@ -118,6 +118,22 @@ def test_a_promoted_bundle_whose_weights_were_changed_is_refused(
     assert "next: found sha256" in trouble
 
 
+def test_other_thresholds_under_a_known_version_are_refused_while_the_old_ones_go_on(
+    shelf: Shelf, ledger: Ledger, folder: Path
+) -> None:
+    place = folder / "demo"
+    metadata = json.loads((place / METADATA).read_text())
+    metadata["monro"]["threshold_high"] = 1.0
+    (place / METADATA).write_text(json.dumps(metadata))
+    write_manifest(place)
+    shelf.look()
+
+    (analysis,) = shelf.held.values()
+    assert analysis.bundle.threshold_high < 1
+    (trouble,) = shelf.troubles()
+    assert "publish what differs under another version" in trouble
+
+
 def test_other_weights_under_a_known_version_are_refused(
     shelf: Shelf, ledger: Ledger, folder: Path
 ) -> None:
@@ -130,7 +146,7 @@ def test_other_weights_under_a_known_version_are_refused(
 
     assert len(shelf.held) == len(registered(ledger)) == 1
     (trouble,) = shelf.troubles()
-    assert "publish other weights under another version" in trouble
+    assert "publish what differs under another version" in trouble
     with pytest.raises(VersionTaken):
         Shelf([place], (), ledger, open_analysis, seconds=1).fill()
 

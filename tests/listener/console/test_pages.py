@@ -181,11 +181,31 @@ def test_looking_at_a_study_is_in_the_audit_trail_with_the_visitors_name(
 
 def test_refreshing_a_fragment_is_no_second_look(console: People, house: House) -> None:
     study_uid, _ = house.report()
-    console().get(f"/fragment/studies/{study_uid}")
+    vera = console("vera")
+    vera.get(f"/studies/{study_uid}")
+    vera.get(f"/fragment/studies/{study_uid}")
     time.sleep(0.5)
 
     trail = house.settings.spool / "audit" / "audit.log"
-    assert study_uid not in trail.read_text()
+    assert trail.read_text().count(study_uid) == 1
+
+
+@pytest.mark.parametrize("path", ["/api/studies/{}/jobs/{}/documents", "/fragment/studies/{}"])
+def test_whoever_reads_a_study_past_its_page_is_in_the_audit_trail_once(
+    console: People, house: House, path: str
+) -> None:
+    study_uid, job_id = house.report()
+    vera = console("vera")
+    for _ in range(3):
+        vera.get(path.format(study_uid, job_id))
+    time.sleep(0.5)
+
+    (line,) = [
+        each
+        for each in (house.settings.spool / "audit" / "audit.log").read_text().splitlines()
+        if study_uid in each
+    ]
+    assert 'UserID="vera"' in line
 
 
 def test_viewers_change_nothing_and_take_no_files_along(console: People, house: House) -> None:
