@@ -10,6 +10,7 @@ declare -A package_of=(
     [javac]=default-jdk-headless
     [ip]=iproute2
     [unshare]=util-linux
+    [chromium]=chromium
 )
 
 missing=()
@@ -21,6 +22,8 @@ compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgres
 # Orthanc's plugins are no programs either.
 compgen -G '/usr/share/orthanc/plugins/libOrthancDicomWeb.so' >/dev/null \
     || missing+=(orthanc-dicomweb)
+compgen -G '/usr/share/orthanc/plugins/libOrthancWebViewer.so' >/dev/null \
+    || missing+=(orthanc-webviewer)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 # RUNLEVEL=1 keeps the packages from starting their servers: the tests start their own.
