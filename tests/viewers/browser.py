@@ -13,10 +13,17 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 CHROMIUM = "/usr/bin/chromium"
 # WebGL without a GPU, and nothing that a browser does by itself on a network.
 ARGUMENTS = (
-    "--no-sandbox --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
-    "--ignore-gpu-blocklist --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 PATIENCE_SECONDS = 60
 """A rasterizer in software on a machine that others use."""
@@ -86,25 +93,29 @@ class Ohif:
 
     def shows(self, text: str, seconds: float = PATIENCE_SECONDS) -> bool:
         """Whether the pane comes to hold a text."""
-        return eventually(lambda: text in self.pane.inner_text(), seconds)
+        return eventually(lambda: text in self.text(), seconds)
+
+    def text(self) -> str:
+        """What can be read in the pane, with plain spaces."""
+        return self.pane.inner_text().replace("\N{NO-BREAK SPACE}", " ")
 
     def scroll_to(self, instance_number: int) -> None:
         """Turn the wheel until an image is there."""
         self.pane.hover()
         wanted = f"I:{instance_number} ("
         for _step in range(int(self._slice()[1])):
-            if wanted in self.pane.inner_text():
+            if wanted in self.text():
                 break
             before = self._slice()
             self.page.mouse.wheel(0, 100)
             eventually(lambda before=before: self._slice() != before, 5)  # type: ignore[misc]
-        assert self.shows(wanted, 5), self.pane.inner_text()
+        assert self.shows(wanted, 5), self.text()
 
     def _slice(self) -> tuple[str, str]:
         """Which of how many images."""
         counted = r"\((\d+)/(\d+)\)"
-        assert eventually(lambda: bool(re.search(counted, self.pane.inner_text())))
-        found = re.search(counted, self.pane.inner_text())
+        assert eventually(lambda: bool(re.search(counted, self.text())))
+        found = re.search(counted, self.text())
         assert found
         return found[1], found[2]
 

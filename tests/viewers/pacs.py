@@ -34,10 +34,10 @@ class AnsweredStudy:
     def images(self, description: str) -> int:
         return sum(each.SeriesDescription == description for each in self._objects)
 
-    def most_coloured(self, description: str) -> int:
-        """Instance Number of the image of a series on which the map is strongest."""
+    def most_telling(self, description: str) -> int:
+        """Instance Number of the image of a series that shows the most different colours."""
         images = [each for each in self._objects if each.SeriesDescription == description]
-        return int(max(images, key=_coloured).InstanceNumber)
+        return int(max(images, key=_colours).InstanceNumber)
 
     def sentences(self, description: str) -> list[str]:
         """What a text summary says."""
@@ -53,5 +53,6 @@ class AnsweredStudy:
             yield each["ID"], each["MainDicomTags"]
 
 
-def _coloured(image: Dataset) -> int:
-    return int((np.ptp(image.pixel_array.astype(int), axis=-1) > SATURATED).sum())
+def _colours(image: Dataset) -> int:
+    pixels = image.pixel_array.reshape(-1, 3)
+    return len(np.unique(pixels[np.ptp(pixels.astype(int), axis=-1) > SATURATED], axis=0))

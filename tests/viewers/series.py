@@ -20,3 +20,6 @@ RESULTS = (
 
 A_MAP_ON_THE_SCREEN = 2000
 """Pixels that a map colours at least; caption and colour bar are the same on every image."""
+
+A_REGION_ON_THE_SCREEN = 500
+"""Pixels that the outlines and the tint of a small region colour at least."""

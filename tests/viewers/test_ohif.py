@@ -8,6 +8,7 @@ from tests.viewers.browser import Ohif, coloured, eventually, visible
 from tests.viewers.pacs import AnsweredStudy
 from tests.viewers.series import (
     A_MAP_ON_THE_SCREEN,
+    A_REGION_ON_THE_SCREEN,
     FISTULA_MAP,
     FISTULA_REPORT,
     FISTULA_SUMMARY,
@@ -39,14 +40,28 @@ def test_every_sentence_of_a_summary_can_be_read(
 ) -> None:
     in_ohif.open(summary)
 
-    assert in_ohif.shows("1.2. Findings") or in_ohif.shows("Findings")
-    read = in_ohif.pane.inner_text()
+    assert in_ohif.shows("1.2. Findings")
+    read = in_ohif.text()
     sentences = study.sentences(summary)
     assert [sentence for sentence in sentences if sentence not in read] == []
     assert any("AI-estimated probability" in sentence for sentence in sentences)
     assert any("Research use only" in sentence for sentence in sentences)
     if name:
         picture(name)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="OHIF 3.13.2 does not wrap items named Finding (121071, DCM): longer sentences run out "
+    "of the pane, and the reader has to scroll to the right",
+)
+def test_no_sentence_of_a_summary_runs_out_of_the_pane(in_ohif: Ohif) -> None:
+    in_ohif.open(FISTULA_SUMMARY)
+    assert in_ohif.shows("1.2. Findings")
+
+    beyond = "pane => Math.max(...[...pane.querySelectorAll('*')].map(e => e.scrollWidth))"
+    assert in_ohif.pane.evaluate(beyond) <= in_ohif.pane.evaluate("pane => pane.clientWidth")
 
 
 @pytest.mark.parametrize(
@@ -59,11 +74,11 @@ def test_a_map_scrolls_and_shows_its_colours(
 ) -> None:
     in_ohif.open(overlay)
     assert in_ohif.shows(overlay)
+    assert in_ohif.shows(f"(1/{study.images(overlay)})")
     in_ohif.page.locator('[data-cy="cine-player-close"]').click()
-    assert in_ohif.shows(f"(1/{study.images(overlay)})") or in_ohif.shows("/")
     first = coloured(in_ohif.pane)
 
-    in_ohif.scroll_to(study.most_coloured(overlay))
+    in_ohif.scroll_to(study.most_telling(overlay))
 
     assert eventually(lambda: coloured(in_ohif.pane) > first + A_MAP_ON_THE_SCREEN, 10), (
         f"{coloured(in_ohif.pane)} coloured pixels after {first} on another image"
@@ -71,15 +86,21 @@ def test_a_map_scrolls_and_shows_its_colours(
     picture(name)
 
 
-def test_proposed_regions_lie_on_their_slices_and_can_be_loaded(in_ohif: Ohif) -> None:
+def test_proposed_regions_lie_on_their_slices_and_can_be_loaded(
+    in_ohif: Ohif, picture: Picture
+) -> None:
     in_ohif.open(INFECTION_REGIONS)
     assert in_ohif.shows("Do you want to open this Segmentation?")
-    assert eventually(lambda: coloured(in_ohif.pane) > A_MAP_ON_THE_SCREEN)
+    assert eventually(lambda: visible(in_ohif.pane) > 10 * A_MAP_ON_THE_SCREEN)
 
     in_ohif.page.get_by_role("button", name="Yes").click()
 
-    in_ohif.page.get_by_text("Ventricular system").first.wait_for()
-    assert eventually(lambda: visible(in_ohif.pane) > 10 * A_MAP_ON_THE_SCREEN), "a blank pane"
+    in_ohif.page.locator('[data-cy="panelSegmentation-btn"]').click()
+    for region in ("Ventricular system", "Sub-lentiform parenchyma"):
+        in_ohif.page.get_by_text(region).first.wait_for()
+    assert visible(in_ohif.pane) > 10 * A_MAP_ON_THE_SCREEN, "the anatomy is gone"
+    assert coloured(in_ohif.pane) > A_REGION_ON_THE_SCREEN
+    picture("ohif-regions")
 
 
 @pytest.mark.xfail(
