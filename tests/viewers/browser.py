@@ -1,5 +1,6 @@
 """A browser without a screen, and what the tests read from the two viewers in it."""
 
+import base64
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -46,19 +47,33 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def pixels(of: Locator) -> np.ndarray:
-    """What is on the screen: (Y, X, RGB)."""
-    return np.asarray(Image.open(BytesIO(of.screenshot())).convert("RGB")).astype(int)
+def pixels(canvas: Locator) -> np.ndarray:
+    """What a viewer drew, without its buttons and scroll bars: (Y, X, RGB)."""
+    encoded = canvas.evaluate("canvas => canvas.toDataURL()").partition(",")[2]
+    image = Image.open(BytesIO(base64.b64decode(encoded))).convert("RGB")
+    return np.asarray(image).astype(int)
 
 
-def coloured(of: Locator) -> int:
+def coloured(canvas: Locator) -> int:
     """How many pixels have a colour."""
-    return int((np.ptp(pixels(of), axis=-1) > SATURATED).sum())
+    return int((np.ptp(pixels(canvas), axis=-1) > SATURATED).sum())
 
 
-def visible(of: Locator) -> int:
+def settled(canvas: Locator, least: int) -> int:
+    """How many pixels have a colour, once they are at least so many and no longer change."""
+    seen = [0]
+
+    def same_again() -> bool:
+        seen.append(coloured(canvas))
+        return seen[-1] == seen[-2] >= least
+
+    assert eventually(same_again), f"{seen[-1]} coloured pixels, not {least}"
+    return seen[-1]
+
+
+def visible(canvas: Locator) -> int:
     """How many pixels are not black."""
-    return int((pixels(of).max(axis=-1) > VISIBLE).sum())
+    return int((pixels(canvas).max(axis=-1) > VISIBLE).sum())
 
 
 def eventually(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
@@ -81,6 +96,7 @@ class Ohif:
         page.goto(f"{url}/viewer?StudyInstanceUIDs={study_uid}", wait_until="domcontentloaded")
         page.get_by_text("Skip all").first.click()
         self.pane = page.locator('[data-cy="viewport-pane"]')
+        self.image = self.pane.locator("canvas.cornerstone-canvas")
         self._thumbnails = page.locator('[data-cy^="study-browser-thumbnail"]')
 
     def series(self, expected: int) -> list[str]:
@@ -128,10 +144,10 @@ class OrthancViewer:
         self.page = page
         page.set_default_timeout(1000 * PATIENCE_SECONDS)
         page.goto(f"{url}/web-viewer/app/viewer.html?series={series}")
-        self.picture = page.locator("#dicomImageWrapper")
+        self.image = page.locator("#dicomImage canvas")
 
     def scroll(self, steps: int) -> None:
-        self.picture.hover()
+        self.image.hover()
         for _step in range(steps):
             self.page.mouse.wheel(0, 100)
             time.sleep(0.05)
