@@ -9,8 +9,9 @@ COMPACT := --config deploy/recipes/compact.toml
 # Threads that wait actively fight over few cores, and everything takes ten times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install system-tools check audit sbom test conformance demo up train-demo train-demo-infection bench-train \
-	bench-occlusion bench-study bench-ingest bench-soak bench-ledger bench-console chaos chaos-short fuzz clean
+.PHONY: help install system-tools check audit sbom test test-viewer viewer-pictures conformance demo up \
+	train-demo train-demo-infection bench-train bench-occlusion bench-study bench-ingest bench-soak \
+	bench-ledger bench-console chaos chaos-short fuzz clean
 .DEFAULT_GOAL := help
 
 help:                    ## what can be made
@@ -58,6 +59,18 @@ test: check system-tools ## everything that must hold, on real servers, on loopb
 	PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
 		$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/system
 	@$(CHAOS) $(SHORTLY)
+
+VIEWERS = OMP_NUM_THREADS=1 PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
+	$(BIN)/python -m pytest --numprocesses 0 tests/viewers
+
+# OHIF is fetched once from the npm registry, 48 MB, into ~/.cache/monro; the tests need no network.
+test-viewer: install system-tools  ## results in OHIF and Orthanc's viewer, in a real browser
+	@$(BIN)/python -m tests.viewers.release
+	$(VIEWERS)
+
+viewer-pictures: install system-tools  ## the same, and its pictures anew into docs/pictures
+	@$(BIN)/python -m tests.viewers.release
+	$(VIEWERS) --pictures docs/pictures
 
 conformance: install     ## docs/conformance.md, written anew from the code's tables
 	@$(BIN)/python -m deploy.conformance

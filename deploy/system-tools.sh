@@ -26,6 +26,8 @@ compgen -G '/usr/share/orthanc/plugins/libOrthancDicomWeb.so' >/dev/null \
     || missing+=(orthanc-dicomweb)
 compgen -G '/usr/share/orthanc/plugins/libOrthancPython.so' >/dev/null \
     || missing+=(orthanc-python)
+compgen -G '/usr/share/orthanc/plugins/libOrthancWebViewer.so' >/dev/null \
+    || missing+=(orthanc-webviewer)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 # RUNLEVEL=1 keeps the packages from starting their servers: the tests start their own.

@@ -51,7 +51,7 @@ class Orthanc:
     ) -> None:
         self.dicom_port = dicom_port
         self._folder = folder
-        self._url = f"http://127.0.0.1:{http_port}"
+        self.url = f"http://127.0.0.1:{http_port}"
         folder.mkdir(parents=True, exist_ok=True)
         self._config = folder / "orthanc.json"
         self._config.write_text(
@@ -96,16 +96,16 @@ class Orthanc:
         self._process.wait()
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self._url}{path}", timeout=30) as response:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=30) as response:
             return json.load(response)
 
     def post(self, path: str, body: Any) -> Any:
-        request = urllib.request.Request(f"{self._url}{path}", data=json.dumps(body).encode())
+        request = urllib.request.Request(f"{self.url}{path}", data=json.dumps(body).encode())
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)
 
     def download(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"{self._url}{path}", timeout=30) as response:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=30) as response:
             content: bytes = response.read()
             return content
 
