@@ -28,7 +28,11 @@ from listener.selection import ANALYSES
 
 MOST_TABLE_BYTES = 5 << 20
 MOST_SHOWN = 100
-"""Disagreements on the page."""
+"""Rows of a table on the page."""
+
+MOST_COMPARED = 10_000
+MOST_DRAWN = 1_000
+"""Pairs that figures are computed of, and that are drawn."""
 
 Role = Literal["active", "shadow", "retired"]
 Analysis = Annotated[str, Path(max_length=32)]
@@ -179,13 +183,16 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
     def comparison(
         analysis: Analysis, weights: Weights, version: Version, request: Request
     ) -> Response:
-        active, other, found = compared(desk, analysis, (weights, version), 10_000)
+        active, other, found = compared(desk, analysis, (weights, version), MOST_COMPARED)
+        scored = [each for each in found.pairs if each.difference is not None][:MOST_DRAWN]
         return show(
             request,
             "comparison.html",
             active=active,
             other=other,
             found=found,
+            scored=scored,
+            latest=scored[:MOST_SHOWN],
             shown=found.disagreements[:MOST_SHOWN],
             patients=desk.patients.of(each.study_uid for each in found.disagreements[:MOST_SHOWN]),
         )

@@ -84,6 +84,10 @@ def test_a_shadow_is_compared_with_the_active_bundle_on_what_turned_out_to_be_tr
     assert "differ by -70.0 percentage points on average (shadow less active)" in page
     assert "DOE, JANE P-1" in page
     assert "90.0 % suggested 20.0 % not suggested positive" in page
+    assert "Paired scores, the latest first" in page
+    assert "90.0 % 20.0 % -70.0 positive" in page
+    drawn = oskar.data(f"{PLACE}/comparison")
+    assert b'<circle cx="90.0" cy="80.0" r="1" class="positive"/>' in drawn
     assert oskar.status(f"/bundles/fistula/{'a' * 64}/1.0.0/comparison") == 404
     wrong = oskar.post_json("/api/labels", {"analysis": "fistula", "text": "PLANTED"})
     assert wrong.status == 422
