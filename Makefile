@@ -51,11 +51,11 @@ CHAOS = OMP_WAIT_POLICY=PASSIVE deploy/loopback-only.sh $(MOUNTING) \
 SHORTLY := --kills 10 --studies 6 --patience 240
 
 test: check system-tools ## everything that must hold, on real servers, on loopback only
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+	@# Three at a time keep two cores busy: many tests wait for servers and clocks.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile \
 		tests/listener tests/worker tests/trainer tests/deploy tests/fuzz \
 		listener worker trainer deploy
 	@# A folder of our own: in its namespace everybody is root, and root's may be another's.
-	@# They wait more than they compute: three at a time keep two cores busy.
 	PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
 		$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/system
 	@$(CHAOS) $(SHORTLY)
