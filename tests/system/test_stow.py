@@ -103,7 +103,7 @@ def test_what_orthanc_shows_and_hands_over_is_what_it_was_sent(
     sent = {str(dcmread(path).SOPInstanceUID): path.read_bytes() for path in files}
     with on_the_web() as hospital:
         hospital.send(files)
-        service = WebService(url=f"{hospital.orthanc._url}/dicom-web")
+        service = WebService(url=f"{hospital.orthanc.url}/dicom-web")
         with WebClient(service, None, 30) as client:
             (series,) = client.series(study_uid)
             assert (series.modality, series.instances) == ("MR", len(files))
