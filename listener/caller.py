@@ -6,6 +6,7 @@ from typing import Any, cast
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
+from listener.checkpoint import guard_answers
 from listener.errors import BadSettings
 from listener.remote import Entity, Tls
 from listener.tls import client_context
@@ -34,16 +35,20 @@ def call(ours: AE, theirs: Entity, tls: Tls | None, **options: Any) -> Associati
     if theirs.tls:
         options["tls_args"] = (_context(tls), theirs.host)
     handlers = options.pop("evt_handlers", ())
-    options["evt_handlers"] = [(evt.EVT_CONN_OPEN, _lose_patience), *handlers]
+    options["evt_handlers"] = [(evt.EVT_CONN_OPEN, _begin), *handlers]
     return ours.associate(theirs.host, theirs.port, ae_title=theirs.ae_title, **options)
 
 
-def _lose_patience(event: evt.Event) -> None:
+def _begin(event: evt.Event) -> None:
+    guard_answers(event.assoc)
+    _lose_patience(event.assoc)
+
+
+def _lose_patience(association: Association) -> None:
     """Wait no longer for a peer in the middle of a PDU, or of TLS, than for a silent one.
 
     pynetdicom would wait for ever, and whoever waits for its thread would as well.
     """
-    association = event.assoc
     cast(Any, association.dul).socket.socket.settimeout(association.network_timeout)
 
 

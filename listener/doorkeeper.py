@@ -19,6 +19,7 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 
+from listener.checkpoint import guard_answers
 from listener.confirmation import LARGEST_REPORT_BYTES
 from listener.errors import where
 
@@ -124,6 +125,7 @@ class Doorkeeper:
         connection = cast(Any, association.dul).socket
         # Who stops in the middle of a PDU, or reads no answers, is waited for as a silent peer is.
         connection.socket.settimeout(association.network_timeout)
+        guard_answers(association)
         _read_in_bounds(connection, Line(association))
         _survive_proposal(association)
         _survive(association)
