@@ -1,11 +1,12 @@
 """The map at the pixels of the source slices: linear between its patches, nothing out of the head.
 
 The way from a pixel of a slice to the grid of the map is affine, and so is that to the outline of
-the head: one interpolation of a plane each, without a list of points.
+the head. Where the pixels run along the axes of the grid, as they do in a volume that was prepared
+in its own orientation, both are two small matrix products; else an interpolation at each pixel.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from worker.preprocess import head_mask
 from worker.volume import Slice, Volume
 
 Plane = NDArray[np.float32]
+
+# In indices of a grid from pixel to pixel: less is rounding, and a thousandth over a whole image.
+SMALLEST_STEP: Final = 1e-6
 
 
 class OnSlices(Protocol):
@@ -108,6 +112,37 @@ class Resliced:
 def on_plane(grid: NDArray[np.float32], affine: NDArray[np.float64], source: Slice) -> Plane:
     """A grid, whose index an affine takes to RAS mm, at the pixels of a slice; faces go on."""
     steps = _steps(affine, source)
+    moved = np.abs(steps[:2]) > SMALLEST_STEP
+    if moved.sum(axis=1).max() <= 1 and moved.sum(axis=0).max() <= 1:
+        return _along_axes(grid, steps, source)
+    return _across_axes(grid, steps, source)
+
+
+def _along_axes(grid: NDArray[np.float32], steps: NDArray[np.float64], source: Slice) -> Plane:
+    """`on_plane` where a column is a step along one axis of the grid, and a row along another."""
+    across, down, first = steps
+    column_axis = int(np.argmax(np.abs(across)))
+    row_axis = int(np.argmax(np.where(np.arange(3) == column_axis, -1, np.abs(down))))
+    (slice_axis,) = {0, 1, 2} - {column_axis, row_axis}
+    ordered = grid.transpose(slice_axis, row_axis, column_axis)
+    rows = first[row_axis] + down[row_axis] * np.arange(source.rows)
+    columns = first[column_axis] + across[column_axis] * np.arange(source.columns)
+    (here,) = _weights(first[slice_axis : slice_axis + 1], ordered.shape[0])
+    near = np.flatnonzero(here)
+    layer = np.tensordot(here[near], ordered[near], axes=1)
+    found: Plane = _weights(rows, layer.shape[0]) @ layer @ _weights(columns, layer.shape[1]).T
+    return found
+
+
+def _weights(index: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+    """(places, size) what each value of a line counts at places along it: linear between them."""
+    within = np.clip(index, 0, size - 1)
+    weights = np.maximum(0, 1 - np.abs(within[:, None] - np.arange(size)))
+    return weights.astype(np.float32)
+
+
+def _across_axes(grid: NDArray[np.float32], steps: NDArray[np.float64], source: Slice) -> Plane:
+    """`on_plane` where a slice lies askew in the grid."""
     scale = 2 / np.maximum(np.array(grid.shape) - 1, 1)
     # PyTorch wants places between -1, the first index of an axis, and 1, the last; x last to first.
     across, down, first = torch.from_numpy(scale * steps).float().flip(1)
