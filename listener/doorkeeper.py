@@ -199,6 +199,7 @@ class Doorkeeper:
                 )
                 provider.message = None
                 association.dul.event_queue.put(INVALID_PDU)
+                provider.msg_queue.put((None, None))  # who waits for an answer waits no longer
 
         cast(Any, provider).receive_primitive = receive_primitive
 

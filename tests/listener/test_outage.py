@@ -18,7 +18,7 @@ from listener.spool import Spool
 from tests.listener.archive import Archive
 from tests.listener.conftest import a_result, dispatcher, keep
 
-DAYS = 4
+DAYS = 2
 HOUR = 3600.0
 STUDIES_A_DAY = 2
 

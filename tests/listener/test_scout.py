@@ -492,8 +492,10 @@ def test_an_instance_that_is_too_large_ends_what_fetches_it(
 ) -> None:
     study[0].PixelData = bytes(2 << 20)
     ours = settings("get", largest_instance=1 << 20)
+    begun = time.monotonic()
     with pacs.open(), pytest.raises(SourceFailed):
         pull("1.2.3", ours, ledger, Spool(ours.spool))
+    assert time.monotonic() - begun < ours.association_timeout_seconds / 2, "it waits for nothing"
 
 
 @pytest.mark.parametrize("says", [b"", b"\x02\x00\x00"])
