@@ -137,8 +137,8 @@ def _along_axes(grid: NDArray[np.float32], steps: NDArray[np.float64], source: S
 def _weights(index: NDArray[np.float64], size: int) -> NDArray[np.float32]:
     """(places, size) what each value of a line counts at places along it: linear between them."""
     within = np.clip(index, 0, size - 1)
-    weights = np.maximum(0, 1 - np.abs(within[:, None] - np.arange(size)))
-    return weights.astype(np.float32)
+    weights: Plane = np.maximum(0, 1 - np.abs(within[:, None] - np.arange(size))).astype(np.float32)
+    return weights
 
 
 def _across_axes(grid: NDArray[np.float32], steps: NDArray[np.float64], source: Slice) -> Plane:
