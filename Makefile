@@ -48,7 +48,7 @@ MOUNTING = $(shell unshare --map-root-user --mount true 2>/dev/null \
 	&& echo unshare --map-root-user --mount)
 CHAOS = OMP_WAIT_POLICY=PASSIVE deploy/loopback-only.sh $(MOUNTING) \
 	$(BIN)/python -m tests.system.chaos
-SHORTLY := --kills 10 --studies 6 --patience 240
+SHORTLY := --kills 10 --studies 6 --patience 120
 
 test: check system-tools ## everything that must hold, on real servers, on loopback only
 	@# Three at a time keep two cores busy: many tests wait for servers and clocks.

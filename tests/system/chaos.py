@@ -336,6 +336,16 @@ def settled(stack: Stack, studies: Sequence[Load]) -> list[str]:
     return waiting
 
 
+def settle(stack: Stack, studies: Sequence[Load], patience: float) -> None:
+    """Wait for as long as one study after another settles, each of them within the patience."""
+    left, until = len(studies), time.monotonic() + patience
+    while (now := len(settled(stack, studies))) and time.monotonic() < until:
+        if now < left:
+            left, until = now, time.monotonic() + patience
+        say(f"{now} studies are not settled yet")
+        time.sleep(2)
+
+
 def judge(stack: Stack, orthanc: Orthanc, studies: Sequence[Load], folder: Path) -> Verdict:
     """Compare what was acknowledged with what is there, here and in the archive."""
     found = Verdict(stuck=settled(stack, studies))
@@ -409,10 +419,7 @@ def run(kills: int, studies: int, seed: int, patience: float) -> int:
                 time.sleep(dice.expovariate(1.5))
                 chaos()
                 say(f"{chaos.kills} of {kills} kills, {studies - len(waiting)} studies begun")
-            deadline = time.monotonic() + patience
-            while (left := settled(stack, brought)) and time.monotonic() < deadline:
-                say(f"{len(left)} studies are not settled yet")
-                time.sleep(2)
+            settle(stack, brought, patience)
             found = judge(stack, orthanc, brought, folder / "found")
             wire.close()
         report(found, brought, chaos, wire, time.monotonic() - started)
@@ -457,6 +464,8 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--studies", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--patience", type=float, default=300, help="seconds to settle at the end")
+    parser.add_argument(
+        "--patience", type=float, default=180, help="seconds for the next to settle, at the end"
+    )
     asked = parser.parse_args()
     sys.exit(run(asked.kills, asked.studies, asked.seed, asked.patience))
