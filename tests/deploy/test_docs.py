@@ -14,6 +14,7 @@ import typer
 
 from deploy.configuration import REFERENCE
 from listener.__main__ import app as listener
+from listener.tables import TRANSITIONS
 from tests.deploy.reading import DEPLOY, REPOSITORY
 from trainer.__main__ import app as trainer
 from worker.__main__ import app as worker
@@ -131,6 +132,13 @@ def test_settings_are_known(page: Path) -> None:
     known = set(SETTING.findall(REFERENCE.read_text() + deployed))
 
     assert set(SETTING.findall(page.read_text())) - known == set()
+
+
+def test_the_states_that_are_told_are_those_of_the_ledger() -> None:
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    states = {state for moves in TRANSITIONS.values() for state in moves}
+
+    assert {state for state in states if f"`{state}`" not in page} == set()
 
 
 def test_what_leads_nowhere_is_found(tmp_path: Path) -> None:
