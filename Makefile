@@ -9,7 +9,7 @@ COMPACT := --config deploy/recipes/compact.toml
 # Threads that wait actively fight over few cores, and everything takes ten times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install system-tools check audit sbom test test-viewer viewer-pictures conformance demo up \
+.PHONY: help install system-tools check audit sbom test test-viewer viewer-pictures conformance configuration model-cards demo up \
 	train-demo train-demo-infection bench-train bench-occlusion bench-study bench-ingest bench-soak \
 	bench-ledger bench-console chaos chaos-short fuzz clean
 .DEFAULT_GOAL := help
@@ -74,6 +74,12 @@ viewer-pictures: install system-tools  ## the same, and its pictures anew into d
 
 conformance: install     ## docs/conformance.md, written anew from the code's tables
 	@$(BIN)/python -m deploy.conformance
+
+configuration: install   ## docs/configuration.md, written anew from the settings' own classes
+	@$(BIN)/python -m deploy.configuration
+
+model-cards: install     ## docs/model-card-*.md, written anew from the committed bundles
+	@$(BIN)/python -m deploy.model_cards
 
 chaos: install system-tools   ## kill everything 200 times (KILLS=, STUDIES=): what was lost?
 	@$(CHAOS) --kills $(or $(KILLS),200) --studies $(or $(STUDIES),40)

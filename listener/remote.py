@@ -71,8 +71,12 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class Tls(BaseModel, frozen=True, extra="forbid"):
     """How we speak TLS, as server and as client: PEM files, read again when they change.
 
-    `profile` is one of the secure transport connection profiles of PS3.15 B: that of BCP 195 as it
-    is now (B.12), or one of the retired ones, non-downgrading (B.10) and extended (B.11).
+    Attributes:
+        certificate: file of ours, with those between it and its authority.
+        key: file of its private key.
+        authorities: file of the certificates of those who vouch for others.
+        profile: one of the secure transport connection profiles of PS3.15 B: that of BCP 195 as it
+            is now (B.12), or one of the retired ones, non-downgrading (B.10) and extended (B.11).
     """
 
     certificate: Path
@@ -107,9 +111,15 @@ class Caller(BaseModel, frozen=True, extra="forbid"):
 class Peer(Caller, frozen=True):
     """Who may send to us: a calling AE title, from an address or with a certificate if given.
 
-    `port` is where it listens itself, for answers to its requests for storage commitment, with TLS
-    or without; and `host` where it is not called by the address that it came from, such as the name
-    that its certificate bears.
+    Attributes:
+        address: of the host, or a network such as 10.1.0.0/16, that it must come from.
+        certificate: SHA-256 fingerprint of the one that it must show.
+        ae_title: its calling AE title.
+        host: how to call it, where that is not by the address that it came from, such as the name
+            that its certificate bears.
+        port: where it listens itself, for answers to its requests for storage commitment.
+        tls: whether it is answered there with TLS.
+        max_associations: of this peer at a time; more are rejected for now.
     """
 
     ae_title: AETitle
@@ -124,7 +134,14 @@ class Peer(Caller, frozen=True):
 
 
 class WebSender(Caller, frozen=True):
-    """Who may send to us over DICOMweb; `token_file` holds the bearer token that it has to show."""
+    """Who may send to us over DICOMweb; by a token, a certificate, or both.
+
+    Attributes:
+        address: of the host, or a network, that it must come from.
+        certificate: SHA-256 fingerprint of the one that it must show.
+        name: what logs and the audit trail call it.
+        token_file: file of the bearer token that it must show.
+    """
 
     name: Name
     token_file: Path | None = None
@@ -139,10 +156,15 @@ class WebSender(Caller, frozen=True):
 class Oidc(BaseModel, frozen=True, extra="forbid"):
     """A provider of OpenID Connect that vouches for people at the console.
 
-    `claim` of an ID token lists what a person belongs to; who is in one of `operators` or `viewers`
-    may come in as that, all others may not. The account is called by the claim `name`, which must
-    be unique among the provider's people. `authorities` are whom its certificate may be from; the
-    system's where none are given.
+    Attributes:
+        issuer: URL of the provider, exactly as it calls itself.
+        client_id: of the client that is registered there.
+        client_secret_file: file of its secret, read at each sign-in.
+        operators: who belongs to one of these may come in as an operator.
+        viewers: who belongs to one of these may come in as a viewer; others may not come in.
+        claim: of an ID token, that lists what a person belongs to.
+        name: claim that names the account; it must be unique among the provider's people.
+        authorities: PEM file of those whom its certificate may be from; empty: the system's.
     """
 
     issuer: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")]
@@ -183,8 +205,14 @@ class WebService(BaseModel, frozen=True, extra="forbid"):
 class Destination(Entity, frozen=True):
     """Where results go: the AE of a PACS.
 
-    `confirm` is how it says that it kept them: by storage commitment, by showing them to C-FIND
-    (query), by the strongest of these that it offers (auto), or not at all (none).
+    Attributes:
+        ae_title: its AE title.
+        host: its name or address.
+        port: its DICOM port.
+        tls: whether it is called with TLS.
+        name: what we call it.
+        confirm: how it says that it kept them: by storage commitment, by showing them to C-FIND
+            (query), by the strongest of these that it offers (auto), or not at all (none).
     """
 
     name: Name
@@ -192,7 +220,15 @@ class Destination(Entity, frozen=True):
 
 
 class WebDestination(WebService, frozen=True):
-    """Where results go: the STOW-RS of a PACS, which shows by QIDO-RS what it kept."""
+    """Where results go: the STOW-RS of a PACS.
+
+    Attributes:
+        url: root of its DICOMweb services.
+        token_file: file of the bearer token that it wants.
+        name: what we call it.
+        confirm: how it says that it kept them: by showing them to QIDO-RS (query), the same where
+            it offers that (auto), or not at all (none).
+    """
 
     name: Name
     confirm: Literal["auto", "query", "none"] = "auto"
@@ -201,8 +237,14 @@ class WebDestination(WebService, frozen=True):
 class Source(Entity, frozen=True):
     """Who knows what a study should hold, asked by C-FIND.
 
-    `retrieve` is how missing instances are fetched from there: by C-GET, by C-MOVE to us, by the
-    first of these that it offers (auto), or not at all (none).
+    Attributes:
+        ae_title: its AE title.
+        host: its name or address.
+        port: its DICOM port.
+        tls: whether it is called with TLS.
+        name: what we call it.
+        retrieve: how missing instances are fetched from there: by C-GET, by C-MOVE to us, by the
+            first of these that it offers (auto), or not at all (none).
     """
 
     name: Name
@@ -210,7 +252,14 @@ class Source(Entity, frozen=True):
 
 
 class WebSource(WebService, frozen=True):
-    """Who knows what a study should hold, asked by QIDO-RS; missing instances by WADO-RS."""
+    """Who knows what a study should hold, asked by QIDO-RS.
+
+    Attributes:
+        url: root of its DICOMweb services.
+        token_file: file of the bearer token that it wants.
+        name: what we call it.
+        retrieve: whether missing instances are fetched from there by WADO-RS (auto), or not (none).
+    """
 
     name: Name
     retrieve: Literal["auto", "none"] = "auto"

@@ -8,9 +8,10 @@ because a misspelt setting is a setting that silently does not apply.
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import ByteSize, Field, ValidationError, model_validator
+from pydantic.config import JsonDict
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from listener.errors import BadSettings
@@ -40,6 +41,9 @@ REFUSING_ATTEMPTS = 3
 """Left to send a refusal before the ledger gives a job up, silently: even that may be cut short."""
 
 
+MAY_HOLD_A_PASSWORD: Final[JsonDict] = {"writeOnly": True}
+"""As JSON Schema says of what is told to a program and not told by it."""
+
 Kind = TypeVar("Kind", bound=BaseSettings)
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -50,12 +54,17 @@ class Commons(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     spool: Path = Field(description="folder of received instances and results, on stable storage")
-    broker: str = Field(description="Redis URL of the message broker, redis://host:port/0")
+    broker: str = Field(
+        description="Redis URL of the message broker, redis://host:port/0",
+        json_schema_extra=MAY_HOLD_A_PASSWORD,
+    )
     site: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
         description="key of this site; goes into every result UID and must never change"
     )
     ledger: str = Field(
-        default="", description="SQLAlchemy URL of the ledger; empty: SQLite inside the spool"
+        default="",
+        description="SQLAlchemy URL of the ledger; empty: SQLite inside the spool",
+        json_schema_extra=MAY_HOLD_A_PASSWORD,
     )
     lease_seconds: Annotated[float, Field(gt=0)] = Field(
         default=60, description="how long a job is lent without a heartbeat"

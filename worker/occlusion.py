@@ -65,11 +65,11 @@ class OcclusionSpec:
 
     Attributes:
         mode: `paper` looks at every position and is exact. `capped` drops what leaves a box that
-            may grow `caps` voxels in each block. `preview` is exact on a grid COARSENING times as
-            coarse.
+            may grow `caps` voxels in each block. `preview` is exact on a grid twice as coarse
+            (COARSENING).
         patch: voxels of the prepared volume set to 0 together.
         stride: voxels from one position to the next.
-        caps: per dense block, for `capped`; empty for USUAL_CAP everywhere.
+        caps: per dense block, for `capped`; empty for 4 (USUAL_CAP) in each.
     """
 
     mode: Mode

@@ -77,9 +77,15 @@ class CropAugmentationConfig(Section):
 
 
 class RegionalBundleConfig(Section):
-    """What the bundle is, beside its weights; see `BundleConfig`.
+    """What the bundle is, beside its weights.
 
     Attributes:
+        name: also of its folder.
+        version: semantic; raised whenever the bundle changes.
+        statement: what every report made with it must say.
+        intended_input: in words.
+        description: one paragraph.
+        data_source: what it was trained on, in words, without patients' identities.
         decisive: region whose probability is that of the finding.
     """
 
@@ -96,6 +102,8 @@ class PlanarConfig(NetworkConfig):
     """What every member of a row is.
 
     Attributes:
+        name: known to worker/nets.
+        config: its arguments.
         imagenet: file of torchvision's ImageNet weights to begin with, .pth or .safetensors; none
             ships with monro. Without one, first weights are random.
     """

@@ -2,6 +2,7 @@ import io
 import time
 from dataclasses import replace
 from datetime import datetime
+from importlib.metadata import version
 
 import pydicom
 import pytest
@@ -71,6 +72,24 @@ def test_a_second_run_at_another_time_gives_the_same_bytes(outcome, request, mon
 
     assert second == first
     assert [each.layers for each in objects(outcome)] == first_layers
+
+
+def test_every_object_names_the_software_and_the_model_that_made_it(judged):
+    extras = frozenset({Kind.REGION, Kind.FLOAT_MAP})
+    found = objects(replace(judged, options=Options(extras=extras)))
+
+    assert extras < {each.kind for each in found}
+    for dataset in (each.dataset for each in found):
+        assert dataset.ManufacturerModelName == "monro"
+        assert dataset.SoftwareVersions == version("monro")
+        assert dataset.DeviceSerialNumber == judged.lineage.site
+        (model,) = (
+            each
+            for each in dataset.ContributingEquipmentSequence
+            if each.get("ManufacturerModelName") == judged.bundle.name
+        )
+        assert model.SoftwareVersions == judged.bundle.version
+        assert judged.bundle.weights_sha256 in model.ContributionDescription
 
 
 def test_other_inputs_give_other_uids(judged):
