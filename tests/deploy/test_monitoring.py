@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from listener.monitoring.metrics import ListenerCollector
 from listener.monitoring.pulse import Pulse
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from tests.tools import program
 from worker.metrics import Observations
 
 REPOSITORY = Path(__file__).parents[2]
@@ -36,12 +36,8 @@ SUFFIXES = {
 
 
 def promtool(*arguments: str, given: bytes = b"") -> None:
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is absent (`make system-tools`), so the rules were NOT tested")
-    done = subprocess.run(
-        [program, *arguments], cwd=FOLDER, input=given, capture_output=True, check=False
-    )
+    command = [program("promtool", "prometheus"), *arguments]
+    done = subprocess.run(command, cwd=FOLDER, input=given, capture_output=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
 
 
