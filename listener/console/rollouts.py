@@ -17,10 +17,12 @@ from listener.entries import Edition
 from listener.labels import BadLabels, Kept, keep_labels, read_labels
 from listener.rollout import (
     CannotRollOut,
+    NobodyHolds,
     Step,
     can_roll_back,
     history,
     promote,
+    require_a_worker,
     roll_back,
     set_aside,
 )
@@ -58,11 +60,26 @@ class Table(BaseModel):
 
 
 def decide(
-    desk: Desk, request: Request, analysis: str, edition: Edition | None, role: Role
+    desk: Desk,
+    request: Request,
+    analysis: str,
+    edition: Edition | None,
+    role: Role,
+    *,
+    without_a_worker: bool = False,
 ) -> Decided:
     """Give a bundle a role, or without one take the last promotion back.
 
+    Args:
+        desk: of the console.
+        request: of whoever decides.
+        analysis: of the bundle.
+        edition: of the bundle; None: the last promotion is taken back.
+        role: that it gets.
+        without_a_worker: whether it is promoted also where no living worker holds it.
+
     Raises:
+        NobodyHolds: so it is, and nobody said that it is to be promoted all the same.
         HTTPException: 409, it cannot be so, and why.
     """
     actor = account_of(request).name
@@ -72,11 +89,15 @@ def decide(
         if edition is None:
             row = roll_back(desk.ledger, analysis, actor)
         elif role == "active":
+            if not without_a_worker:
+                require_a_worker(desk.ledger, analysis, edition)
             row = promote(desk.ledger, analysis, edition, actor)
         else:
             row = set_aside(desk.ledger, analysis, edition, role, actor)
     except BaseException as error:
         desk.audit.acted(what, failed=True, **told)
+        if isinstance(error, NobodyHolds):
+            raise
         if isinstance(error, CannotRollOut):
             raise HTTPException(409, str(error)) from None
         raise
@@ -126,9 +147,21 @@ def add_api(api: APIRouter, desk: Desk) -> None:
         "/bundles/{analysis}/{weights}/{version}/role", summary="Give a bundle a role", tags=tags
     )
     def give_role(
-        analysis: Analysis, weights: Weights, version: Version, role: Role, request: Request
+        analysis: Analysis,
+        weights: Weights,
+        version: Version,
+        role: Role,
+        request: Request,
+        without_a_worker: Annotated[
+            bool, Query(description="promote it also where no living worker holds it")
+        ] = False,
     ) -> Decided:
-        return decide(desk, request, analysis, (weights, version), role)
+        edition = weights, version
+        try:
+            return decide(desk, request, analysis, edition, role, without_a_worker=without_a_worker)
+        except NobodyHolds as error:
+            said = f"{error}; or ask again with without_a_worker=true"
+            raise HTTPException(409, said) from None
 
     @api.get(
         "/bundles/{analysis}/{weights}/{version}/comparison",
@@ -175,8 +208,14 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
         version: Version,
         request: Request,
         role: Annotated[Role, Form()],
+        without_a_worker: Annotated[bool, Form()] = False,
     ) -> Response:
-        decide(desk, request, analysis, (weights, version), role)
+        edition = weights, version
+        try:
+            decide(desk, request, analysis, edition, role, without_a_worker=without_a_worker)
+        except NobodyHolds as error:
+            asked = {"analysis": analysis, "version": version, "warning": str(error)}
+            return show(request, "promote.html", status=409, **asked)
         return RedirectResponse("/bundles", SEE_OTHER)
 
     @pages.get("/bundles/{analysis}/{weights}/{version}/comparison")
