@@ -17,6 +17,7 @@ from listener.console.bundle_list import Bundle, read_bundles
 from listener.console.choice import Choice, SeriesHeader, choices
 from listener.console.desk import Desk, require_operator
 from listener.console.document import Document, read_documents
+from listener.console.job import JobView
 from listener.console.kept import KeptResult, file_of, read_results
 from listener.console.slices import NoPicture, Slices, read_layer, read_pack, read_slices
 from listener.console.study import Event, StudyView
@@ -160,6 +161,10 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
 def add_jobs(api: APIRouter, desk: Desk) -> None:
     """Routes about what a job made."""
     job = "/studies/{study_uid}/jobs/{job_id}"
+
+    @api.get(job, summary="One job: an answer, an earlier one or a shadow's", tags=["jobs"])
+    def one_job(study_uid: StudyUID, job_id: JobID) -> JobView:
+        return desk.job(study_uid, job_id)[1]
 
     @api.get(f"{job}/documents", summary="Its reports as text", tags=["jobs"])
     def documents(study_uid: StudyUID, job_id: JobID) -> tuple[Document, ...]:

@@ -1,8 +1,8 @@
 """The jobs of one study: what each is about, how far it is, what it said and made."""
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
@@ -29,6 +29,7 @@ class JobView:
         ood_limit: percentile beyond which a scan is too unusual; None where nobody told.
         results: what it made.
         inputs: instances that it looks at.
+        marks: what is to be said before all else, where it is not the answer that was sent last.
     """
 
     job_id: str
@@ -64,6 +65,7 @@ class JobView:
     ood_limit: float | None
     results: tuple[ResultKind, ...]
     inputs: int
+    marks: tuple[str, ...] = ()
 
     @property
     def has_slices(self) -> bool:
@@ -102,10 +104,38 @@ def read_jobs(connection: Connection, study_uid: str) -> tuple[JobView, ...]:
         .where(of_study)
         .order_by(jobs.c.analysis, jobs.c.revision, jobs.c.created_at, jobs.c.role.desc())
     )
-    return tuple(
+    found = [
         _job(row, tuple(made[row.job_id]), inputs.get(row.job_id, 0))
         for row in connection.execute(query)
-    )
+    ]
+    return tuple(replace(each, marks=tuple(_marks(each, found))) for each in found)
+
+
+def answering(all_jobs: Iterable[JobView]) -> dict[str, JobView]:
+    """Of each analysis the last active job, of those that nothing superseded.
+
+    Args:
+        all_jobs: of one study, as `read_jobs` puts them in order.
+    """
+    return {
+        each.analysis: each
+        for each in all_jobs
+        if each.role == "active" and each.state != "SUPERSEDED"
+    }
+
+
+def _marks(job: JobView, all_jobs: Sequence[JobView]) -> Iterator[str]:
+    """Nobody may take what was replaced, or what a shadow found, for the site's answer."""
+    if job.role != "active":
+        yield "shadow: never sent"
+    answer = answering(all_jobs).get(job.analysis)
+    if answer is None:
+        if job.state == "SUPERSEDED":
+            yield "superseded"
+    elif job.revision < answer.revision:
+        yield f"superseded by revision {answer.revision}"
+    elif job.state == "SUPERSEDED" or (job.role == "active" and job != answer):
+        yield f"superseded within revision {answer.revision}"
 
 
 def _job(row: Any, made: tuple[ResultKind, ...], inputs: int) -> JobView:

@@ -10,8 +10,9 @@ from starlette.responses import RedirectResponse
 
 from listener.audit.codes import SOFTWARE_CONFIGURATION
 from listener.comparison import Comparison, compare
-from listener.console.bundle_list import Bundle, read_bundles
+from listener.console.bundle_list import Bundle, read_bundles, read_evaluation
 from listener.console.desk import Desk, account_of, visitor
+from listener.console.gate.headers import OF_REPORTS
 from listener.console.show import SEE_OTHER, Show
 from listener.entries import Edition
 from listener.labels import BadLabels, Kept, keep_labels, read_labels
@@ -35,6 +36,8 @@ MOST_SHOWN = 100
 MOST_COMPARED = 10_000
 MOST_DRAWN = 1_000
 """Pairs that figures are computed of, and that are drawn."""
+
+NO_REPORT = "this bundle has no evaluation report"
 
 Role = Literal["active", "shadow", "retired"]
 Analysis = Annotated[str, Path(max_length=32)]
@@ -135,6 +138,16 @@ def add_api(api: APIRouter, desk: Desk) -> None:
     """The same as JSON."""
     tags: list[Any] = ["house"]
 
+    @api.get(
+        "/bundles/{analysis}/{weights}/{version}/evaluation",
+        summary="The report of its evaluation: HTML that needs nothing else",
+        tags=tags,
+        response_class=Response,
+        responses={200: {"content": {"text/html": {}}}},
+    )
+    def evaluation(analysis: Analysis, weights: Weights, version: Version) -> Response:
+        return _report(desk, analysis, (weights, version))
+
     @api.get("/rollouts", summary="Who gave which bundle which role", tags=tags)
     def rollouts() -> list[Step]:
         return history(desk.ledger)
@@ -196,6 +209,19 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
             analyses=ANALYSES,
         )
 
+    @pages.get("/bundles/{analysis}/{weights}/{version}/evaluation")
+    def evaluation(
+        analysis: Analysis, weights: Weights, version: Version, request: Request
+    ) -> Response:
+        bundle = _bundle(desk, analysis, (weights, version))
+        if not bundle.has_evaluation:
+            raise HTTPException(404, NO_REPORT)
+        return show(request, "evaluation.html", bundle=bundle)
+
+    @pages.get("/bundles/{analysis}/{weights}/{version}/evaluation.html")
+    def report(analysis: Analysis, weights: Weights, version: Version) -> Response:
+        return _report(desk, analysis, (weights, version))
+
     @pages.post("/bundles/{analysis}/roll-back")
     def take_back(analysis: Analysis, request: Request) -> Response:
         decide(desk, request, analysis, None, "active")
@@ -251,6 +277,22 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
             title="Labels kept",
             message=message + (unknown if kept.unknown else ""),
         )
+
+
+def _bundle(desk: Desk, analysis: str, edition: Edition) -> Bundle:
+    """One bundle; raises HTTPException 404."""
+    for each in read_bundles(desk.ledger):
+        if (each.analysis, each.edition) == (analysis, edition):
+            return each
+    raise HTTPException(404, "no worker registered such a bundle")
+
+
+def _report(desk: Desk, analysis: str, edition: Edition) -> Response:
+    """The report itself, which may be looked at and no more; raises HTTPException 404."""
+    found = read_evaluation(desk.ledger, analysis, *edition)
+    if found is None:
+        raise HTTPException(404, NO_REPORT)
+    return Response(found, media_type="text/html", headers=OF_REPORTS)
 
 
 def _text_of(table: UploadFile) -> str:

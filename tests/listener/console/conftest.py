@@ -80,9 +80,15 @@ class House:
             self.ledger.complete(study, "quiet for 60 s")
         return plan_studies(self.ledger, self.settings.analyses)
 
-    def answer(self, job_id: str, probability: float = 0.85, band: str = "suggested") -> None:
+    def answer(
+        self,
+        job_id: str,
+        probability: float = 0.85,
+        band: str = "suggested",
+        bundle: BundleRow = BUNDLE,
+    ) -> None:
         """Do a job: two overlay images and a summary."""
-        with self.ledger.lease(job_id, "worker-1", 60, {BUNDLE.edition}) as lease:
+        with self.ledger.lease(job_id, "worker-1", 60, {bundle.edition}) as lease:
             assert lease is not None
             job = lease.job
 

@@ -6,11 +6,12 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from listener.console.slices import LAYERS
-from tests.listener.console.conftest import Browser, House, a_head, a_localizer, a_study_of
+from tests.listener.console.conftest import BUNDLE, Browser, House, a_head, a_localizer, a_study_of
 
 People = Callable[..., Browser]
 
@@ -374,9 +375,35 @@ def test_bundles_show_their_card_and_no_markup_of_theirs(console: People, house:
     assert "<em>words</em>" in page
     assert "<script>alert" not in page
     assert "80 % to 90 % 20 17 85 %" in text_of(page)
-    path = f"/bundles/fistula/{'a' * 64}/1.0.0/evaluation.html"
-    assert path in page
-    assert b"An evaluation" in vera.data(path)
+
+
+def test_an_evaluation_report_is_shown_in_a_frame_that_may_do_nothing(
+    console: People, house: House
+) -> None:
+    house.ledger.register_bundle(replace(BUNDLE, version="9", weights_sha256="9" * 64,
+                                         evaluation=None))  # fmt: skip
+    vera, nobody = console("vera"), console(None)
+    place = f"/bundles/fistula/{'a' * 64}/1.0.0/evaluation"
+    assert f'href="{place}"' in vera.get("/bundles")
+
+    page = vera.get(place)
+    assert re.search(f'<iframe [^>]*src="{re.escape(place)}.html" sandbox title="[^"]+"', page)
+    for report in (f"{place}.html", f"/api{place}"):
+        answer = vera._send("GET", report)
+        assert b"An evaluation" in answer.data
+        policy = answer.headers["Content-Security-Policy"].split("; ")
+        assert {"sandbox", "default-src 'none'", "frame-ancestors 'self'"} <= set(policy)
+        assert not any(rule.startswith("script-src") for rule in policy)
+        assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert nobody.status(report) in {303, 401}
+    assert "sandbox" not in vera._send("GET", place).headers["Content-Security-Policy"]
+    for missing in (
+        f"/bundles/fistula/{'9' * 64}/9/evaluation",
+        f"/bundles/fistula/{'c' * 64}/1/evaluation",
+    ):
+        for report in (missing, f"{missing}.html", f"/api{missing}"):
+            assert vera.status(report) == 404, report
 
 
 def test_settings_are_shown_without_passwords(console: People, house: House) -> None:

@@ -149,7 +149,7 @@ def test_a_shadow_is_compared_with_the_active_bundle_on_what_turned_out_to_be_tr
     wrong = oskar.post_json("/api/labels", {"analysis": "fistula", "text": "PLANTED"})
     assert wrong.status == 422
     shadowed = text_of(oskar.get(f"/studies/{study_uid}"))
-    assert "fistula shadow reported 20.0 % not suggested" in shadowed
+    assert "1: fistula, shadow shadow: never sent reported 20.0 % not suggested" in shadowed
     assert "20.0 %" not in shadowed[: shadowed.index("All jobs of the study")]
 
 
