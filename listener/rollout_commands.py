@@ -166,7 +166,7 @@ def label_studies(
 
 def _print_comparison(found: Comparison, active: str, shadow: str) -> None:
     table = Table("figure", "value", title=f"{shadow} (shadow) beside {active}")
-    table.add_row("studies that both judged", str(len(found.pairs)))
+    table.add_row("studies that both judged", str(found.studies))
     table.add_row("same statement", _percent(found.same_statement))
     table.add_row("Cohen's kappa", _decimal(found.kappa))
     table.add_row("shadow higher by (mean)", _decimal(found.mean_difference))
@@ -181,7 +181,7 @@ def _print_comparison(found: Comparison, active: str, shadow: str) -> None:
     console.print(table)
     if found.active is not None and found.shadow is not None:
         _print_calibration(found.active, found.shadow)
-    apart = Table("study", "active", "shadow", title=f"furthest apart ({len(found.disagreements)})")
+    apart = Table("study", "active", "shadow", title=f"furthest apart ({found.disagreeing})")
     for pair in found.disagreements[:SHOWN]:
         sides = (pair.active, pair.shadow)
         said = (each.refusal or f"{_percent(each.probability)}, {each.band}" for each in sides)

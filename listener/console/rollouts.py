@@ -123,7 +123,7 @@ def take_labels(desk: Desk, request: Request, analysis: str, text: str) -> Kept:
 
 
 def compared(
-    desk: Desk, analysis: str, shadow: Edition, limit: int
+    desk: Desk, analysis: str, shadow: Edition, shown: int
 ) -> tuple[Bundle, Bundle, Comparison]:
     """The active bundle, another one, and what both said; raises HTTPException 404."""
     of_analysis = [each for each in read_bundles(desk.ledger) if each.analysis == analysis]
@@ -131,7 +131,8 @@ def compared(
     other = next((each for each in of_analysis if each.edition == shadow), None)
     if active is None or other is None or active is other:
         raise HTTPException(404, "there are no two bundles to compare: a shadow and an active one")
-    return active, other, compare(desk.ledger, analysis, active.edition, other.edition, limit)
+    editions = active.edition, other.edition
+    return active, other, compare(desk.ledger, analysis, *editions, MOST_COMPARED, shown)
 
 
 def add_api(api: APIRouter, desk: Desk) -> None:
@@ -185,7 +186,7 @@ def add_api(api: APIRouter, desk: Desk) -> None:
         analysis: Analysis,
         weights: Weights,
         version: Version,
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+        limit: Annotated[int, Query(ge=1, le=MOST_COMPARED, description="pairs listed")] = 1_000,
     ) -> Comparison:
         return compared(desk, analysis, (weights, version), limit)[2]
 
@@ -240,16 +241,17 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
         try:
             decide(desk, request, analysis, edition, role, without_a_worker=without_a_worker)
         except NobodyHolds as error:
-            asked = {"analysis": analysis, "version": version, "warning": str(error)}
-            return show(request, "promote.html", status=409, **asked)
+            return show(
+                request, "promote.html", analysis=analysis, version=version, warning=str(error)
+            )
         return RedirectResponse("/bundles", SEE_OTHER)
 
     @pages.get("/bundles/{analysis}/{weights}/{version}/comparison")
     def comparison(
         analysis: Analysis, weights: Weights, version: Version, request: Request
     ) -> Response:
-        active, other, found = compared(desk, analysis, (weights, version), MOST_COMPARED)
-        scored = [each for each in found.pairs if each.difference is not None][:MOST_DRAWN]
+        active, other, found = compared(desk, analysis, (weights, version), MOST_DRAWN)
+        scored = [each for each in found.pairs if each.difference is not None]
         return show(
             request,
             "comparison.html",
