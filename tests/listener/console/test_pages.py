@@ -413,6 +413,27 @@ def test_settings_are_shown_without_passwords(console: People, house: House) -> 
     assert "MONRO_CONSOLE_PORT" in page
 
 
+def test_programs_read_the_rules_and_what_can_be_filtered_by(console: People, house: House) -> None:
+    refused = house.receive(*a_head("DOE^JANE", "P-3"))
+    (job_id,) = house.plan()
+    house.refuse(job_id, "Too few slices.", "REASON-TOO-FEW-SLICES")
+    vera = console("vera")
+
+    rules = vera.json("/api/rules")
+    page = text_of(vera.get("/rules"))
+    assert rules.keys() == {"fistula", "infection"}
+    for rule in (each for of_analysis in rules.values() for each in of_analysis):
+        assert f"{rule['rule']} {rule['kind']} {rule['points']}".strip() in page
+        assert rule["sentence"] in page
+    filters = vera.json("/api/filters")
+    assert filters["refusals"] == ["REASON-TOO-FEW-SLICES"]
+    assert {"refused", "running", "receiving"} <= set(filters["states"])
+    for state in filters["states"]:
+        assert vera.status(f"/api/studies?state={state}") == 200
+    listed = vera.json(f"/api/studies?refusal={filters['refusals'][0]}")["page"]["studies"]
+    assert [each["study_uid"] for each in listed] == [refused]
+
+
 def test_the_api_describes_itself_and_pages_list_it(console: People, house: House) -> None:
     vera = console()
     schema = vera.json("/api/openapi.json")
