@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
+from listener.console.appearance import Appearance, appearances
 from listener.console.chances import Chance, chance
 from listener.tables import bundles, job_inputs, jobs, results
 
@@ -27,6 +28,7 @@ class JobView:
         chance: what the score meant in the validation cohort; None where nobody told.
         limits: the thresholds of its bundle, low and high; None where nobody told.
         ood_limit: percentile beyond which a scan is too unusual; None where nobody told.
+        appearance: how its input looks, beside the cohort of its bundle.
         results: what it made.
         inputs: instances that it looks at.
         marks: what is to be said before all else, where it is not the answer that was sent last.
@@ -63,6 +65,7 @@ class JobView:
     chance: Chance | None
     limits: tuple[float, float] | None
     ood_limit: float | None
+    appearance: tuple[Appearance, ...]
     results: tuple[ResultKind, ...]
     inputs: int
     marks: tuple[str, ...] = ()
@@ -155,6 +158,7 @@ def _job(row: Any, made: tuple[ResultKind, ...], inputs: int) -> JobView:
         chance=chance(row.analysis, row.probability, card),
         limits=None if low is None or high is None else (low, high),
         ood_limit=card.get("ood_limit"),
+        appearance=appearances(row.summary, card),
         results=made,
         inputs=inputs,
     )

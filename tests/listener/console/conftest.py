@@ -42,6 +42,10 @@ CARD = {
     "threshold_high": 0.7,
     "model_card": "# Card\n\nSome *words* <script>alert(1)</script>\n",
     "figures": {"auroc": 0.8765},
+    "inputs": {
+        "mean intensity": {"edges": [0.25, 0.27, 0.32], "share": [0.1, 0.4, 0.4, 0.1]},
+        "noise": {"edges": [0.2, 0.3], "share": [0.05, 0.9, 0.05]},
+    },
     "validation": {
         "edges": [tenth / 10 for tenth in range(11)],
         "patients": [40, 30, 20, 10, 10, 10, 10, 10, 20, 2],
@@ -118,6 +122,7 @@ class House:
                         "disagreement": 0.05,
                         "ood_percentile": 42.0,
                         "statement": "Trained on nothing.",
+                        "input": {"mean intensity": 0.28, "noise": 0.1, "volume": 3},
                     },
                 ),
             )

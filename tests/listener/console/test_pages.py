@@ -79,6 +79,11 @@ def test_a_study_shows_what_came_in_and_where_it_went(console: People, house: Ho
         in page
     )
     assert "had a CSF-venous fistula" in page
+    usual = "Quality: mean intensity 0.28, as usual: 80 % of its cohort had 0.25 to 0.32"
+    assert usual in page
+    assert "Quality: noise 0.1, unusually low: 90 % of its cohort had 0.2 to 0.3" in page
+    assert "Quality: volume 3; the bundle does not say what is usual" in page
+    assert "{'mean" not in page
     assert "A finding of tests: suggested by <the> AI model." in page
     assert "Slice 2 of 2, the one that the map marks most" in page
     assert "Times: 12.5 s of work" in page
