@@ -50,13 +50,16 @@ CHAOS = OMP_WAIT_POLICY=PASSIVE deploy/loopback-only.sh $(MOUNTING) \
 	$(BIN)/python -m tests.system.chaos
 SHORTLY := --kills 10 --studies 6 --patience 120
 
+# What needs a program of Debian fails without it, and is not skipped.
+ALL_TOOLS := SYSTEM_TOOLS=required
+
 test: check system-tools ## everything that must hold, on real servers, on loopback only
 	@# Three at a time keep two cores busy: many tests wait for servers and clocks.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile \
+	$(ALL_TOOLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile \
 		tests/listener tests/worker tests/trainer tests/deploy tests/fuzz \
 		listener worker trainer deploy
 	@# A folder of our own: in its namespace everybody is root, and root's may be another's.
-	PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
+	$(ALL_TOOLS) PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
 		$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/system
 	@$(CHAOS) $(SHORTLY)
 

@@ -15,19 +15,23 @@ declare -A package_of=(
     [chromium]=chromium
 )
 
-missing=()
-for tool in "${!package_of[@]}"; do
-    PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null || missing+=("${package_of[$tool]}")
-done
-# PostgreSQL's server is not on the PATH in Debian: several versions may live side by side.
-compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
-# Orthanc's plugins are no programs either.
-compgen -G '/usr/share/orthanc/plugins/libOrthancDicomWeb.so' >/dev/null \
-    || missing+=(orthanc-dicomweb)
-compgen -G '/usr/share/orthanc/plugins/libOrthancPython.so' >/dev/null \
-    || missing+=(orthanc-python)
-compgen -G '/usr/share/orthanc/plugins/libOrthancWebViewer.so' >/dev/null \
-    || missing+=(orthanc-webviewer)
+look() {
+    missing=()
+    for tool in "${!package_of[@]}"; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "$tool" >/dev/null || missing+=("${package_of[$tool]}")
+    done
+    # PostgreSQL's server is not on the PATH in Debian: several versions may live side by side.
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+    # Orthanc's plugins are no programs either.
+    compgen -G '/usr/share/orthanc/plugins/libOrthancDicomWeb.so' >/dev/null \
+        || missing+=(orthanc-dicomweb)
+    compgen -G '/usr/share/orthanc/plugins/libOrthancPython.so' >/dev/null \
+        || missing+=(orthanc-python)
+    compgen -G '/usr/share/orthanc/plugins/libOrthancWebViewer.so' >/dev/null \
+        || missing+=(orthanc-webviewer)
+}
+
+look
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 # RUNLEVEL=1 keeps the packages from starting their servers: the tests start their own.
@@ -42,5 +46,12 @@ elif sudo --non-interactive true 2>/dev/null; then
 else
     echo "they cannot be installed without root: ask an administrator for"
     echo "    $install"
+    exit 1
+fi
+
+# A test that a tool is missing for must not be left out in silence.
+look
+if [ ${#missing[@]} -ne 0 ]; then
+    echo "still missing after the installation: ${missing[*]}; see what apt-get says of them"
     exit 1
 fi

@@ -5,12 +5,14 @@ people brought (labels.py); these are rarely of all studies, and rarely of chanc
 """
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import fmean, stdev
+from statistics import fmean
+from typing import Any, NamedTuple
 
-from sqlalchemy import FromClause, RowMapping, and_, func, or_, select
+from sqlalchemy import ColumnElement, FromClause, Row, and_, func, or_, select
 
 from listener.entries import Edition
 from listener.ledger import Ledger
@@ -54,12 +56,6 @@ class Pair:
             return None
         return self.shadow.probability - self.active.probability
 
-    @property
-    def disagrees(self) -> bool:
-        """Whether the statements differ, or the probabilities notably."""
-        statements = {(each.band, each.refusal) for each in (self.active, self.shadow)}
-        return len(statements) > 1 or abs(self.difference or 0.0) >= NOTABLE
-
 
 @dataclass(frozen=True)
 class Tenth:
@@ -94,32 +90,73 @@ class Comparison:
     """A shadow beside the bundle in service.
 
     Attributes:
-        pairs: newest first.
-        same_statement: share of the pairs with the same band or refusal.
+        studies: that both judged from the same input, and that the figures are of.
+        same_statement: share of them with the same band or refusal.
         kappa: Cohen's, of these statements; None where all are the same one.
         mean_difference: shadow less active, of pairs with two probabilities.
         limits: of agreement; None with fewer than three such pairs.
         active: None where no pair has a label.
         shadow: of the same studies.
+        pairs: the latest, newest first.
+        disagreeing: how many pairs somebody should look at.
+        disagreements: these pairs, the furthest apart first.
     """
 
-    pairs: tuple[Pair, ...]
+    studies: int
     same_statement: float | None
     kappa: float | None
     mean_difference: float | None
     limits: tuple[float, float] | None
     active: Rightness | None
     shadow: Rightness | None
+    pairs: tuple[Pair, ...]
+    disagreeing: int
+    disagreements: tuple[Pair, ...]
+
+
+class _Both(NamedTuple):
+    """A row of the ledger: what both said. Only rows that are shown become a `Pair`."""
+
+    study_uid: str
+    finished_at: float
+    scanner: str | None
+    positive: bool | None
+    active_job: str
+    active: float | None
+    active_band: str | None
+    active_refusal: str | None
+    shadow_job: str
+    shadow: float | None
+    shadow_band: str | None
+    shadow_refusal: str | None
 
     @property
-    def disagreements(self) -> tuple[Pair, ...]:
-        """Pairs that somebody should look at, the furthest apart first."""
-        found = (each for each in self.pairs if each.disagrees)
-        return tuple(sorted(found, key=lambda each: -abs(each.difference or 1.0)))
+    def difference(self) -> float | None:
+        """How much higher the shadow's probability is."""
+        if self.active is None or self.shadow is None:
+            return None
+        return self.shadow - self.active
+
+    @property
+    def statements(self) -> tuple[str, str]:
+        """What each concluded, or why it could not judge."""
+        active = self.active_refusal or self.active_band or ""
+        return active, self.shadow_refusal or self.shadow_band or ""
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the statements differ, or the probabilities notably."""
+        active, shadow = self.statements
+        return active != shadow or abs(self.difference or 0.0) >= NOTABLE
 
 
 def compare(
-    ledger: Ledger, analysis: str, active: Edition, shadow: Edition, limit: int = 10_000
+    ledger: Ledger,
+    analysis: str,
+    active: Edition,
+    shadow: Edition,
+    limit: int = 10_000,
+    shown: int | None = None,
 ) -> Comparison:
     """Put what two bundles said side by side, of studies where one of them was the other's shadow.
 
@@ -128,20 +165,26 @@ def compare(
         analysis: of both.
         active: the bundle whose results are sent now.
         shadow: the other one; it may have been the active one until it was replaced.
-        limit: so many pairs at most, the latest.
+        limit: so many studies at most, the latest.
+        shown: so many pairs and disagreements are listed at most; None: all.
     """
-    pairs = _pairs(ledger, analysis, active, shadow, limit)
-    said = [(_statement(each.active), _statement(each.shadow)) for each in pairs]
-    differences = [each.difference for each in pairs if each.difference is not None]
-    labelled = [each for each in pairs if each.positive is not None and each.difference is not None]
+    rows = _rows(ledger, analysis, active, shadow, limit)
+    differences = [each for row in rows if (each := row.difference) is not None]
+    labelled = [row for row in rows if row.positive is not None and row.difference is not None]
+    apart = [row for row in rows if row.disagrees]
+    apart.sort(key=lambda row: -abs(row.difference or 1.0))
+    said = Counter(row.statements for row in rows)
     return Comparison(
-        pairs=pairs,
-        same_statement=fmean(one == other for one, other in said) if said else None,
+        studies=len(rows),
+        same_statement=_agreement(said),
         kappa=_kappa(said),
         mean_difference=fmean(differences) if differences else None,
         limits=_limits(differences),
-        active=_rightness([(each.active, each.positive) for each in labelled]),
-        shadow=_rightness([(each.shadow, each.positive) for each in labelled]),
+        active=_rightness([(row.active, row.positive) for row in labelled]),
+        shadow=_rightness([(row.shadow, row.positive) for row in labelled]),
+        pairs=tuple(map(_pair, rows[:shown])),
+        disagreeing=len(apart),
+        disagreements=tuple(map(_pair, apart[:shown])),
     )
 
 
@@ -162,88 +205,106 @@ def auroc(cases: Iterable[tuple[float, bool]]) -> float | None:
     return wins / (positives * negatives) if positives and negatives else None
 
 
-def _pairs(
+def _rows(
     ledger: Ledger, analysis: str, active: Edition, shadow: Edition, limit: int
-) -> tuple[Pair, ...]:
-    one, other = jobs.alias(), jobs.alias()
+) -> list[_Both]:
+    """Which of the two was the shadow may have changed since: jobs know what they were."""
+    beside, answer = jobs.alias(), jobs.alias()
+    is_swapped = _is_of(beside, active)
     same_input = and_(
-        other.c.study_uid == one.c.study_uid,
-        other.c.analysis == one.c.analysis,
-        other.c.digest == one.c.digest,
-        # Which of the two was the shadow may have changed since.
-        other.c.role != one.c.role,
-        other.c.weights_sha256 == active[0],
-        other.c.bundle_version == active[1],
-        or_(other.c.probability.is_not(None), other.c.refusal.is_not(None)),
+        answer.c.study_uid == beside.c.study_uid,
+        answer.c.analysis == beside.c.analysis,
+        answer.c.digest == beside.c.digest,
+        answer.c.role == "active",
     )
-    its_label = and_(labels.c.study_uid == one.c.study_uid, labels.c.analysis == analysis)
+    its_label = and_(labels.c.study_uid == beside.c.study_uid, labels.c.analysis == analysis)
+    job = "job_id", "probability", "band", "refusal"
+    study = beside.c.study_uid, beside.c.finished_at, studies.c.scanner, labels.c.positive
     query = (
-        select(one, other, studies.c.scanner, labels.c.positive)
-        .join(other, same_input)
-        .join(studies, studies.c.study_uid == one.c.study_uid)
+        # A job's summary is long: nothing is read of it.
+        select(is_swapped, *study, *answer.c[*job], *beside.c[*job])
+        .join(answer, same_input)
+        .join(studies, studies.c.study_uid == beside.c.study_uid)
         .outerjoin(labels, its_label)
         .where(
-            one.c.analysis == analysis,
+            # Along jobs_by_finish, so that older pairs than are wanted are not read.
+            beside.c.analysis == analysis,
+            beside.c.role == "shadow",
+            or_(
+                and_(_is_of(beside, shadow), _is_of(answer, active)),
+                and_(is_swapped, _is_of(answer, shadow)),
+            ),
             ~func.coalesce(studies.c.scanner, "").endswith(SELFTEST_STATION),
-            one.c.weights_sha256 == shadow[0],
-            one.c.bundle_version == shadow[1],
-            one.c.state.in_(("REPORTED", "REFUSED")),
-            other.c.state.in_(("REPORTED", "REFUSED")),
+            *(_has_answered(each) for each in (beside, answer)),
         )
-        .order_by(one.c.finished_at.desc())
+        .order_by(beside.c.finished_at.desc())
         .limit(limit)
     )
-
     with ledger.reading() as connection:
-        return tuple(
-            Pair(
-                row[one.c.study_uid],
-                row[one.c.finished_at],
-                row[studies.c.scanner],
-                _side(row, other),
-                _side(row, one),
-                row[labels.c.positive],
-            )
-            for row in connection.execute(query).mappings()
-        )
+        return [_both(row) for row in connection.execute(query).all()]
 
 
-def _side(row: RowMapping, job: FromClause) -> Side:
-    return Side(row[job.c.job_id], row[job.c.probability], row[job.c.band], row[job.c.refusal])
+def _is_of(job: FromClause, edition: Edition) -> ColumnElement[bool]:
+    weights_sha256, version = edition
+    return and_(job.c.weights_sha256 == weights_sha256, job.c.bundle_version == version)
 
 
-def _statement(side: Side) -> str:
-    return side.refusal or side.band or ""
+def _has_answered(job: FromClause) -> ColumnElement[bool]:
+    return and_(
+        job.c.state.in_(("REPORTED", "REFUSED")),
+        or_(job.c.probability.is_not(None), job.c.refusal.is_not(None)),
+    )
 
 
-def _kappa(said: Sequence[tuple[str, str]]) -> float | None:
+def _both(row: Row[Any]) -> _Both:
+    answer, beside = tuple[Any, ...](row[5:9]), tuple[Any, ...](row[9:])
+    # Swapped: what answered then is beside the other one now.
+    return _Both(*row[1:5], *(beside + answer if row[0] else answer + beside))
+
+
+def _pair(row: _Both) -> Pair:
+    active = Side(row.active_job, row.active, row.active_band, row.active_refusal)
+    shadow = Side(row.shadow_job, row.shadow, row.shadow_band, row.shadow_refusal)
+    return Pair(row.study_uid, row.finished_at, row.scanner, active, shadow, row.positive)
+
+
+def _agreement(said: Counter[tuple[str, str]]) -> float | None:
+    same = sum(count for (one, other), count in said.items() if one == other)
+    return same / said.total() if said else None
+
+
+def _kappa(said: Counter[tuple[str, str]]) -> float | None:
     """Agreement beyond chance (Cohen, Educ Psychol Meas 1960;20:37).
 
-    >>> _kappa([("a", "a"), ("b", "b"), ("a", "b"), ("b", "a")])
+    >>> _kappa(Counter({("a", "a"): 1, ("b", "b"): 1, ("a", "b"): 1, ("b", "a"): 1}))
     0.0
     """
-    if not said:
+    observed, total = _agreement(said), said.total()
+    if observed is None:
         return None
-    observed = fmean(one == other for one, other in said)
-    expected = sum(
-        fmean(one == word for one, _ in said) * fmean(other == word for _, other in said)
-        for word in {word for pair in said for word in pair}
-    )
+    ones, others = Counter[str](), Counter[str]()
+    for (one, other), count in said.items():
+        ones[one] += count
+        others[other] += count
+    expected = sum(count * others[word] for word, count in ones.items()) / total**2
     return None if math.isclose(expected, 1.0) else (observed - expected) / (1 - expected)
 
 
 def _limits(differences: Sequence[float]) -> tuple[float, float] | None:
     if len(differences) < 3:
         return None
-    centre, reach = fmean(differences), LIMITS_OF_AGREEMENT * stdev(differences)
+    centre = fmean(differences)
+    # Of the squares, as statistics.stdev has it; but that works with fractions, for 100 ms.
+    squares = math.fsum((each - centre) ** 2 for each in differences)
+    reach = LIMITS_OF_AGREEMENT * math.sqrt(squares / (len(differences) - 1))
     return centre - reach, centre + reach
 
 
-def _rightness(cases: Sequence[tuple[Side, bool | None]]) -> Rightness | None:
+def _rightness(cases: Sequence[tuple[float | None, bool | None]]) -> Rightness | None:
     known = [
-        (side.probability, positive)
-        for side, positive in cases
-        if side.probability is not None and positive is not None
+        (probability, positive)
+        for probability, positive in cases
+        if probability is not None and positive is not None
     ]
     if not known:
         return None
@@ -257,13 +318,14 @@ def _rightness(cases: Sequence[tuple[Side, bool | None]]) -> Rightness | None:
 
 
 def _tenths(known: Sequence[tuple[float, bool]]) -> Iterable[Tenth]:
-    for number in range(TENTHS):
-        within = [each for each in known if min(int(each[0] * TENTHS), TENTHS - 1) == number]
-        if within:
-            yield Tenth(
-                low=number / TENTHS,
-                high=(number + 1) / TENTHS,
-                studies=len(within),
-                positives=sum(positive for _, positive in within),
-                mean_probability=fmean(probability for probability, _ in within),
-            )
+    found: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+    for each in known:
+        found[min(int(each[0] * TENTHS), TENTHS - 1)].append(each)
+    for number, within in sorted(found.items()):
+        yield Tenth(
+            low=number / TENTHS,
+            high=(number + 1) / TENTHS,
+            studies=len(within),
+            positives=sum(positive for _, positive in within),
+            mean_probability=fmean(probability for probability, _ in within),
+        )

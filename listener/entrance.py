@@ -21,6 +21,7 @@ from listener.audit.trail import NO_AUDIT, Audit
 from listener.errors import CannotListen
 from listener.settings import ListenerSettings
 from listener.tls import ServerTls
+from listener.turned_away import Clicker, Reason, Service, nobody_looks
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ class Entrance:
         number: of this process.
         settings: of TLS.
         audit: is told who was turned away.
+        turned_away: counts them.
     """
 
     def __init__(
@@ -137,8 +139,10 @@ class Entrance:
         number: int,
         settings: ListenerSettings,
         audit: Audit = NO_AUDIT,
+        turned_away: Clicker | None = None,
     ) -> None:
         self.ports, self.audit = ports, audit
+        self.turned_away = turned_away or nobody_looks()
         self.tls = None if settings.tls is None else ServerTls(settings.tls)
         self._attendance, self._number = attendance, number
         self._peers: WeakKeyDictionary[Association, int] = WeakKeyDictionary()
@@ -259,6 +263,7 @@ class EntranceServer(ThreadedAssociationServer):
             log.warning(
                 "refused a TLS connection from %s: too many are being opened", client_address[0]
             )
+            self._entrance.turned_away.association(Service.DIMSE, Reason.BUSY)
             self.shutdown_request(request)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -270,6 +275,7 @@ class EntranceServer(ThreadedAssociationServer):
                 why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
                 stranger = Party("unknown", client_address[0], is_ae=False)
                 self._entrance.audit.rejected(stranger, f"TLS connection refused: {why}")
+                self._entrance.turned_away.association(Service.DIMSE, Reason.TLS)
                 log.warning(
                     "refused a TLS connection from %s: %s; see MONRO_TLS, and the certificate of "
                     "who calls",

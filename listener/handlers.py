@@ -8,6 +8,7 @@ later (recorder.py); if the process dies in between, it is rebuilt from the spoo
 import logging
 import uuid
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from typing import Any, Final, cast
 
@@ -31,6 +32,7 @@ from listener.series import InstanceKey, require_uid
 from listener.settings import ListenerSettings
 from listener.spool import Arrival, Held, Spool
 from listener.tls import fingerprint_of
+from listener.turned_away import Reason, Service
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ def on_requested(
         _admit(event, settings, spool, entrance)
     except Exception as error:  # noqa: BLE001 - pynetdicom would accept whom we could not judge
         log.error("rejected an association: %s", where(error))
-        _reject(event, REJECTED_FOR_NOW)
+        _reject(event, entrance, REJECTED_FOR_NOW, Reason.INTERNAL)
 
 
 def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance: Entrance) -> None:
@@ -95,7 +97,7 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             called,
             settings.ae_title,
         )
-        _reject(event, REJECTED_CALLED_AE)
+        _reject(event, entrance, REJECTED_CALLED_AE, Reason.CALLED)
         entrance.audit.rejected(Party(calling, address), f"association rejected: called {called!r}")
     elif not settings.open_node and peer is None:
         shown = "no certificate" if certificate is None else f"certificate {certificate}"
@@ -106,7 +108,7 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             address,
             shown,
         )
-        _reject(event, REJECTED_CALLING_AE)
+        _reject(event, entrance, REJECTED_CALLING_AE, Reason.UNKNOWN)
         entrance.audit.rejected(Party(calling, address), f"association rejected: no peer, {shown}")
     elif peer is not None and _has_enough(settings.peers[peer], entrance.served_of(peer)):
         log.warning(
@@ -116,7 +118,7 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             address,
             settings.peers[peer].max_associations,
         )
-        _reject(event, REJECTED_FOR_NOW)
+        _reject(event, entrance, REJECTED_FOR_NOW, Reason.ENOUGH)
     elif len(served) + entrance.served_elsewhere > limit:
         log.warning(
             "rejected an association from %s at %s for now: %d are served; raise "
@@ -125,7 +127,7 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             address,
             limit,
         )
-        _reject(event, REJECTED_FOR_NOW)
+        _reject(event, entrance, REJECTED_FOR_NOW, Reason.BUSY)
     elif _wants_to_store(proposal) and not spool.has_room_for(settings.room_for_study):
         log.error(
             "rejected an association from %s at %s for now: the spool's disk has %d bytes free; "
@@ -134,7 +136,7 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
             address,
             spool.free_bytes(),
         )
-        _reject(event, REJECTED_FOR_NOW)
+        _reject(event, entrance, REJECTED_FOR_NOW, Reason.FULL)
 
 
 def _peer(
@@ -209,7 +211,8 @@ def answer(
         agreed: SOP class of the presentation context.
     """
     other = association.requestor if association.is_acceptor else association.acceptor
-    sender = other.ae_title
+    service = Service.DIMSE if association.is_acceptor else Service.FETCHED
+    sender, refused = other.ae_title, partial(recorder.turned_away.instance, service)
     if sop_class != agreed:
         log.warning(
             "refused an instance from %s: class %s was sent where %s had been agreed",
@@ -217,16 +220,22 @@ def answer(
             sop_class,
             agreed,
         )
+        refused(Reason.NOT_AGREED)
         return SOP_CLASS_NOT_SUPPORTED
     try:
         party = Party(sender, other.address or "", calls=association.is_acceptor)
         take(keep, recorder, party, str(association.name), sop_class)
     except BadAttribute as error:
         log.warning("refused an instance from %s: %s", sender, error)
+        refused(Reason.MALFORMED)
         return CANNOT_UNDERSTAND
     except SpoolFull as error:
         log.error("refused an instance from %s: %s", sender, error)
+        refused(Reason.FULL)
         return OUT_OF_RESOURCES
+    except Exception:  # what it is answered is for the caller to say
+        refused(Reason.INTERNAL)
+        raise
     return SUCCESS
 
 
@@ -294,7 +303,10 @@ def read_key(dataset: BytesIO, syntax: UID, sop_class: str, sop_uid: str) -> Ins
     return key
 
 
-def _reject(event: evt.Event, answer: tuple[int, int, int]) -> None:
+def _reject(
+    event: evt.Event, entrance: Entrance, answer: tuple[int, int, int], reason: Reason
+) -> None:
+    entrance.turned_away.association(Service.DIMSE, reason)
     event.assoc.acse.send_reject(*answer)
     event.assoc.kill()  # waits until the answer is on its way
 

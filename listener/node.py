@@ -27,6 +27,7 @@ from listener.scout import scouts
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tls import server_context
+from listener.turned_away import TurnedAway
 from listener.watch import Watch, has_died
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Node:
 
     Attributes:
         pulse: how its loops, threads and processes are.
+        turned_away: at the door, by all its processes.
     """
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -73,6 +75,9 @@ class Node:
         )
         self._watch = Watch(self.ledger, settings.lease_seconds)
         self.pulse = Pulse()
+        # The last row is that of this process, which serves STOW-RS and fetches.
+        self.turned_away = TurnedAway(settings.receivers + 1)
+        self._clicker = self.turned_away.clicker(settings.receivers)
         self._servers: dict[str, Server] = {}
         self._over = threading.Event()
         self._steward = threading.Thread(target=self._run, name="steward thread", daemon=True)
@@ -100,12 +105,14 @@ class Node:
         self._couriers = couriers(self._settings, self.ledger, self.audit, on_duty)
         for courier in self._couriers:
             courier.start()
-        self._scouts = scouts(self._settings, self.ledger, self.spool, self.audit, on_duty)
+        self._scouts = scouts(
+            self._settings, self.ledger, self.spool, self.audit, on_duty, self._clicker
+        )
         for scout in self._scouts:
             scout.start()
         self._herald = Herald(self._settings, self.ledger, self.spool, on_duty)
         self._herald.start()
-        self.receivers = Receivers(self._settings, ports)
+        self.receivers = Receivers(self._settings, ports, self.turned_away)
         for server in self._servers.values():
             server.start()
         self._steward.start()
@@ -178,7 +185,9 @@ class Node:
     def _open_servers(self) -> dict[str, Server]:
         servers: dict[str, Server] = {}
         if self._settings.web_port is not None:
-            servers["web service"] = WebServer(self._settings, self.spool, self.ledger, self.audit)
+            servers["web service"] = WebServer(
+                self._settings, self.spool, self.ledger, self.audit, self._clicker
+            )
         if self._settings.console_port is not None:
             # Here, since templates and FastAPI take longer to import than all the rest.
             from listener.console.server import ConsoleServer  # noqa: PLC0415
@@ -186,7 +195,7 @@ class Node:
 
             parts = (self._settings, self.ledger, self.spool, self.audit)
             health = Health(*parts, self.pulse)
-            asked = routes(*parts[:3], health)
+            asked = routes(*parts[:3], health, self.turned_away)
             servers["console"] = ConsoleServer(*parts, asked, health.readiness)
         return servers
 

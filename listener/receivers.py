@@ -29,6 +29,7 @@ from listener.recorder import Recorder
 from listener.server import listen
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.turned_away import TurnedAway
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,13 @@ class Receiver:
         settings: ListenerSettings,
         ports: Sequence[OpenPort],
         attendance: Attendance,
+        turned_away: TurnedAway,
         number: int,
     ) -> None:
         self.lifeline, theirs = context.Pipe()
         self._process = context.Process(
             target=receive,
-            args=(settings, ports, attendance, number, theirs),
+            args=(settings, ports, attendance, turned_away, number, theirs),
             name=f"receiver-{number}",
             daemon=True,
         )
@@ -81,6 +83,7 @@ class Receivers:
     Args:
         settings: of the listener.
         ports: that `open_ports` opened.
+        turned_away: counts of at least as many processes.
 
     Attributes:
         gone: how the ledger calls those that died; whoever made up for them takes them out.
@@ -89,11 +92,13 @@ class Receivers:
         CannotStoreQuickly: pynetdicom is not one that we know.
     """
 
-    def __init__(self, settings: ListenerSettings, ports: Sequence[OpenPort]) -> None:
+    def __init__(
+        self, settings: ListenerSettings, ports: Sequence[OpenPort], turned_away: TurnedAway
+    ) -> None:
         if settings.quick_store:
             require_what_is_needed()
         self.gone: set[str] = set()
-        self._settings, self._ports = settings, ports
+        self._settings, self._ports, self._turned_away = settings, ports, turned_away
         self._context = multiprocessing.get_context("spawn")
         self._attendance = Attendance(settings.receivers, len(settings.peers))
         self._running = [self._start(number) for number in range(settings.receivers)]
@@ -152,7 +157,8 @@ class Receivers:
 
     def _start(self, number: int) -> Receiver:
         self._attendance.tell(number, [])  # it has time to begin
-        return Receiver(self._context, self._settings, self._ports, self._attendance, number)
+        shared = self._attendance, self._turned_away
+        return Receiver(self._context, self._settings, self._ports, *shared, number)
 
 
 def _listens(opened: socket.socket) -> bool:
@@ -167,6 +173,7 @@ def receive(
     settings: ListenerSettings,
     ports: Sequence[OpenPort],
     attendance: Attendance,
+    turned_away: TurnedAway,
     number: int,
     lifeline: Connection,
 ) -> None:
@@ -177,11 +184,12 @@ def receive(
     set_up_logging(settings.log_format)
     spool, ledger = Spool(settings.spool, settings.keep_free), Ledger(settings.ledger_url)
     audit = audit_of(settings).start()
-    recorder = Recorder(ledger, audit)
+    clicker = turned_away.clicker(number)
+    recorder = Recorder(ledger, audit, clicker)
     herald = Herald(settings, ledger, spool, calls=lambda: False)
     herald.start()
     confirmations = Confirmations(ledger, resending(settings))
-    entrance = Entrance(list(ports), attendance, number, settings, audit)
+    entrance = Entrance(list(ports), attendance, number, settings, audit, clicker)
     servers = listen(settings, spool, recorder, herald, confirmations, entrance)
     try:
         lifeline.recv()

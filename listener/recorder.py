@@ -19,6 +19,7 @@ from listener.entries import Received
 from listener.errors import where
 from listener.ledger import Ledger
 from listener.spool import Arrival, Held
+from listener.turned_away import Clicker, nobody_looks
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,19 @@ class Closed:
 
 
 class Recorder:
-    """A queue in front of the ledger, and the thread that empties it."""
+    """A queue in front of the ledger, and the thread that empties it.
 
-    def __init__(self, ledger: Ledger, audit: Audit = NO_AUDIT) -> None:
+    Args:
+        ledger: takes the rows.
+        audit: is told what came.
+        turned_away: counts what was not taken.
+    """
+
+    def __init__(
+        self, ledger: Ledger, audit: Audit = NO_AUDIT, turned_away: Clicker | None = None
+    ) -> None:
         self._ledger = ledger
+        self.turned_away = turned_away or nobody_looks()
         self._tally = Tally(audit.received)
         self._queue: queue.SimpleQueue[Received | Closed | None] = queue.SimpleQueue()
         self._closing = threading.Event()

@@ -12,6 +12,7 @@ from listener.entries import BundleRow, Edition, Role
 from listener.errors import MonroError
 from listener.ledger import BUNDLE_COLUMNS, Ledger
 from listener.tables import bundles, rollouts
+from listener.workforce import Workforce
 
 PROMOTED = "promoted"
 ROLLED_BACK = "rolled back"
@@ -26,6 +27,19 @@ class CannotRollOut(MonroError):
 
     def __str__(self) -> str:
         return f"{self.analysis}: {self.found}; {self.remedy}"
+
+
+class NobodyHolds(CannotRollOut):
+    """No living worker holds a bundle that is to be promoted."""
+
+    def __init__(self, analysis: str, edition: Edition) -> None:
+        weights_sha256, version = edition
+        super().__init__(
+            analysis,
+            f"no living worker holds version {version} with weights {weights_sha256[:12]}, so "
+            "studies would wait until one does",
+            "start a worker that has it; let a retired one run as a shadow first",
+        )
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,16 @@ def promote(ledger: Ledger, analysis: str, edition: Edition, actor: str) -> Bund
             raise CannotRollOut(analysis, f"{_named(chosen)} is active already", "nothing to do")
         _activate(ledger, connection, chosen, PROMOTED, actor)
     return _bundle(chosen, "active")
+
+
+def require_a_worker(ledger: Ledger, analysis: str, edition: Edition) -> None:
+    """See to it that a bundle that is to be promoted could answer at once.
+
+    Raises:
+        NobodyHolds: no living worker holds it, so studies would wait.
+    """
+    if (analysis, *edition) not in Workforce(ledger).held():
+        raise NobodyHolds(analysis, edition)
 
 
 def roll_back(ledger: Ledger, analysis: str, actor: str) -> BundleRow:

@@ -15,10 +15,20 @@ from listener.entries import BundleRow
 from listener.errors import MonroError
 from listener.labels import BadLabels, keep_labels, read_labels
 from listener.ledger import Ledger
-from listener.rollout import find, history, promote, registered, roll_back, set_aside
+from listener.rollout import (
+    NobodyHolds,
+    find,
+    history,
+    promote,
+    registered,
+    require_a_worker,
+    roll_back,
+    set_aside,
+)
 from listener.selection import ANALYSES
 from listener.settings import read_settings
 from listener.terminal import acting, complaints, console, explained
+from listener.workforce import Workforce
 
 bundles = typer.Typer(
     help="Bundles: which one answers, which are shadows, and how these compare.",
@@ -40,16 +50,21 @@ def list_bundles(as_json: Json = False) -> None:
     with explained():
         ledger = _ledger()
         known, steps = registered(ledger), history(ledger, SHOWN)
+        held = Workforce(ledger).held()
     if as_json:
-        rows = [{**asdict(each), "card": None} for each in known]
+        rows = [
+            {**asdict(each), "card": None, "has_worker": (each.analysis, *each.edition) in held}
+            for each in known
+        ]
         found = {"bundles": rows, "history": [asdict(step) for step in steps]}
         print(json.dumps(found, indent=2))  # noqa: T201
         return
-    table = Table("analysis", "bundle", "role", "weights", "statement", title="bundles")
+    table = Table("analysis", "bundle", "role", "weights", "worker", "statement", title="bundles")
     for each in known:
         name, weights = f"{each.name} {each.version}", each.weights_sha256[:12]
         said = str(each.card.get("statement", ""))
-        table.add_row(each.analysis, name, each.role, weights, said)
+        has_worker = "yes" if (each.analysis, *each.edition) in held else "none"
+        table.add_row(each.analysis, name, each.role, weights, has_worker, said)
     console.print(table)
     decisions = Table("when", "who", "what", "analysis", "version", "instead of", title="decisions")
     for step in steps:
@@ -60,11 +75,26 @@ def list_bundles(as_json: Json = False) -> None:
 
 
 @bundles.command("promote")
-def promote_bundle(analysis: Analysis, bundle: Wanted) -> None:
+def promote_bundle(
+    analysis: Analysis,
+    bundle: Wanted,
+    without_a_worker: Annotated[
+        bool, typer.Option("--without-a-worker", help="also where no living worker holds it")
+    ] = False,
+) -> None:
     """Let a bundle answer from now on; the one that did is retired."""
     with explained(), acting(f"bundles promote {analysis} {bundle}"):
         ledger = _ledger()
-        found = promote(ledger, analysis, find(ledger, analysis, bundle).edition, _actor())
+        edition = find(ledger, analysis, bundle).edition
+        try:
+            require_a_worker(ledger, analysis, edition)
+        except NobodyHolds as warning:
+            complaints.print(f"{warning}", style="yellow", markup=False)
+            if not without_a_worker:
+                again = "nothing was changed; to promote it all the same, add --without-a-worker"
+                complaints.print(again, style="yellow")
+                raise typer.Exit(1) from None
+        found = promote(ledger, analysis, edition, _actor())
     console.print(f"{_named(found)} answers {analysis} from now on; `bundles rollback` undoes it")
 
 
@@ -136,7 +166,7 @@ def label_studies(
 
 def _print_comparison(found: Comparison, active: str, shadow: str) -> None:
     table = Table("figure", "value", title=f"{shadow} (shadow) beside {active}")
-    table.add_row("studies that both judged", str(len(found.pairs)))
+    table.add_row("studies that both judged", str(found.studies))
     table.add_row("same statement", _percent(found.same_statement))
     table.add_row("Cohen's kappa", _decimal(found.kappa))
     table.add_row("shadow higher by (mean)", _decimal(found.mean_difference))
@@ -151,7 +181,7 @@ def _print_comparison(found: Comparison, active: str, shadow: str) -> None:
     console.print(table)
     if found.active is not None and found.shadow is not None:
         _print_calibration(found.active, found.shadow)
-    apart = Table("study", "active", "shadow", title=f"furthest apart ({len(found.disagreements)})")
+    apart = Table("study", "active", "shadow", title=f"furthest apart ({found.disagreeing})")
     for pair in found.disagreements[:SHOWN]:
         sides = (pair.active, pair.shadow)
         said = (each.refusal or f"{_percent(each.probability)}, {each.band}" for each in sides)

@@ -25,6 +25,7 @@ from listener.retrieval import fetch
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tables import counts, instances, jobs, results, studies
+from listener.turned_away import Clicker
 from listener.watch import Duty, alone
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ class Scout(threading.Thread):
         spool: for what is fetched.
         audit: is told of both.
         on_duty: whether it is ours to ask.
+        turned_away: counts what is fetched and not taken.
     """
 
     def __init__(
@@ -139,13 +141,14 @@ class Scout(threading.Thread):
         spool: Spool,
         audit: Audit = NO_AUDIT,
         on_duty: Duty = alone,
+        turned_away: Clicker | None = None,
     ) -> None:
         super().__init__(name=f"scout-{source.name}", daemon=True)
         self._source, self._settings = source, settings
         self._ledger, self._spool, self._audit = ledger, spool, audit
         self._counts = Counts(ledger)
         self._backoff = Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
-        self._on_duty = on_duty
+        self._on_duty, self._turned_away = on_duty, turned_away
         self._over = threading.Event()
 
     def stop(self) -> None:
@@ -198,7 +201,7 @@ class Scout(threading.Thread):
         return missing or []
 
     def _fetch(self, due: Due, missing: list[InstanceListed]) -> None:
-        recorder = Recorder(self._ledger, self._audit)
+        recorder = Recorder(self._ledger, self._audit, self._turned_away)
         try:
             came = fetch(
                 self._source, self._settings, due.study_uid, missing, self._spool, recorder
@@ -230,6 +233,10 @@ def scouts(
     spool: Spool,
     audit: Audit = NO_AUDIT,
     on_duty: Duty = alone,
+    turned_away: Clicker | None = None,
 ) -> list[Scout]:
     """One scout per source, not yet started."""
-    return [Scout(source, settings, ledger, spool, audit, on_duty) for source in settings.sources]
+    return [
+        Scout(source, settings, ledger, spool, audit, on_duty, turned_away)
+        for source in settings.sources
+    ]

@@ -100,10 +100,14 @@ class Workforce:
         horizon = self._ledger.now - ALIVE_SECONDS
         return [each for each in self.known() if each.seen_at >= horizon]
 
+    def held(self) -> frozenset[Held]:
+        """What they hold."""
+        return frozenset(edition for worker in self.alive() for edition in worker.editions)
+
 
 def without_a_worker(ledger: Ledger, analyses: Iterable[str]) -> list[str]:
     """Analyses whose active bundle no living worker holds, or that have none."""
-    held = {edition for worker in Workforce(ledger).alive() for edition in worker.editions}
+    held = Workforce(ledger).held()
     lacking = []
     for analysis in analyses:
         bundle = ledger.active_bundle(analysis)

@@ -11,13 +11,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.tools import is_absent
+
 
 @contextmanager
 def postgresql_server(folder: Path) -> Iterator[str]:
     """Start one that keeps its data in a folder; yields its SQLAlchemy URL."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not binaries:
-        pytest.skip("PostgreSQL is not installed, so the ledger was NOT tested on it")
+        is_absent("PostgreSQL", "postgresql")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -14,9 +14,10 @@ from starlette.responses import FileResponse
 from listener.audit.patient import Patient
 from listener.console import asked, rollouts
 from listener.console.bundle_list import Bundle, read_bundles
-from listener.console.choice import Choice, SeriesHeader, choices
+from listener.console.choice import Choice, SeriesHeader, choices, rules_of
 from listener.console.desk import Desk, require_operator
 from listener.console.document import Document, read_documents
+from listener.console.job import JobView
 from listener.console.kept import KeptResult, file_of, read_results
 from listener.console.slices import NoPicture, Slices, read_layer, read_pack, read_slices
 from listener.console.study import Event, StudyView
@@ -24,7 +25,18 @@ from listener.console.tester import BadHeaders, read_pasted
 from listener.console.trail import Trail, read_trail
 from listener.console.wellbeing import Wellbeing, read_wellbeing
 from listener.console.work import Queue, read_queue
-from listener.console.worklist import Page, Turn, Wanted, these_studies, worklist
+from listener.console.worklist import (
+    BANDS,
+    JOB_STATES,
+    STUDY_STATES,
+    Page,
+    Turn,
+    Wanted,
+    refusals,
+    scanners,
+    these_studies,
+    worklist,
+)
 from listener.in_force import InForce, in_force
 from listener.selection import ANALYSES
 
@@ -83,6 +95,27 @@ class ChoiceView:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """One rule of selection; `points` are given where a rule that prefers holds."""
+
+    rule: str
+    kind: str
+    points: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the worklist can be filtered by, as far as there are such studies."""
+
+    states: tuple[str, ...]
+    analyses: tuple[str, ...]
+    bands: tuple[str, ...]
+    refusals: tuple[str, ...]
+    scanners: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Retried:
     """What is tried again."""
 
@@ -126,6 +159,16 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
         page = worklist(desk.ledger, wanted, turn)
         return Named(page, dict(desk.patients.of(each.study_uid for each in page.studies)))
 
+    @api.get("/filters", summary="What the worklist can be filtered by", tags=["studies"])
+    def filters() -> Filters:
+        return Filters(
+            states=(*STUDY_STATES, *JOB_STATES),
+            analyses=tuple(ANALYSES),
+            bands=tuple(BANDS),
+            refusals=refusals(desk.ledger),
+            scanners=scanners(desk.ledger),
+        )
+
     @api.post("/search", summary="Studies by a patient's name or ID", tags=["studies"])
     def find(body: Search) -> Hits:
         return search(desk, body.text)
@@ -160,6 +203,10 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
 def add_jobs(api: APIRouter, desk: Desk) -> None:
     """Routes about what a job made."""
     job = "/studies/{study_uid}/jobs/{job_id}"
+
+    @api.get(job, summary="One job: an answer, an earlier one or a shadow's", tags=["jobs"])
+    def one_job(study_uid: StudyUID, job_id: JobID) -> JobView:
+        return desk.job(study_uid, job_id)[1]
 
     @api.get(f"{job}/documents", summary="Its reports as text", tags=["jobs"])
     def documents(study_uid: StudyUID, job_id: JobID) -> tuple[Document, ...]:
@@ -254,6 +301,10 @@ def add_house(api: APIRouter, desk: Desk) -> None:
     @api.get("/settings", summary="Settings in force, without passwords", tags=["house"])
     def settings() -> list[InForce]:
         return in_force(desk.settings)
+
+    @api.get("/rules", summary="All rules of selection, by analysis", tags=["house"])
+    def all_rules() -> dict[str, tuple[Rule, ...]]:
+        return {each: tuple(Rule(*row) for row in rules_of(each)) for each in ANALYSES}
 
     @api.post("/rules", summary="Try the rules of selection", tags=["house"])
     def rules(body: Pasted) -> ChoiceView:

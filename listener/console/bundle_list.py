@@ -1,7 +1,7 @@
 """The bundles that workers can run, and what is said of each."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from sqlalchemy import and_, case, select
 from listener.entries import Edition
 from listener.ledger import BUNDLE_COLUMNS, Ledger
 from listener.tables import bundles
+from listener.workforce import Held, Workforce
 
 ROLE_ORDER: Final = {"active": 0, "shadow": 1, "retired": 2}
 
@@ -38,6 +39,7 @@ class Bundle:
         role: active, shadow or retired.
         model_card: Markdown; empty where there is none.
         figures: measured by the evaluation, by name.
+        has_worker: whether a living worker holds it.
         has_evaluation: whether there is an evaluation report to read.
     """
 
@@ -54,6 +56,7 @@ class Bundle:
     threshold_high: float | None
     model_card: str
     figures: Mapping[str, Any]
+    has_worker: bool
     has_evaluation: bool
     validation: Validation | None
 
@@ -79,8 +82,9 @@ def read_bundles(ledger: Ledger) -> tuple[Bundle, ...]:
     query = select(*told, has_evaluation).order_by(
         bundles.c.analysis, case(ROLE_ORDER, value=bundles.c.role), bundles.c.registered_at.desc()
     )
+    held = Workforce(ledger).held()
     with ledger.reading() as connection:
-        return tuple(_bundle(row) for row in connection.execute(query))
+        return tuple(_bundle(row, held) for row in connection.execute(query))
 
 
 def read_evaluation(ledger: Ledger, analysis: str, weights: str, version: str) -> str | None:
@@ -95,7 +99,7 @@ def read_evaluation(ledger: Ledger, analysis: str, weights: str, version: str) -
     return None if packed is None else zlib.decompress(packed).decode()
 
 
-def _bundle(row: Any) -> Bundle:
+def _bundle(row: Any, held: Collection[Held]) -> Bundle:
     card = row.card or {}
     bins = card.get("validation")
     return Bundle(
@@ -112,6 +116,7 @@ def _bundle(row: Any) -> Bundle:
         threshold_high=card.get("threshold_high"),
         model_card=card.get("model_card") or "",
         figures=card.get("figures") or {},
+        has_worker=(row.analysis, row.weights_sha256, row.version) in held,
         has_evaluation=row.has_evaluation,
         validation=Validation(
             tuple(bins["edges"]), tuple(bins["patients"]), tuple(bins["positives"])

@@ -11,6 +11,7 @@ from listener.audit.message import Participant
 from listener.audit.trail import Audit
 from listener.console.choice import Choice, HeaderReader, Headers, choices
 from listener.console.gate.accounts import Account
+from listener.console.job import JobView
 from listener.console.looks import Looks
 from listener.console.patients import Patients
 from listener.console.study import StudyView, read_study
@@ -53,6 +54,14 @@ class Desk:
         if found is None:
             raise HTTPException(404, f"no study {study_uid} was received")
         return found
+
+    def job(self, study_uid: str, job_id: str) -> tuple[StudyView, JobView]:
+        """A study and one of its jobs; raises HTTPException 404."""
+        study = self.study(study_uid)
+        found = study.job(job_id)
+        if found is None:
+            raise HTTPException(404, f"study {study_uid} has no job {job_id}")
+        return study, found
 
     def looked_at(self, request: Request) -> None:
         """Put into the audit trail that somebody reads parts of a study, once in a while."""

@@ -1,12 +1,13 @@
 """The jobs of one study: what each is about, how far it is, what it said and made."""
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
+from listener.console.appearance import Appearance, appearances
 from listener.console.chances import Chance, chance
 from listener.tables import bundles, job_inputs, jobs, results
 
@@ -27,8 +28,10 @@ class JobView:
         chance: what the score meant in the validation cohort; None where nobody told.
         limits: the thresholds of its bundle, low and high; None where nobody told.
         ood_limit: percentile beyond which a scan is too unusual; None where nobody told.
+        appearance: how its input looks, beside the cohort of its bundle.
         results: what it made.
         inputs: instances that it looks at.
+        marks: what is to be said before all else, where it is not the answer that was sent last.
     """
 
     job_id: str
@@ -62,8 +65,10 @@ class JobView:
     chance: Chance | None
     limits: tuple[float, float] | None
     ood_limit: float | None
+    appearance: tuple[Appearance, ...]
     results: tuple[ResultKind, ...]
     inputs: int
+    marks: tuple[str, ...] = ()
 
     @property
     def has_slices(self) -> bool:
@@ -102,10 +107,38 @@ def read_jobs(connection: Connection, study_uid: str) -> tuple[JobView, ...]:
         .where(of_study)
         .order_by(jobs.c.analysis, jobs.c.revision, jobs.c.created_at, jobs.c.role.desc())
     )
-    return tuple(
+    found = [
         _job(row, tuple(made[row.job_id]), inputs.get(row.job_id, 0))
         for row in connection.execute(query)
-    )
+    ]
+    return tuple(replace(each, marks=tuple(_marks(each, found))) for each in found)
+
+
+def answering(all_jobs: Iterable[JobView]) -> dict[str, JobView]:
+    """Of each analysis the last active job, of those that nothing superseded.
+
+    Args:
+        all_jobs: of one study, as `read_jobs` puts them in order.
+    """
+    return {
+        each.analysis: each
+        for each in all_jobs
+        if each.role == "active" and each.state != "SUPERSEDED"
+    }
+
+
+def _marks(job: JobView, all_jobs: Sequence[JobView]) -> Iterator[str]:
+    """Nobody may take what was replaced, or what a shadow found, for the site's answer."""
+    if job.role != "active":
+        yield "shadow: never sent"
+    answer = answering(all_jobs).get(job.analysis)
+    if answer is None:
+        if job.state == "SUPERSEDED":
+            yield "superseded"
+    elif job.revision < answer.revision:
+        yield f"superseded by revision {answer.revision}"
+    elif job.state == "SUPERSEDED" or (job.role == "active" and job != answer):
+        yield f"superseded within revision {answer.revision}"
 
 
 def _job(row: Any, made: tuple[ResultKind, ...], inputs: int) -> JobView:
@@ -125,6 +158,7 @@ def _job(row: Any, made: tuple[ResultKind, ...], inputs: int) -> JobView:
         chance=chance(row.analysis, row.probability, card),
         limits=None if low is None or high is None else (low, high),
         ood_limit=card.get("ood_limit"),
+        appearance=appearances(row.summary, card),
         results=made,
         inputs=inputs,
     )

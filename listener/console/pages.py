@@ -10,7 +10,6 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from listener.console import asked, rollouts
 from listener.console.api import JobID, StudyUID, search
-from listener.console.bundle_list import read_evaluation
 from listener.console.choice import choices, rules_of
 from listener.console.desk import Desk, require_operator
 from listener.console.document import read_documents
@@ -151,6 +150,23 @@ def add_study(pages: APIRouter, desk: Desk, show: Show) -> None:
         desk.viewed(request, study_uid)
         return show(request, "study.html", **told(found))
 
+    @pages.get("/studies/{study_uid}/jobs/{job_id}")
+    def one_job(request: Request, study_uid: StudyUID, job_id: JobID) -> Response:
+        study, job = desk.job(study_uid, job_id)
+        desk.viewed(request, study_uid)
+        found = {job_id: look_at(study_uid, job)} if job.has_slices else {}
+        read = {job_id: read_documents(desk.ledger, study_uid, job_id)}
+        patient = desk.patients.of([study_uid])[study_uid]
+        return show(
+            request,
+            "job.html",
+            study=study,
+            job=job,
+            patient=patient,
+            slices=found,
+            documents=read,
+        )
+
     @pages.get("/fragment/studies/{study_uid}", dependencies=[Depends(desk.looked_at)])
     def study_now(request: Request, study_uid: StudyUID) -> Response:
         return show(request, "study_body.html", **told(desk.study(study_uid)))
@@ -167,7 +183,7 @@ def add_viewer(pages: APIRouter, desk: Desk, show: Show) -> None:
         number: Annotated[int, Query(alias="slice", ge=1)] = 0,
         opacity: Annotated[int, Query(ge=0, le=100)] = OPACITY_PERCENT,
     ) -> Response:
-        study = desk.study(study_uid)
+        study, job = desk.job(study_uid, job_id)
         try:
             slices = read_slices(desk.ledger, desk.spool, study_uid, job_id)
         except NoPicture as error:
@@ -181,7 +197,7 @@ def add_viewer(pages: APIRouter, desk: Desk, show: Show) -> None:
             "viewer.html",
             study=study,
             patient=desk.patients.of([study_uid])[study_uid],
-            job=next(each for each in study.jobs if each.job_id == job_id),
+            job=job,
             slices=slices,
             number=number,
             opacity=opacity,
@@ -195,9 +211,9 @@ def add_for_operators(pages: APIRouter, desk: Desk, show: Show) -> None:
     @pages.get("/studies/{study_uid}/jobs/{job_id}/results")
     def results(request: Request, study_uid: StudyUID, job_id: JobID) -> Response:
         require_operator(request)
-        study = desk.study(study_uid)
+        study, job = desk.job(study_uid, job_id)
         kept = read_results(desk.ledger, study_uid, job_id)
-        return show(request, "results.html", study=study, job_id=job_id, results=kept)
+        return show(request, "results.html", study=study, job=job, results=kept)
 
     @pages.get("/studies/{study_uid}/audit")
     def audit(request: Request, study_uid: StudyUID) -> Response:
@@ -235,15 +251,6 @@ def add_house(pages: APIRouter, desk: Desk, show: Show) -> None:
     @pages.get("/fragment/queue")
     def queue_now(request: Request) -> Response:
         return show(request, "queue_body.html", queue=read_queue(desk.ledger))
-
-    @pages.get("/bundles/{analysis}/{weights}/{version}/evaluation.html")
-    def evaluation(analysis: str, weights: str, version: str) -> Response:
-        found = read_evaluation(desk.ledger, analysis, weights, version)
-        if found is None:
-            raise HTTPException(404, "this bundle has no evaluation report")
-        # It brings styles and pictures within itself, which pages of ours may not: to be kept.
-        named = {"Content-Disposition": 'attachment; filename="evaluation.html"'}
-        return Response(found, media_type="text/html", headers=named)
 
     @pages.get("/health")
     def health(request: Request) -> Response:

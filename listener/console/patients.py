@@ -122,7 +122,8 @@ class Patients:
         if not words:
             return Found((), is_all=True)
         found: list[str] = []
-        for study_uid, (_patient, folded) in list(self._known.items()):
+        # A copy is made in one go; a list of items is not, and the thread adds some meanwhile.
+        for study_uid, (_patient, folded) in self._known.copy().items():
             if all(word in folded for word in words):
                 if len(found) == most:
                     return Found(tuple(found), is_all=False)

@@ -10,17 +10,20 @@ from starlette.responses import RedirectResponse
 
 from listener.audit.codes import SOFTWARE_CONFIGURATION
 from listener.comparison import Comparison, compare
-from listener.console.bundle_list import Bundle, read_bundles
+from listener.console.bundle_list import Bundle, read_bundles, read_evaluation
 from listener.console.desk import Desk, account_of, visitor
+from listener.console.gate.headers import OF_REPORTS
 from listener.console.show import SEE_OTHER, Show
 from listener.entries import Edition
 from listener.labels import BadLabels, Kept, keep_labels, read_labels
 from listener.rollout import (
     CannotRollOut,
+    NobodyHolds,
     Step,
     can_roll_back,
     history,
     promote,
+    require_a_worker,
     roll_back,
     set_aside,
 )
@@ -33,6 +36,8 @@ MOST_SHOWN = 100
 MOST_COMPARED = 10_000
 MOST_DRAWN = 1_000
 """Pairs that figures are computed of, and that are drawn."""
+
+NO_REPORT = "this bundle has no evaluation report"
 
 Role = Literal["active", "shadow", "retired"]
 Analysis = Annotated[str, Path(max_length=32)]
@@ -58,11 +63,26 @@ class Table(BaseModel):
 
 
 def decide(
-    desk: Desk, request: Request, analysis: str, edition: Edition | None, role: Role
+    desk: Desk,
+    request: Request,
+    analysis: str,
+    edition: Edition | None,
+    role: Role,
+    *,
+    without_a_worker: bool = False,
 ) -> Decided:
     """Give a bundle a role, or without one take the last promotion back.
 
+    Args:
+        desk: of the console.
+        request: of whoever decides.
+        analysis: of the bundle.
+        edition: of the bundle; None: the last promotion is taken back.
+        role: that it gets.
+        without_a_worker: whether it is promoted also where no living worker holds it.
+
     Raises:
+        NobodyHolds: so it is, and nobody said that it is to be promoted all the same.
         HTTPException: 409, it cannot be so, and why.
     """
     actor = account_of(request).name
@@ -72,11 +92,15 @@ def decide(
         if edition is None:
             row = roll_back(desk.ledger, analysis, actor)
         elif role == "active":
+            if not without_a_worker:
+                require_a_worker(desk.ledger, analysis, edition)
             row = promote(desk.ledger, analysis, edition, actor)
         else:
             row = set_aside(desk.ledger, analysis, edition, role, actor)
     except BaseException as error:
         desk.audit.acted(what, failed=True, **told)
+        if isinstance(error, NobodyHolds):
+            raise
         if isinstance(error, CannotRollOut):
             raise HTTPException(409, str(error)) from None
         raise
@@ -99,7 +123,7 @@ def take_labels(desk: Desk, request: Request, analysis: str, text: str) -> Kept:
 
 
 def compared(
-    desk: Desk, analysis: str, shadow: Edition, limit: int
+    desk: Desk, analysis: str, shadow: Edition, shown: int
 ) -> tuple[Bundle, Bundle, Comparison]:
     """The active bundle, another one, and what both said; raises HTTPException 404."""
     of_analysis = [each for each in read_bundles(desk.ledger) if each.analysis == analysis]
@@ -107,12 +131,23 @@ def compared(
     other = next((each for each in of_analysis if each.edition == shadow), None)
     if active is None or other is None or active is other:
         raise HTTPException(404, "there are no two bundles to compare: a shadow and an active one")
-    return active, other, compare(desk.ledger, analysis, active.edition, other.edition, limit)
+    editions = active.edition, other.edition
+    return active, other, compare(desk.ledger, analysis, *editions, MOST_COMPARED, shown)
 
 
 def add_api(api: APIRouter, desk: Desk) -> None:
     """The same as JSON."""
     tags: list[Any] = ["house"]
+
+    @api.get(
+        "/bundles/{analysis}/{weights}/{version}/evaluation",
+        summary="The report of its evaluation: HTML that needs nothing else",
+        tags=tags,
+        response_class=Response,
+        responses={200: {"content": {"text/html": {}}}},
+    )
+    def evaluation(analysis: Analysis, weights: Weights, version: Version) -> Response:
+        return _report(desk, analysis, (weights, version))
 
     @api.get("/rollouts", summary="Who gave which bundle which role", tags=tags)
     def rollouts() -> list[Step]:
@@ -126,9 +161,21 @@ def add_api(api: APIRouter, desk: Desk) -> None:
         "/bundles/{analysis}/{weights}/{version}/role", summary="Give a bundle a role", tags=tags
     )
     def give_role(
-        analysis: Analysis, weights: Weights, version: Version, role: Role, request: Request
+        analysis: Analysis,
+        weights: Weights,
+        version: Version,
+        role: Role,
+        request: Request,
+        without_a_worker: Annotated[
+            bool, Query(description="promote it also where no living worker holds it")
+        ] = False,
     ) -> Decided:
-        return decide(desk, request, analysis, (weights, version), role)
+        edition = weights, version
+        try:
+            return decide(desk, request, analysis, edition, role, without_a_worker=without_a_worker)
+        except NobodyHolds as error:
+            said = f"{error}; or ask again with without_a_worker=true"
+            raise HTTPException(409, said) from None
 
     @api.get(
         "/bundles/{analysis}/{weights}/{version}/comparison",
@@ -139,7 +186,7 @@ def add_api(api: APIRouter, desk: Desk) -> None:
         analysis: Analysis,
         weights: Weights,
         version: Version,
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+        limit: Annotated[int, Query(ge=1, le=MOST_COMPARED, description="pairs listed")] = 1_000,
     ) -> Comparison:
         return compared(desk, analysis, (weights, version), limit)[2]
 
@@ -163,6 +210,19 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
             analyses=ANALYSES,
         )
 
+    @pages.get("/bundles/{analysis}/{weights}/{version}/evaluation")
+    def evaluation(
+        analysis: Analysis, weights: Weights, version: Version, request: Request
+    ) -> Response:
+        bundle = _bundle(desk, analysis, (weights, version))
+        if not bundle.has_evaluation:
+            raise HTTPException(404, NO_REPORT)
+        return show(request, "evaluation.html", bundle=bundle)
+
+    @pages.get("/bundles/{analysis}/{weights}/{version}/evaluation.html")
+    def report(analysis: Analysis, weights: Weights, version: Version) -> Response:
+        return _report(desk, analysis, (weights, version))
+
     @pages.post("/bundles/{analysis}/roll-back")
     def take_back(analysis: Analysis, request: Request) -> Response:
         decide(desk, request, analysis, None, "active")
@@ -175,16 +235,23 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
         version: Version,
         request: Request,
         role: Annotated[Role, Form()],
+        without_a_worker: Annotated[bool, Form()] = False,
     ) -> Response:
-        decide(desk, request, analysis, (weights, version), role)
+        edition = weights, version
+        try:
+            decide(desk, request, analysis, edition, role, without_a_worker=without_a_worker)
+        except NobodyHolds as error:
+            return show(
+                request, "promote.html", analysis=analysis, version=version, warning=str(error)
+            )
         return RedirectResponse("/bundles", SEE_OTHER)
 
     @pages.get("/bundles/{analysis}/{weights}/{version}/comparison")
     def comparison(
         analysis: Analysis, weights: Weights, version: Version, request: Request
     ) -> Response:
-        active, other, found = compared(desk, analysis, (weights, version), MOST_COMPARED)
-        scored = [each for each in found.pairs if each.difference is not None][:MOST_DRAWN]
+        active, other, found = compared(desk, analysis, (weights, version), MOST_DRAWN)
+        scored = [each for each in found.pairs if each.difference is not None]
         return show(
             request,
             "comparison.html",
@@ -212,6 +279,22 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
             title="Labels kept",
             message=message + (unknown if kept.unknown else ""),
         )
+
+
+def _bundle(desk: Desk, analysis: str, edition: Edition) -> Bundle:
+    """One bundle; raises HTTPException 404."""
+    for each in read_bundles(desk.ledger):
+        if (each.analysis, each.edition) == (analysis, edition):
+            return each
+    raise HTTPException(404, "no worker registered such a bundle")
+
+
+def _report(desk: Desk, analysis: str, edition: Edition) -> Response:
+    """The report itself, which may be looked at and no more; raises HTTPException 404."""
+    found = read_evaluation(desk.ledger, analysis, *edition)
+    if found is None:
+        raise HTTPException(404, NO_REPORT)
+    return Response(found, media_type="text/html", headers=OF_REPORTS)
 
 
 def _text_of(table: UploadFile) -> str:

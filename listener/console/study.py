@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, func, select
 
 from listener.accounting import STATES
-from listener.console.job import JobView, read_jobs
+from listener.console.job import JobView, answering, read_jobs
 from listener.ledger import Ledger
 from listener.tables import (
     counts,
@@ -101,18 +101,11 @@ class StudyView:
     @property
     def answers(self) -> tuple[JobView, ...]:
         """The last active job of each analysis, of those that nothing superseded."""
-        found = {
-            each.analysis: each
-            for each in self.jobs
-            if each.role == "active" and each.state != "SUPERSEDED"
-        }
-        return tuple(found.values())
+        return tuple(answering(self.jobs).values())
 
-    @property
-    def earlier(self) -> tuple[JobView, ...]:
-        """The other jobs: earlier revisions, and those of shadow bundles."""
-        now = {each.job_id for each in self.answers}
-        return tuple(each for each in self.jobs if each.job_id not in now)
+    def job(self, job_id: str) -> JobView | None:
+        """One of its jobs; None where there is none of that name."""
+        return next((each for each in self.jobs if each.job_id == job_id), None)
 
     @property
     def is_live(self) -> bool:

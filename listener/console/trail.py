@@ -3,6 +3,7 @@
 The trail may name patients, or bear their pseudonyms; operators read it, and nobody else.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,12 +66,22 @@ def read_trail(settings: ListenerSettings, study_uid: str) -> Trail:
             size = file.seek(0, 2)
             start = max(0, size - LOOKED_THROUGH_BYTES)
             file.seek(start)
-            lines = file.read(LOOKED_THROUGH_BYTES).splitlines()
+            content = file.read(LOOKED_THROUGH_BYTES)
     except OSError:
         return Trail("in a file that cannot be read", is_whole=False, entries=())
-    mine = study_uid.encode()
-    entries = [_entry(line) for line in reversed(lines) if mine in line]
+    lines = list(_lines_with(study_uid.encode(), content))
+    entries = map(_entry, reversed(lines))
     return Trail("in a file", start == 0, tuple(each for each in entries if each is not None))
+
+
+def _lines_with(word: bytes, content: bytes) -> Iterator[bytes]:
+    """Lines that hold a word; the others are passed over as a whole, not one by one."""
+    at = content.find(word)
+    while at >= 0:
+        end = content.find(b"\n", at)
+        end = end if end >= 0 else len(content)
+        yield content[content.rfind(b"\n", 0, at) + 1 : end]
+        at = content.find(word, end)
 
 
 def _entry(line: bytes) -> Entry | None:

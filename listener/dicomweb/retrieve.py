@@ -16,6 +16,7 @@ from listener.recorder import Recorder
 from listener.remote import WebSource
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.turned_away import Reason, Service
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def fetch_by_web(
     except ServiceFailed as error:
         raise SourceFailed(source.name, error.found) from error
     except SpoolFull as error:
+        recorder.turned_away.instance(Service.FETCHED, Reason.FULL)
         raise SourceFailed(source.name, f"was not let finish: {error}") from error
     finally:
         recorder.closed(name, released=is_whole)
@@ -101,6 +103,7 @@ def _keep(
             return True
     except BadAttribute as error:
         log.warning("refused an instance from %s: %s", party.name, error)
+        recorder.turned_away.instance(Service.FETCHED, Reason.MALFORMED)
     finally:
         part.drop()
     for _ in pieces:  # on to the next file

@@ -7,6 +7,7 @@ from listener.ledger import Ledger
 from listener.recorder import Recorder
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.turned_away import Clicker
 from listener.web_port import WebPort
 
 
@@ -18,6 +19,7 @@ class WebServer:
         spool: that takes the instances.
         ledger: that takes their rows.
         audit: that is told.
+        turned_away: counts who and what is refused.
 
     Attributes:
         port: that it is served at.
@@ -28,7 +30,12 @@ class WebServer:
     """
 
     def __init__(
-        self, settings: ListenerSettings, spool: Spool, ledger: Ledger, audit: Audit = NO_AUDIT
+        self,
+        settings: ListenerSettings,
+        spool: Spool,
+        ledger: Ledger,
+        audit: Audit = NO_AUDIT,
+        turned_away: Clicker | None = None,
     ) -> None:
         assert settings.web_port is not None
         self.port = WebPort(
@@ -39,7 +46,7 @@ class WebServer:
             settings.association_timeout_seconds,
         )
         self._settings, self._spool, self._audit = settings, spool, audit
-        self._recorder = Recorder(ledger, audit)
+        self._recorder = Recorder(ledger, audit, turned_away)
 
     @property
     def is_alive(self) -> bool:

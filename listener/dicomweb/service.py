@@ -24,6 +24,7 @@ from listener.recorder import Recorder
 from listener.series import require_uid
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.turned_away import Reason, Service
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,11 @@ COME_AGAIN: Final = {"Retry-After": "60"}
 class Refused(Exception):
     """A request is answered without its body being read."""
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status, message, headers)
-        self.status, self.message, self.headers = status, message, headers
+    def __init__(
+        self, reason: Reason, status: int, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(reason, status, message, headers)
+        self.reason, self.status, self.message, self.headers = reason, status, message, headers
 
 
 class DicomJson(JSONResponse):
@@ -80,6 +83,7 @@ class StoreService:
             intake = await run_sync(self._open, request)
             return await self._receive(request, intake)
         except Refused as refusal:
+            self._recorder.turned_away.association(Service.STOW, refusal.reason)
             return PlainTextResponse(refusal.message, refusal.status, refusal.headers)
         except ClientDisconnect:
             log.warning("a connection broke within a STOW-RS request")
@@ -91,6 +95,7 @@ class StoreService:
             return PlainTextResponse(f"nothing came for {seconds:g} s", 408, closing)
         except Exception as error:  # noqa: BLE001 - the sender must get an answer, and keep its copy
             log.error("a STOW-RS request was given up: %s", where(error))
+            self._recorder.turned_away.association(Service.STOW, Reason.INTERNAL)
             return PlainTextResponse("the listener's log says why", 500)
         finally:
             self._served -= 1
@@ -142,9 +147,9 @@ class StoreService:
         study_uid = request.path_params.get("study")
         kind, options = media_type(request.headers.get("content-type"))
         if (kind, options.get("type", DICOM).lower()) != (RELATED, DICOM):
-            raise Refused(415, f'send instances as {RELATED}; type="{DICOM}"')
+            raise Refused(Reason.MALFORMED, 415, f'send instances as {RELATED}; type="{DICOM}"')
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refused(415, "send the body without a Content-Encoding")
+            raise Refused(Reason.MALFORMED, 415, "send the body without a Content-Encoding")
         try:
             if study_uid is not None:
                 require_uid("StudyInstanceUID", study_uid)
@@ -152,7 +157,7 @@ class StoreService:
             largest = self._settings.largest_instance
             intake = Intake(self._spool, self._recorder, sender, study_uid, boundary, largest)
         except (BadAttribute, BadMultipart) as error:
-            raise Refused(400, str(error)) from None
+            raise Refused(Reason.MALFORMED, 400, str(error)) from None
         self._require_room(request, sender.name)
         return intake
 
@@ -172,8 +177,8 @@ class StoreService:
             self._audit.rejected(Party("unknown", address, is_ae=False), f"STOW-RS: {error.found}")
             if error.needs_token:
                 asked = {"WWW-Authenticate": "Bearer"}
-                raise Refused(401, "show a bearer token", asked) from None
-            raise Refused(403, "this address or certificate may not send") from None
+                raise Refused(Reason.UNKNOWN, 401, "show a bearer token", asked) from None
+            raise Refused(Reason.UNKNOWN, 403, "this address or certificate may not send") from None
         return Party(name, address, is_ae=False)
 
     def _require_room(self, request: Request, sender: str) -> None:
@@ -184,7 +189,7 @@ class StoreService:
                 sender,
                 self._settings.max_associations,
             )
-            raise Refused(503, "too many requests are served at present", COME_AGAIN)
+            raise Refused(Reason.BUSY, 503, "too many requests are served at present", COME_AGAIN)
         length = request.headers.get("content-length", "")
         wanted = max(self._settings.room_for_study, int(length) if length.isdecimal() else 0)
         if not self._spool.has_room_for(wanted):
@@ -194,7 +199,7 @@ class StoreService:
                 sender,
                 self._spool.free_bytes(),
             )
-            raise Refused(503, "there is no room at present", COME_AGAIN)
+            raise Refused(Reason.FULL, 503, "there is no room at present", COME_AGAIN)
 
 
 def address_of(request: Request) -> str:

@@ -32,6 +32,7 @@ from listener.errors import BadAttribute, DoesNotMatch, SpoolFull, where
 from listener.handlers import take
 from listener.recorder import Recorder
 from listener.spool import Spool
+from listener.turned_away import Reason, Service
 
 log = logging.getLogger(__name__)
 
@@ -171,11 +172,15 @@ class Intake:
         self.outcomes.append(Outcome(sop_class, sop_uid, reason))
 
     def _reason(self, error: Exception) -> int:
+        turned_away = self._recorder.turned_away
         if isinstance(error, SpoolFull):
             log.error("refused an instance from %s: %s", self._sender.name, error)
+            turned_away.instance(Service.STOW, Reason.FULL)
         elif isinstance(error, BadAttribute | BadMultipart):
             log.warning("refused an instance from %s: %s", self._sender.name, error)
+            turned_away.instance(Service.STOW, Reason.MALFORMED)
         else:
+            turned_away.instance(Service.STOW, Reason.INTERNAL)
             log.error("an instance was not kept: %s", where(error))
             return PROCESSING_FAILURE
         reasons = (reason for kind, reason in REASONS if isinstance(error, kind))

@@ -1,8 +1,9 @@
 """The figures that Prometheus scrapes, in its words. No label holds a UID or anything of a patient.
 
-What counts up is read from the ledger (tallies.py), so it is the same after a restart; the time
-from a study's last instance to its completion alone counts from the listener's start, as the
-ledger keeps only the last one of a study that went on.
+What counts up is read from the ledger (tallies.py), so it is the same after a restart. Two kinds
+count from the listener's start: the time from a study's last instance to its completion, as the
+ledger keeps only the last one of a study that went on; and what was turned away at the door, of
+which nothing is written down (turned_away.py).
 """
 
 import logging
@@ -24,9 +25,17 @@ from listener.monitoring.health import Health
 from listener.monitoring.pulse import Check
 from listener.monitoring.selftests import read_outcomes
 from listener.monitoring.tallies import FinishedJobs
-from listener.monitoring.telling import gauge, histogram, of_figures, of_tallies, one
+from listener.monitoring.telling import (
+    gauge,
+    histogram,
+    of_figures,
+    of_tallies,
+    of_turned_away,
+    one,
+)
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.turned_away import TurnedAway
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +54,18 @@ class ListenerCollector(Collector):
         ledger: to look at.
         spool: whose disk is looked at.
         health: whose checks are told as figures, too.
+        turned_away: at the door, by all processes of the listener.
     """
 
     def __init__(
-        self, settings: ListenerSettings, ledger: Ledger, spool: Spool, health: Health
+        self,
+        settings: ListenerSettings,
+        ledger: Ledger,
+        spool: Spool,
+        health: Health,
+        turned_away: TurnedAway,
     ) -> None:
+        self._turned_away = turned_away
         self._settings, self._ledger, self._spool, self._health = settings, ledger, spool, health
         self._finished = FinishedJobs(ledger)
         self._completions = Completions(ledger)
@@ -69,6 +85,7 @@ class ListenerCollector(Collector):
         yield from _of_checks("healthz", self._health.liveness())
         yield from _of_checks("readyz", self._health.readiness())
         yield from _of_selftests(self._spool)
+        yield from of_turned_away(self._turned_away.totals)
         with self._lock:
             ok = self._refresh()
             yield from self._told

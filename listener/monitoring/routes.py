@@ -14,12 +14,19 @@ from listener.monitoring.metrics import ListenerCollector
 from listener.monitoring.pulse import Check
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.turned_away import TurnedAway
 
 OK = 200
 UNAVAILABLE = 503
 
 
-def routes(settings: ListenerSettings, ledger: Ledger, spool: Spool, health: Health) -> list[Route]:
+def routes(
+    settings: ListenerSettings,
+    ledger: Ledger,
+    spool: Spool,
+    health: Health,
+    turned_away: TurnedAway,
+) -> list[Route]:
     """The three, with figures and checks of one listener.
 
     Who may ask is for the application to say that mounts them: the checks name no patient and no
@@ -28,7 +35,7 @@ def routes(settings: ListenerSettings, ledger: Ledger, spool: Spool, health: Hea
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
-    registry.register(ListenerCollector(settings, ledger, spool, health))
+    registry.register(ListenerCollector(settings, ledger, spool, health, turned_away))
     return [
         Route("/metrics", _metrics(registry), methods=["GET"]),
         Route("/healthz", _checks(health.liveness), methods=["GET"]),

@@ -14,6 +14,8 @@ from prometheus_client.core import (
 from listener.monitoring.drift import FEWEST_STUDIES, references, stability_index
 from listener.monitoring.figures import Figures
 from listener.monitoring.tallies import Histogram, Kind, Tallies
+from listener.turned_away import Kind as TurnedAwayKind
+from listener.turned_away import What
 from listener.workforce import ALIVE_SECONDS, bundle_label
 
 FEWEST_SCORES: Final = 20
@@ -22,6 +24,7 @@ FEWEST_SCORES: Final = 20
 Labels = tuple[str, ...]
 
 JOB: Final = ("analysis", "role")
+BUNDLE: Final = ("analysis", "role", "bundle")
 KIND: Final = ("analysis", "role", "bundle", "scanner")
 
 
@@ -84,6 +87,22 @@ def of_figures(figures: Figures, analyses: Sequence[str]) -> Iterator[Metric]:
     yield from _of_senders(figures)
 
 
+def of_turned_away(totals: Mapping[TurnedAwayKind, int]) -> Iterator[Metric]:
+    """What was not let in, of all kinds that there are: from 0 on, so that each rise is seen."""
+
+    def of(what: What) -> dict[Labels, float]:
+        return {(service, why): n for (kind, service, why), n in totals.items() if kind == what}
+
+    labels = "service", "reason"
+    yield counter(
+        "monro_associations_rejected",
+        "Associations, and requests of STOW-RS, that were turned away.",
+        labels,
+        of("association"),
+    )
+    yield counter("monro_instances_refused", "Instances not taken.", labels, of("instance"))
+
+
 def _of_workers(figures: Figures, analyses: Sequence[str]) -> Iterator[Metric]:
     alive = [each for each in figures.workers if each.seen_at >= figures.at - ALIVE_SECONDS]
     yield one("monro_workers_alive", "Heard of in the last minute.", len(alive))
@@ -92,6 +111,16 @@ def _of_workers(figures: Figures, analyses: Sequence[str]) -> Iterator[Metric]:
         "Whether a living worker holds the active bundle.",
         ("analysis",),
         {(analysis,): float(analysis not in figures.lacking) for analysis in analyses},
+    )
+    held = {edition for each in alive for edition in each.editions}
+    yield gauge(
+        "monro_bundle_has_worker",
+        "Whether a living worker holds a bundle that is active or a shadow.",
+        BUNDLE,
+        {
+            _bundle_labels(row): float((row.analysis, row.weights_sha256, row.version) in held)
+            for row in figures.bundles
+        },
     )
     yield gauge(
         "monro_worker_refused_bundles",
@@ -109,11 +138,8 @@ def _of_workers(figures: Figures, analyses: Sequence[str]) -> Iterator[Metric]:
     yield gauge(
         "monro_bundle_info",
         "Bundles that are active or shadows.",
-        ("analysis", "role", "bundle"),
-        {
-            (row.analysis, row.role, bundle_label(row.version, row.weights_sha256)): 1
-            for row in figures.bundles
-        },
+        BUNDLE,
+        {_bundle_labels(row): 1 for row in figures.bundles},
     )
 
 
@@ -220,6 +246,10 @@ def _edition(kind: Kind) -> Labels:
 
 def _kind_labels(kind: Kind) -> Labels:
     return kind.analysis, kind.role, bundle_label(kind.version, kind.weights_sha256), kind.scanner
+
+
+def _bundle_labels(row: Any) -> Labels:
+    return row.analysis, row.role, bundle_label(row.version, row.weights_sha256)
 
 
 def _under_names(values: Mapping[str, float]) -> dict[Labels, float]:

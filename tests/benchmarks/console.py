@@ -1,15 +1,19 @@
 """How fast the console's pages come in a ledger of 100,000 studies: `make bench-console`.
 
 Synthetic rows: of each study some instances, 1.2 jobs, results and deliveries; every hundredth is
-as large as real ones are (200 instances, 100 overlay images). Headers are those of one file, which
-all studies share. Real HTTP with a signed-in browser; `value` is the slowest of the loads but one.
+as large as real ones are (200 instances, 100 overlay images), every tenth was judged by a shadow as
+well, and half of those have a label. Headers are those of one file, which all studies share; one
+study has pictures. Real HTTP with a signed-in browser, over a listener's own checks of its health;
+`value` is the slowest of the loads but one.
 """
 
 import http.client
 import json
+import struct
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,12 @@ from deploy.stack import free_ports
 from listener.audit.trail import NO_AUDIT
 from listener.console.gate.accounts import Accounts
 from listener.console.server import ConsoleServer
+from listener.console.slices import LAYERS
+from listener.console.trail import LOOKED_THROUGH_BYTES
 from listener.ledger import Ledger
+from listener.monitoring.health import Health
+from listener.monitoring.pulse import Pulse
+from listener.monitoring.routes import routes
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tables import (
@@ -33,9 +42,11 @@ from listener.tables import (
     instances,
     job_inputs,
     jobs,
+    labels,
     results,
     studies,
 )
+from listener.turned_away import TurnedAway
 
 STUDIES = 100_000
 FEW_INSTANCES, MANY_INSTANCES = 10, 200
@@ -49,10 +60,17 @@ GOAL_MS = 200
 NEWEST = 1_760_000_000.0
 PASSWORD = "seven lanterns over the harbour"
 
+PAIRS = STUDIES // 10
+ACTIVE, SHADOW = "a" * 64, "b" * 64
+PICTURED_STUDY, PICTURED_JOB = 12_300, "00000000-0000-0000-0000-000000012300"
+REPORT = Path(__file__).parents[2] / "deploy/bundles/fistula-demo/docs/evaluation.html"
+SLICE_BYTES = 60_000, 8_000
+"""Of a slice's image and of its map, as PNG; as large as those of a head."""
+
 STATES = ("REPORTED",) * 17 + ("REFUSED",) * 2 + ("CANCELLED",)
 BANDS = ("not suggested",) * 6 + ("undetermined",) * 3 + ("suggested",)
 REASONS = ("REASON-NO-CONTRAST",) * 3 + ("REASON-PARTIAL-HEAD", "REASON-NO-SERIES")
-TABLES = (studies, instances, jobs, job_inputs, results, deliveries, events)
+TABLES = (studies, instances, jobs, job_inputs, results, deliveries, events, labels)
 
 
 def main() -> None:
@@ -61,7 +79,7 @@ def main() -> None:
         (port,) = free_ports(1)
         settings = ListenerSettings(
             spool=Path(folder), broker="redis://127.0.0.1:1/0", site="bench", open_node=True,
-            console_port=port, audit="none",
+            console_port=port,
             destinations=({"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104},),
         )  # fmt: skip
         ledger, spool = Ledger(settings.ledger_url), Spool(settings.spool)
@@ -69,7 +87,11 @@ def main() -> None:
         fill(ledger, a_file(Path(folder) / "one.dcm"))
         say(f"filled in {time.perf_counter() - begun:.0f} s")
         Accounts(ledger).add("olga", "operator", PASSWORD)
-        server = ConsoleServer(settings, ledger, spool, NO_AUDIT)
+        keep_pictures(spool)
+        write_trail(spool)
+        health = Health(settings, ledger, spool, NO_AUDIT, Pulse())
+        extra = routes(settings, ledger, spool, health, TurnedAway(1))
+        server = ConsoleServer(settings, ledger, spool, NO_AUDIT, extra, health.readiness)
         server.start()
         try:
             measure(port)
@@ -84,6 +106,7 @@ def measure(port: int) -> None:
     first = browser.get("/")
     older = "/" + first.split('id="older"')[0].rpartition('href="/')[2].partition('"')[0]
     deep = urlencode({"before": f"{NEWEST - 60 * 90_000!r}_{uid(90_000)}"})
+    pictured = f"/studies/{uid(PICTURED_STUDY)}/jobs/{PICTURED_JOB}"
     pages = {
         "first": "/",
         "second": older.replace("&amp;", "&"),
@@ -98,6 +121,25 @@ def measure(port: int) -> None:
         "by UID": f"/?uid={uid(77_777)[:-1]}",
         "fragment": "/fragment/worklist?",
         "queue": "/queue",
+        "queue as JSON": "/api/queue",
+        "bundles": "/bundles",
+        "bundles as JSON": "/api/bundles",
+        "evaluation": f"/bundles/fistula/{ACTIVE}/1/evaluation",
+        "evaluation report": f"/bundles/fistula/{ACTIVE}/1/evaluation.html",
+        "comparison": f"/bundles/fistula/{SHADOW}/2/comparison",
+        "comparison as JSON": f"/api/bundles/fistula/{SHADOW}/2/comparison",
+        "rules": "/rules",
+        "rules of a study": f"/rules?study={uid(12_300)}",
+        "settings": "/settings",
+        "health": "/health",
+        "api": "/api",
+        "slices": f"{pictured}/slices",
+        "slices as JSON": f"/api{pictured}/slices",
+        "a pack of slices": f"/api{pictured}/slices/pack?first=40&count=16",
+        "one layer": f"/api{pictured}/slices/40/heat.png",
+        "a job": pictured,
+        "result files": f"{pictured}/results",
+        "audit trail": f"/studies/{uid(12_300)}/audit",
         "a small study": f"/studies/{uid(12_345)}",
         "a large study": f"/studies/{uid(12_300)}",
         "a study as JSON": f"/api/studies/{uid(12_300)}",
@@ -140,7 +182,7 @@ class Browser:
         """A page."""
         answer, body = self._send("GET", path)
         assert answer.status == 200, (path, answer.status, body[:500])
-        return body.decode()
+        return body.decode(errors="replace")
 
     def took_ms(self, path: str, **fields: str) -> float:
         """Load a page, or send a form; returns how long that took."""
@@ -170,12 +212,14 @@ def uid(number: int) -> str:
 def fill(ledger: Ledger, path: Path) -> None:
     """Write all rows."""
     with ledger.writing() as connection:
-        connection.execute(
-            insert(bundles).values(
-                analysis="fistula", weights_sha256="a" * 64, version="1", name="bench",
-                role="active", registered_at=0.0, card={},
-            )
-        )  # fmt: skip
+        for role, weights, version in (("active", ACTIVE, "1"), ("shadow", SHADOW, "2")):
+            connection.execute(
+                insert(bundles).values(
+                    analysis="fistula", weights_sha256=weights, version=version, name="bench",
+                    role=role, registered_at=0.0, card={"model_card": "# A card\n\nText. " * 500},
+                    evaluation=zlib.compress(REPORT.read_bytes()),
+                )
+            )  # fmt: skip
     for start in range(0, STUDIES, AT_ONCE):
         rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in TABLES}
         for number in range(start, start + AT_ONCE):
@@ -207,10 +251,20 @@ def rows_of(number: int, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for what in ("study complete", "job queued", "job reported"):
         yield "events", {"at": at, "study_uid": study, "what": what, "detail": "as usual"}
     for turn in range(2 if number % 5 == 0 else 1):
-        yield from job_rows(number, turn, is_large)
+        yield from job_rows(number, turn, is_large, Path(path).parent)
+    if number * PAIRS % STUDIES == 0:
+        yield "jobs", shadow_row(number)
+        if number * PAIRS // STUDIES % 2:
+            positive = number % 100 > 50
+            yield "labels", {
+                "study_uid": study, "analysis": "fistula", "positive": positive, "at": at,
+                "actor": "ann",
+            }  # fmt: skip
 
 
-def job_rows(number: int, turn: int, is_large: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def job_rows(
+    number: int, turn: int, is_large: bool, spool: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """One job, its results, and where they went."""
     study, at = uid(number), NEWEST - 60 * number
     job_id = f"00000000-0000-0000-{turn:04d}-{number:012d}"
@@ -219,7 +273,7 @@ def job_rows(number: int, turn: int, is_large: bool) -> Iterator[tuple[str, dict
     told = {"padding": "x" * 600, "probability": number % 100 / 100, "disagreement": 0.03}
     yield "jobs", {
         "job_id": job_id, "study_uid": study, "analysis": "fistula", "role": "active",
-        "series_uid": f"{study}.1", "digest": "d" * 64, "weights_sha256": "a" * 64,
+        "series_uid": f"{study}.1", "digest": f"{turn:064x}", "weights_sha256": ACTIVE,
         "bundle_version": "1", "revision": 1 + turn, "state": state, "reason": None,
         "created_at": at, "started_at": at + 20, "finished_at": at + 50, "attempts": 1,
         "summary": told, "lineage": {"padding": "y" * 300}, "seconds": {"read": 1.0},
@@ -234,13 +288,50 @@ def job_rows(number: int, turn: int, is_large: bool) -> Iterator[tuple[str, dict
         yield "results", {
             "sop_uid": sop_uid, "job_id": job_id, "kind": "overlay" if index > 1 else "summary",
             "number": index, "phase": 1, "series_uid": f"{study}.9", "sop_class": "1.2",
-            "path": "/nowhere/overlay.dcm",
+            "path": f"{spool}/results/{study}/{job_id}/{index}.dcm",
         }  # fmt: skip
         parked = number % 500 == 3
         yield "deliveries", {
             "sop_uid": sop_uid, "destination": "pacs", "attempts": 1,
             "state": "PARKED" if parked else "CONFIRMED", "next_at": 0.0, "at": at, "looks": 1,
         }  # fmt: skip
+
+
+def shadow_row(number: int) -> dict[str, Any]:
+    """What the shadow said of the input that the first job of a study had."""
+    _, row = next(job_rows(number, 0, False, Path()))
+    said = (number % 100 + number % 7 - 3) / 100
+    return {
+        **row, "job_id": f"00000000-0000-0000-0009-{number:012d}", "role": "shadow",
+        "weights_sha256": SHADOW, "bundle_version": "2", "state": "REPORTED", "refusal": None,
+        "probability": min(max(said, 0.0), 1.0), "band": BANDS[number % 11 % len(BANDS)],
+        "answered": "report",
+    }  # fmt: skip
+
+
+def keep_pictures(spool: Spool) -> None:
+    """Pictures of the slices of one study, where the ledger says that they are."""
+    folder = spool.root / "results" / uid(PICTURED_STUDY) / PICTURED_JOB
+    folder.mkdir(parents=True)
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 512, 512)
+    for number in range(MANY_RESULTS):
+        for layer, size in zip(LAYERS, SLICE_BYTES, strict=True):
+            (folder / f"{number}.{layer}.png").write_bytes(head + bytes(size))
+    guide = {"marked": [0.5] * MANY_RESULTS, "pixel_mm": [1.0, 1.0], "largest": 0.4}
+    (folder / "layers.json").write_text(json.dumps(guide))
+
+
+def write_trail(spool: Spool) -> None:
+    """An audit trail as long as is looked through."""
+    (spool.root / "audit").mkdir()
+    with (spool.root / "audit" / "audit.log").open("w") as file:
+        for number in range(LOOKED_THROUGH_BYTES // 1_600):
+            who = '<ActiveParticipant UserID="ann" NetworkAccessPointID="10.0.0.7"/>'
+            file.write(
+                f"<110>1 2025-09-01T00:00:00Z host monro - - - <AuditMessage>"
+                f'<EventIdentification EventDateTime="2025-09-01T00:00:00Z"/>{who}'
+                f'<Object ID="{uid(number % 20_000)}">{"x" * 1_300}</Object></AuditMessage>\n'
+            )
 
 
 def a_file(path: Path) -> Path:

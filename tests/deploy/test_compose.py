@@ -23,6 +23,7 @@ from tests.deploy.reading import (
     set_only,
     settings_file,
 )
+from tests.tools import program
 
 COMPOSE = DEPLOY / "compose"
 GIVES_A_VOLUME_AWAY = "images-owner"
@@ -185,9 +186,7 @@ def test_what_is_mounted_from_the_repository_is_there(project: dict[str, Any]) -
 
 
 def test_prometheus_reads_its_configuration(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian: prometheus): NOT checked")
+    promtool = program("promtool", "prometheus")
     text = (COMPOSE / "prometheus.yml").read_text()
     alerts = DEPLOY / "monitoring" / "alerts.yml"
     rules = alerts.read_text() if alerts.exists() else "groups: []\n"

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,11 @@ from listener.ledger import Ledger
 from listener.monitoring.health import Health
 from listener.monitoring.metrics import ListenerCollector
 from listener.monitoring.pulse import Pulse
+from listener.monitoring.tallies import ROLES
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.turned_away import TurnedAway
+from tests.tools import program
 from worker.metrics import Observations
 
 REPOSITORY = Path(__file__).parents[2]
@@ -36,12 +38,8 @@ SUFFIXES = {
 
 
 def promtool(*arguments: str, given: bytes = b"") -> None:
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is absent (`make system-tools`), so the rules were NOT tested")
-    done = subprocess.run(
-        [program, *arguments], cwd=FOLDER, input=given, capture_output=True, check=False
-    )
+    command = [program("promtool", "prometheus"), *arguments]
+    done = subprocess.run(command, cwd=FOLDER, input=given, capture_output=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
 
 
@@ -55,7 +53,7 @@ def families(tmp_path: Path) -> list[Metric]:
     ledger, spool = Ledger(settings.ledger_url), Spool(settings.spool)
     registry, observations = CollectorRegistry(), Observations()
     health = Health(settings, ledger, spool, NO_AUDIT, Pulse())
-    registry.register(ListenerCollector(settings, ledger, spool, health))
+    registry.register(ListenerCollector(settings, ledger, spool, health, TurnedAway(1)))
     observations.tell("cpu", list)
     found = [*registry.collect(), *observations.registry.collect()]
     ledger.close()
@@ -137,4 +135,8 @@ def test_alerts_name_labels_as_the_figures_have_them(families: list[Metric]) -> 
               if each.name == "monro_readyz_check_ok" for sample in each.samples}  # fmt: skip
     rules = RULES.read_text()
     assert set(re.findall(r'check!?="(\w+)"', rules)) <= checks
-    assert set(re.findall(r'role="(\w+)"', rules)) == {"active"}
+    assert set(re.findall(r'role="(\w+)"', rules)) == set(ROLES)
+    reasons = {sample.labels["reason"] for each in families
+               if each.name in {"monro_associations_rejected", "monro_instances_refused"}
+               for sample in each.samples}  # fmt: skip
+    assert set(re.findall(r'reason="([^"]+)"', rules)) <= reasons

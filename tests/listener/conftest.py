@@ -35,6 +35,7 @@ from listener.series import InstanceKey
 from listener.server import listen
 from listener.settings import ListenerSettings
 from listener.spool import Arrival, Held, Spool
+from listener.turned_away import Kind, TurnedAway
 
 
 def make_slice(study: str | None = None, series: str | None = None, number: int = 1) -> Dataset:
@@ -148,15 +149,17 @@ def listening() -> Callable[..., AbstractContextManager["Sender"]]:
 def start_listening(spool: Spool, ledger: Ledger, **changes: Any) -> Iterator["Sender"]:
     """A listener; yields what sends datasets to it, in one association each time."""
     settings = make_settings(spool.root.parent, **changes)
-    recorder = Recorder(ledger)
+    turned_away = TurnedAway(1)
+    clicker = turned_away.clicker(0)
+    recorder = Recorder(ledger, turned_away=clicker)
     herald = Herald(settings, ledger, spool)
     herald.start()
     attendance = Attendance(1, len(settings.peers))
-    entrance = Entrance(open_ports(settings), attendance, 0, settings)
+    entrance = Entrance(open_ports(settings), attendance, 0, settings, turned_away=clicker)
     confirmations = Confirmations(ledger, Backoff(0.01, 0.02))
     servers = listen(settings, spool, recorder, herald, confirmations, entrance)
     try:
-        yield Sender(settings)
+        yield Sender(settings, turned_away)
     finally:
         for server in servers:
             server.shutdown()
@@ -167,8 +170,13 @@ def start_listening(spool: Spool, ledger: Ledger, **changes: Any) -> Iterator["S
 class Sender:
     """Sends datasets to a listener and tells what it answered."""
 
-    def __init__(self, settings: ListenerSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: ListenerSettings, turned_away: TurnedAway) -> None:
+        self.settings, self.turned_away = settings, turned_away
+
+    @property
+    def refused(self) -> dict[Kind, int]:
+        """What was turned away so far."""
+        return {kind: count for kind, count in self.turned_away.totals.items() if count}
 
     def __call__(self, *datasets: Dataset) -> int:
         """Send in one association; returns the last status."""

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
@@ -74,8 +75,26 @@ def test_studies_that_both_judged_are_paired_and_those_apart_are_shown_first(
     assert both.same_statement == 0.5
     assert both.mean_difference == pytest.approx((0.05 - 0.7 - 0.03) / 3)
     assert both.active is None
-    low, high = both.limits
-    assert low < both.mean_difference < high
+    reach = 1.96 * stdev([0.05, -0.7, -0.03])
+    middle = both.mean_difference
+    assert both.limits == pytest.approx((middle - reach, middle + reach))
+
+
+def test_figures_are_of_all_pairs_however_few_are_listed(ledger: Ledger) -> None:
+    for number in range(6):
+        judged(ledger, f"1.{number}", 0.1 * number, 0.9)
+    all_pairs = found(ledger)
+    some = compare(ledger, "fistula", ACTIVE.edition, SHADOW.edition, shown=2)
+
+    assert (some.studies, some.disagreeing) == (6, all_pairs.disagreeing) == (6, 6)
+    assert some.mean_difference == all_pairs.mean_difference
+    assert some.limits == all_pairs.limits
+    assert some.kappa == all_pairs.kappa
+    assert some.pairs == all_pairs.pairs[:2]
+    assert [each.study_uid for each in some.disagreements] == ["1.0", "1.1"]
+    latest = compare(ledger, "fistula", ACTIVE.edition, SHADOW.edition, limit=3)
+    assert latest.studies == 3
+    assert {each.study_uid for each in latest.pairs} == {"1.3", "1.4", "1.5"}
 
 
 def test_with_labels_it_is_told_who_was_right_as_scikit_learn_tells_it(ledger: Ledger) -> None:

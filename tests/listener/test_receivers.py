@@ -22,6 +22,7 @@ from listener.receivers import Receivers
 from listener.series import InstanceKey
 from listener.settings import ListenerSettings
 from listener.spool import Arrival, Held
+from listener.turned_away import Reason, Service, TurnedAway
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -33,7 +34,7 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
 
 @contextmanager
 def receiving(settings: ListenerSettings) -> Iterator[Receivers]:
-    receivers = Receivers(settings, open_ports(settings))
+    receivers = Receivers(settings, open_ports(settings), TurnedAway(settings.receivers))
     try:
         yield receivers
     finally:
@@ -116,6 +117,32 @@ def test_a_receiver_that_died_is_replaced_and_its_rows_come_from_the_spool(
         again.release()
         until(lambda: len(node.ledger.instances_of("1.2.3")) == 2)
         until(lambda: [each.open_associations for each in node.ledger.gathering()] == [0])
+
+
+def test_what_each_process_turned_away_is_added_up_and_outlives_the_process(
+    settings_for: Any,
+) -> None:
+    settings = settings_for(
+        receivers=2, open_node=False, poll_seconds=0.1, peers=[{"ae_title": "OTHER"}]
+    )
+    kind = ("association", Service.DIMSE, Reason.UNKNOWN)
+    with Node(settings) as node:
+        turned_away = node.turned_away
+
+        def rejected_by_each() -> bool:
+            assert associate(settings).is_rejected
+            return all(turned_away.of_process(number)[kind] >= 2 for number in range(2))
+
+        until(rejected_by_each)
+        before = turned_away.totals[kind]
+        assert before == sum(turned_away.of_process(number)[kind] for number in range(3))
+        died = node.receivers.pids
+        for pid in died:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not set(node.receivers.pids) & set(died))
+        assert turned_away.totals[kind] == before
+        until(lambda: associate(settings).is_rejected)
+        until(lambda: turned_away.totals[kind] > before)
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from listener.__main__ import app
+from listener.entries import BundleRow
 from listener.ledger import Ledger
+from listener.workforce import Worker, Workforce
 from tests.listener.test_comparison import ACTIVE, SHADOW, judged
 from tests.listener.test_main import environment  # noqa: F401
 
@@ -25,7 +27,13 @@ def ledger(environment: Ledger, tmp_path: Path) -> Ledger:  # noqa: F811
     book.register_bundle(SHADOW)
     judged(book, "1.2", 0.9, 0.2)
     judged(book, "1.3", 0.1, 0.2)
+    a_worker_holds(book, ACTIVE, SHADOW)
     return book
+
+
+def a_worker_holds(ledger: Ledger, *held: BundleRow) -> None:
+    editions = [(each.analysis, *each.edition) for each in held]
+    Workforce(ledger).beat(Worker("host:1", ledger.now, ledger.now, "cpu", editions, {}))
 
 
 def roles() -> dict[str, str]:
@@ -45,6 +53,28 @@ def test_a_promotion_and_its_way_back_are_audited(ledger: Ledger, tmp_path: Path
     told = run.invoke(app, ["bundles", "list"]).stdout
     assert "promoted" in told
     assert "rolled back" in told
+
+
+def test_a_bundle_that_no_living_worker_holds_is_promoted_only_by_who_insists(
+    ledger: Ledger,
+) -> None:
+    a_worker_holds(ledger, ACTIVE)
+    warned = run.invoke(app, ["bundles", "promote", "fistula", "1.1.0"])
+    assert warned.exit_code == 1
+    said = " ".join(warned.stderr.split())
+    assert "no living worker holds version 1.1.0 with weights bbbbbbbbbbbb" in said
+    assert "nothing was changed; to promote it all the same, add --without-a-worker" in said
+    assert roles() == {"1.0.0": "active", "1.1.0": "shadow"}
+    told = json.loads(run.invoke(app, ["bundles", "list", "--json"]).stdout)
+    assert {each["version"]: each["has_worker"] for each in told["bundles"]} == {
+        "1.0.0": True,
+        "1.1.0": False,
+    }
+
+    insisted = run.invoke(app, ["bundles", "promote", "fistula", "1.1.0", "--without-a-worker"])
+    assert insisted.exit_code == 0
+    assert "no living worker holds" in " ".join(insisted.stderr.split())
+    assert roles() == {"1.0.0": "retired", "1.1.0": "active"}
 
 
 def test_a_shadow_is_retired_and_taken_up_again(ledger: Ledger) -> None:

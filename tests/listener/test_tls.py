@@ -27,6 +27,7 @@ from listener.ledger import Ledger
 from listener.remote import Entity, Tls
 from listener.spool import Spool
 from listener.tls import CIPHERS, client_context, server_context
+from listener.turned_away import Reason, Service
 
 
 class Hospital:
@@ -142,7 +143,7 @@ def test_who_shows_no_certificate_or_a_foreign_one_is_refused_and_others_are_not
 ) -> None:
     stranger = Hospital(tmp_path / "elsewhere").tls("scanner")
     stranger.authorities.write_bytes(hospital.authority.cert_pem.bytes())
-    with secured():
+    with secured() as listener:
         assert not is_let_in(tls_port, stranger)
         assert not is_let_in(tls_port, None), "without TLS at the port of TLS"
         anonymous = ssl.create_default_context(cafile=str(stranger.authorities))
@@ -155,6 +156,7 @@ def test_who_shows_no_certificate_or_a_foreign_one_is_refused_and_others_are_not
             raise OSError
         assert is_let_in(tls_port, hospital.tls("scanner"))
     assert caplog.text.count("refused a TLS connection from 127.0.0.1") == 3
+    assert listener.refused == {("association", Service.DIMSE, Reason.TLS): 3}
 
 
 def test_a_peer_with_a_certificate_is_nobody_else_and_never_without_tls(

@@ -5,17 +5,22 @@ MONRO_SCREENSHOTS names a folder that pictures of the pages are put into.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from pydicom import Dataset
+from sqlalchemy import insert, select
 
 from deploy.stack import free_ports
 from listener.console.gate.accounts import Accounts
+from listener.console.show import HERE
+from listener.entries import BundleRow
+from listener.labels import Label, keep_labels
+from listener.tables import jobs
 from tests.system.conftest import Hospital, edited_copy, open_hospital
 
 CHROMIUM = "/usr/bin/chromium"
@@ -220,17 +225,96 @@ def test_a_patient_is_searched_for_and_never_logged(page: Page, study: str, ward
     assert "CARLA" not in log.upper()
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/queue", "/bundles", "/rules", "/settings", "/health", "/api", "study", "slices"]
-)
-def test_pages_are_told_well_by_a_screen_reader(page: Page, study: str, path: str) -> None:
+SHADOW = BundleRow("fistula", "fistula-demo", "9.9.9", "9" * 64)
+
+
+@pytest.fixture(scope="module")
+def answered(ward: Ward, study: str) -> str:
+    """A study with an answer, and with what a shadow says beside it, by the ledger's word only."""
+    ledger = ward[0].stack.ledger
+    ward[0].await_that(lambda: ward[0].job(study).get("state") == "REPORTED", 180, study)
+    ledger.register_bundle(SHADOW)
+    with ledger.writing() as connection:
+        (said,) = connection.execute(select(jobs).where(jobs.c.study_uid == study)).mappings()
+        beside = {
+            "job_id": "9" * 8 + said["job_id"][8:], "role": "shadow", "band": "undetermined",
+            "weights_sha256": SHADOW.weights_sha256, "bundle_version": SHADOW.version,
+            "probability": said["probability"] / 2,
+        }  # fmt: skip
+        connection.execute(insert(jobs).values({**said, **beside}))
+    keep_labels(ledger, "fistula", [Label(study, True)], "olga")
+    return study
+
+
+def bundle_of(page: Page, version: str) -> Locator:
+    page.goto("/bundles")
+    return page.get_by_role("article").filter(has_text=version)
+
+
+def go_to_comparison(page: Page, _study: str) -> None:
+    bundle_of(page, SHADOW.version).get_by_role("link", name="Compare").click()
+    expect(page.get_by_role("heading", name="Paired scores")).to_be_visible()
+
+
+def go_to_report(page: Page, _study: str) -> None:
+    page.goto("/bundles")
+    page.get_by_role("link", name="Evaluation report").first.click()
+    report = page.frame_locator("iframe")
+    expect(report.get_by_role("heading", level=1)).to_be_visible()
+    assert report.locator("img").first.evaluate("each => each.naturalWidth") > 100
+
+
+def go_to_promotion(page: Page, _study: str) -> None:
+    shadow = bundle_of(page, SHADOW.version)
+    shadow.get_by_role("button", name="Make it the active bundle").click()
+    expect(page.get_by_role("alert")).to_contain_text("no living worker holds version 9.9.9")
+
+
+def go_to_job(page: Page, study: str) -> None:
+    page.goto(f"/studies/{study}")
+    page.get_by_role("link", name="1: fistula, shadow").click()
+    expect(page.locator(".marked")).to_contain_text("Shadow: never sent.")
+
+
+def go_to_slices(page: Page, study: str) -> None:
+    page.goto(f"/studies/{study}")
+    page.get_by_role("link", name=re.compile("Look at all")).click()
+    expect(page.locator("canvas")).to_have_count(2)
+
+
+def go_to_files(page: Page, study: str) -> None:
+    page.goto(f"/studies/{study}")
+    page.get_by_text("Where it comes from").click()
+    page.get_by_role("link", name="Result files").click()
+    expect(page.get_by_role("heading", name="Result files")).to_be_visible()
+
+
+def go_to_search(page: Page, study: str) -> None:
+    page.goto("/")
+    page.get_by_label("Patient name or ID").fill("carla")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_role("row").filter(has_text=study)).to_be_visible()
+
+
+def at(path: str) -> Callable[[Page, str], None]:
+    return lambda page, study: page.goto(path.format(study)) and None
+
+
+PLACES: dict[str, Callable[[Page, str], None]] = {
+    "worklist": at("/"), "search": go_to_search, "study": at("/studies/{}"), "job": go_to_job,
+    "slices": go_to_slices, "files": go_to_files, "trail": at("/studies/{}/audit"),
+    "queue": at("/queue"), "bundles": at("/bundles"), "report": go_to_report,
+    "comparison": go_to_comparison, "promotion": go_to_promotion, "rules": at("/rules"),
+    "rules-of-a-study": at("/rules?study={}"), "settings": at("/settings"),
+    "health": at("/health"), "api": at("/api"),
+}  # fmt: skip
+"""Every page that somebody who has signed in can come to, and the way there."""
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_pages_are_told_well_by_a_screen_reader(page: Page, answered: str, place: str) -> None:
     """One main heading, headings in order, names for all that can be used, captions."""
-    if path == "study":
-        path = f"/studies/{study}"
-    page.goto(f"/studies/{study}" if path == "slices" else path)
-    if path == "slices":
-        page.get_by_role("link", name=re.compile("Look at all")).click()
-        expect(page.locator("canvas")).to_have_count(2)
+    PLACES[place](page, answered)
 
     levels = [int(tag[1]) for tag in page.evaluate(
         "[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((each) => each.tagName)"
@@ -254,7 +338,19 @@ def test_pages_are_told_well_by_a_screen_reader(page: Page, study: str, path: st
             "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
         ), size
     page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
-    shoot(page, re.sub(r"\W+", "-", path.replace(study, "study")).strip("-") or "worklist")
+    shoot(page, place)
+
+
+def test_every_template_of_a_page_is_among_them() -> None:
+    """One that is added must be looked at as well; these are no pages, or no page of their own."""
+    parts = {"base", "parts", "told", "sign_in", "answer", "problem"}
+    other_names = {
+        "evaluation": "report", "viewer": "slices", "promote": "promotion", "results": "files",
+    }  # fmt: skip
+    pages = {path.stem for path in (HERE / "templates").glob("*.html")} - parts
+    pages = {each for each in pages if not each.endswith(("_body", "_rows"))}
+
+    assert {other_names.get(each, each) for each in pages} <= PLACES.keys()
 
 
 def test_the_sign_in_page_is_of_one_piece_with_the_others(browser: Browser, ward: Ward) -> None:

@@ -39,6 +39,7 @@ from listener.monitoring.metrics import ListenerCollector
 from listener.monitoring.pulse import Pulse
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.turned_away import TurnedAway
 from tests.system.conftest import Hospital, open_hospital
 from tests.system.malformed import identified, post_malformed, send_malformed
 from tests.system.planted import PATIENTS, Planted, forms, told
@@ -306,7 +307,7 @@ def figures(stack: Stack) -> bytes:
     spool = Spool(settings.spool)
     health = Health(settings, stack.ledger, spool, NO_AUDIT, Pulse())
     registry = CollectorRegistry()
-    registry.register(ListenerCollector(settings, stack.ledger, spool, health))
+    registry.register(ListenerCollector(settings, stack.ledger, spool, health, TurnedAway(1)))
     return generate_latest(registry)
 
 

@@ -158,7 +158,7 @@ def test_a_promoted_bundle_that_was_tampered_with_judges_nothing_until_it_is_rol
         hospital.stack.stop("worker")
         weights = bundles / "9.0.0" / "models" / "fold_0.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-        operate(hospital, "promote", "fistula", "9.0.0")
+        operate(hospital, "promote", "fistula", "9.0.0", "--without-a-worker")
         hospital.stack.start_worker()
         log = hospital.stack.log("worker")
         hospital.await_that(lambda: "found sha256" in log.read_text(), 120)

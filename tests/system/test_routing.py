@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 from pydicom import Dataset
 
 from tests.system.conftest import REPOSITORY, edited_copy
+from tests.tools import is_absent
 from trainer.phantom import OVERT, draw_case, render
 from trainer.phantom_study import write_study
 
@@ -18,7 +18,7 @@ def test_the_python_plugin_passes_on_studies_that_hold_mr_images_and_no_others(
     a_hospital: Any, tmp_path: Path
 ) -> None:
     if not PYTHON_PLUGIN.exists():
-        pytest.skip("orthanc-python is not installed (Debian), so its script was NOT tested")
+        is_absent("Orthanc's plugin for Python", "orthanc-python")
     script = REPOSITORY / "deploy" / "orthanc" / "forward_stable_studies.py"
     changes = {"LuaScripts": [], "Plugins": [str(PYTHON_PLUGIN)], "PythonScript": str(script)}
     drawn = write_study(render(draw_case(7, positive=True, spectrum=OVERT)), tmp_path / "drawn")

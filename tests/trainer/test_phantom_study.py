@@ -1,13 +1,13 @@
 """A phantom's DICOM study is complete, repeatable and the same head as its voxels."""
 
 import json
-import shutil
 import subprocess
 
 import numpy as np
 import pydicom
 import pytest
 
+from tests.tools import program
 from trainer.phantom import OVERT, draw_case, render
 from trainer.phantom_study import write_study
 from worker.preprocess import DEMO_RECIPE, prepare
@@ -84,10 +84,9 @@ def test_the_truth_lies_beside_the_study(phantom, written):
 
 
 def test_the_validator_finds_no_error(written):
-    if shutil.which("dciodvfy") is None:
-        pytest.skip("dciodvfy is absent (Debian package dicom3tools), so this was NOT tested")
+    dciodvfy = program("dciodvfy", "dicom3tools")
     for path in (written[1][0], written[1][20]):
-        done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+        done = subprocess.run([dciodvfy, path], capture_output=True, text=True, check=False)
         lines = (done.stdout + done.stderr).splitlines()
         assert "MRImage" in lines
         assert [line for line in lines if line.startswith("Error")] == []

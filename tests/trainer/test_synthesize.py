@@ -2,7 +2,6 @@
 
 import csv
 import datetime
-import shutil
 import subprocess
 
 import numpy as np
@@ -13,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from listener.selection import select
 from listener.series import read_series_facts
+from tests.tools import program
 from trainer.bern import bern_score
 from trainer.phantom import draw_case, render
 from trainer.phantom_study import NOBODY, write_slices
@@ -277,9 +277,8 @@ def test_a_scanners_series_is_selected(slices):
 
 
 def test_the_validator_finds_no_error(slices):
-    if shutil.which("dciodvfy") is None:
-        pytest.skip("dciodvfy is absent (Debian package dicom3tools), so this was NOT tested")
-    done = subprocess.run(["dciodvfy", slices[20]], capture_output=True, text=True, check=False)
+    dciodvfy = program("dciodvfy", "dicom3tools")
+    done = subprocess.run([dciodvfy, slices[20]], capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).splitlines()
 
     assert "MRImage" in lines

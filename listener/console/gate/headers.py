@@ -20,6 +20,22 @@ POLICY: Final = "; ".join(
 )
 """What a page may load: nothing of others, and no script or style within the page."""
 
+REPORT_POLICY: Final = "; ".join(
+    (
+        "sandbox",
+        "default-src 'none'",
+        "img-src data:",
+        "style-src 'unsafe-inline'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'self'",
+    )
+)
+"""What a report may do that others wrote, with styles and pictures within itself: be looked at.
+
+It has no origin, so it runs no script, sends no form and sees nothing of the console, in a frame of
+a page of ours as well as by itself."""
+
 NO_FEATURES: Final = ", ".join(
     f"{feature}=()"
     for feature in (
@@ -55,6 +71,11 @@ ALWAYS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+OF_REPORTS: Mapping[str, str] = MappingProxyType(
+    {"Content-Security-Policy": REPORT_POLICY, "X-Frame-Options": "SAMEORIGIN"}
+)
+"""What these have otherwise."""
+
 YEAR_SECONDS: Final = 31_536_000
 
 
@@ -75,5 +96,7 @@ class Answer:
         if message["type"] == "http.response.start":
             self.is_begun = True
             message.setdefault("headers", [])
-            MutableHeaders(scope=message).update(self._headers)
+            headers = MutableHeaders(scope=message)
+            is_report = headers.get("Content-Security-Policy") == REPORT_POLICY
+            headers.update({**self._headers, **(OF_REPORTS if is_report else {})})
         await self._send(message)

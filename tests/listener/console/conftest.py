@@ -42,6 +42,10 @@ CARD = {
     "threshold_high": 0.7,
     "model_card": "# Card\n\nSome *words* <script>alert(1)</script>\n",
     "figures": {"auroc": 0.8765},
+    "inputs": {
+        "mean intensity": {"edges": [0.25, 0.27, 0.32], "share": [0.1, 0.4, 0.4, 0.1]},
+        "noise": {"edges": [0.2, 0.3], "share": [0.05, 0.9, 0.05]},
+    },
     "validation": {
         "edges": [tenth / 10 for tenth in range(11)],
         "patients": [40, 30, 20, 10, 10, 10, 10, 10, 20, 2],
@@ -80,9 +84,15 @@ class House:
             self.ledger.complete(study, "quiet for 60 s")
         return plan_studies(self.ledger, self.settings.analyses)
 
-    def answer(self, job_id: str, probability: float = 0.85, band: str = "suggested") -> None:
+    def answer(
+        self,
+        job_id: str,
+        probability: float = 0.85,
+        band: str = "suggested",
+        bundle: BundleRow = BUNDLE,
+    ) -> None:
         """Do a job: two overlay images and a summary."""
-        with self.ledger.lease(job_id, "worker-1", 60, {BUNDLE.edition}) as lease:
+        with self.ledger.lease(job_id, "worker-1", 60, {bundle.edition}) as lease:
             assert lease is not None
             job = lease.job
 
@@ -112,6 +122,7 @@ class House:
                         "disagreement": 0.05,
                         "ood_percentile": 42.0,
                         "statement": "Trained on nothing.",
+                        "input": {"mean intensity": 0.28, "noise": 0.1, "volume": 3},
                     },
                 ),
             )

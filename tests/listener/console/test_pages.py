@@ -6,11 +6,12 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from listener.console.slices import LAYERS
-from tests.listener.console.conftest import Browser, House, a_head, a_localizer, a_study_of
+from tests.listener.console.conftest import BUNDLE, Browser, House, a_head, a_localizer, a_study_of
 
 People = Callable[..., Browser]
 
@@ -78,6 +79,11 @@ def test_a_study_shows_what_came_in_and_where_it_went(console: People, house: Ho
         in page
     )
     assert "had a CSF-venous fistula" in page
+    usual = "Quality: mean intensity 0.28, as usual: 80 % of its cohort had 0.25 to 0.32"
+    assert usual in page
+    assert "Quality: noise 0.1, unusually low: 90 % of its cohort had 0.2 to 0.3" in page
+    assert "Quality: volume 3; the bundle does not say what is usual" in page
+    assert "{'mean" not in page
     assert "A finding of tests: suggested by <the> AI model." in page
     assert "Slice 2 of 2, the one that the map marks most" in page
     assert "Times: 12.5 s of work" in page
@@ -374,9 +380,35 @@ def test_bundles_show_their_card_and_no_markup_of_theirs(console: People, house:
     assert "<em>words</em>" in page
     assert "<script>alert" not in page
     assert "80 % to 90 % 20 17 85 %" in text_of(page)
-    path = f"/bundles/fistula/{'a' * 64}/1.0.0/evaluation.html"
-    assert path in page
-    assert b"An evaluation" in vera.data(path)
+
+
+def test_an_evaluation_report_is_shown_in_a_frame_that_may_do_nothing(
+    console: People, house: House
+) -> None:
+    house.ledger.register_bundle(replace(BUNDLE, version="9", weights_sha256="9" * 64,
+                                         evaluation=None))  # fmt: skip
+    vera, nobody = console("vera"), console(None)
+    place = f"/bundles/fistula/{'a' * 64}/1.0.0/evaluation"
+    assert f'href="{place}"' in vera.get("/bundles")
+
+    page = vera.get(place)
+    assert re.search(f'<iframe [^>]*src="{re.escape(place)}.html" sandbox title="[^"]+"', page)
+    for report in (f"{place}.html", f"/api{place}"):
+        answer = vera._send("GET", report)
+        assert b"An evaluation" in answer.data
+        policy = answer.headers["Content-Security-Policy"].split("; ")
+        assert {"sandbox", "default-src 'none'", "frame-ancestors 'self'"} <= set(policy)
+        assert not any(rule.startswith("script-src") for rule in policy)
+        assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert nobody.status(report) in {303, 401}
+    assert "sandbox" not in vera._send("GET", place).headers["Content-Security-Policy"]
+    for missing in (
+        f"/bundles/fistula/{'9' * 64}/9/evaluation",
+        f"/bundles/fistula/{'c' * 64}/1/evaluation",
+    ):
+        for report in (missing, f"{missing}.html", f"/api{missing}"):
+            assert vera.status(report) == 404, report
 
 
 def test_settings_are_shown_without_passwords(console: People, house: House) -> None:
@@ -384,6 +416,27 @@ def test_settings_are_shown_without_passwords(console: People, house: House) -> 
 
     assert "MONRO_SITE test-site" in page
     assert "MONRO_CONSOLE_PORT" in page
+
+
+def test_programs_read_the_rules_and_what_can_be_filtered_by(console: People, house: House) -> None:
+    refused = house.receive(*a_head("DOE^JANE", "P-3"))
+    (job_id,) = house.plan()
+    house.refuse(job_id, "Too few slices.", "REASON-TOO-FEW-SLICES")
+    vera = console("vera")
+
+    rules = vera.json("/api/rules")
+    page = text_of(vera.get("/rules"))
+    assert rules.keys() == {"fistula", "infection"}
+    for rule in (each for of_analysis in rules.values() for each in of_analysis):
+        assert f"{rule['rule']} {rule['kind']} {rule['points']}".strip() in page
+        assert rule["sentence"] in page
+    filters = vera.json("/api/filters")
+    assert filters["refusals"] == ["REASON-TOO-FEW-SLICES"]
+    assert {"refused", "running", "receiving"} <= set(filters["states"])
+    for state in filters["states"]:
+        assert vera.status(f"/api/studies?state={state}") == 200
+    listed = vera.json(f"/api/studies?refusal={filters['refusals'][0]}")["page"]["studies"]
+    assert [each["study_uid"] for each in listed] == [refused]
 
 
 def test_the_api_describes_itself_and_pages_list_it(console: People, house: House) -> None:

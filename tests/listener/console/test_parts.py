@@ -1,10 +1,12 @@
 """Small parts of the console: what scores meant, pasted headers, names in memory, reports."""
 
+import gc
 import threading
 import time
 
 import pytest
 
+from listener.audit.patient import Patient
 from listener.console import patients as patients_module
 from listener.console.chances import chance
 from listener.console.document import read_documents
@@ -12,6 +14,28 @@ from listener.console.patients import Patients
 from listener.console.tester import EXAMPLE, BadHeaders, read_pasted
 from listener.selection import select
 from tests.listener.console.conftest import CARD, House
+
+
+def test_a_search_goes_on_while_somebody_is_added(house: House) -> None:
+    study_uid, _ = house.report("DOE^JANE", "P-1")
+    patients = Patients(house.ledger)
+    for number in range(5_000):
+        patients._known[f"1.2.{number}"] = Patient("ROE^RICHARD", f"R-{number}"), "roe richard"
+    patients.of([study_uid])
+
+    def add(_phase: str, _info: dict[str, int]) -> None:
+        """Another thread may have its turn whenever rubbish is collected."""
+        patients._known[f"1.3.{len(patients._known)}"] = Patient("", ""), ""
+
+    usual = gc.get_threshold()
+    gc.callbacks.append(add)
+    gc.set_threshold(10)
+    try:
+        found = patients.search("jane", 5)
+    finally:
+        gc.callbacks.remove(add)
+        gc.set_threshold(*usual)
+    assert found.study_uids == (study_uid,)
 
 
 def test_a_score_is_put_into_words_by_the_tenth_that_it_falls_into() -> None:

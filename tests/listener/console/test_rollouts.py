@@ -1,11 +1,13 @@
 """Bundles change their roles at the console, shadows are compared, and labels are brought."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from listener.entries import Answer
+from listener.entries import Answer, BundleRow
+from listener.workforce import Worker, Workforce
 from tests.listener.console.conftest import BUNDLE, Browser, House, a_head
 from tests.listener.console.test_pages import text_of
 
@@ -14,6 +16,12 @@ People = Callable[..., Browser]
 NEWER = replace(BUNDLE, version="2.0.0", weights_sha256="b" * 64)
 ABLE = {BUNDLE.edition, NEWER.edition}
 PLACE = f"/bundles/fistula/{NEWER.weights_sha256}/{NEWER.version}"
+
+
+def a_worker_holds(house: House, *held: BundleRow) -> None:
+    editions = [(each.analysis, *each.edition) for each in held]
+    now = house.ledger.now
+    Workforce(house.ledger).beat(Worker("host:1", now, now, "cpu", editions, {}))
 
 
 def judge_by_both(house: House) -> str:
@@ -35,6 +43,7 @@ def test_operators_promote_and_roll_back_and_each_step_bears_their_name(
     console: People, house: House
 ) -> None:
     house.ledger.register_bundle(NEWER)
+    a_worker_holds(house, BUNDLE, NEWER)
     oskar = console("oskar")
     assert "test-bundle 2.0.0 shadow" in text_of(oskar.get("/bundles"))
 
@@ -56,6 +65,54 @@ def test_operators_promote_and_roll_back_and_each_step_bears_their_name(
     time.sleep(0.5)
     trail = (house.settings.spool / "audit" / "audit.log").read_text()
     assert trail.count("110131") == 3
+
+
+def test_a_bundle_that_no_living_worker_holds_is_promoted_in_a_second_step_only(
+    console: People, house: House
+) -> None:
+    house.ledger.register_bundle(NEWER)
+    oskar = console("oskar")
+    listed = text_of(oskar.get("/bundles"))
+    assert listed.count("No living worker holds it.") == 2
+    assert "Studies wait until one does." in listed
+    assert "It judges nothing until one does." in listed
+    a_worker_holds(house, BUNDLE)
+    assert text_of(oskar.get("/bundles")).count("No living worker holds it.") == 1
+    told = {each["version"]: each["has_worker"] for each in oskar.json("/api/bundles")}
+    assert told == {"1.0.0": True, "2.0.0": False}
+
+    first = oskar.post(f"{PLACE}/role", role="active")
+    page = text_of(first.data.decode())
+    assert first.status == 200
+    assert "no living worker holds version 2.0.0 with weights bbbbbbbbbbbb" in page
+    assert "Nothing was changed so far." in page
+    by_program = oskar.post_json(f"/api{PLACE}/role?role=active", {})
+    assert by_program.status == 409
+    assert "ask again with without_a_worker=true" in json.loads(by_program.data)["error"]
+    assert active_version(house) == "1.0.0"
+
+    form = re.search(r'<form method="post" action="([^"]*/role)">(.*?)</form>',
+                     first.data.decode())  # fmt: skip
+    assert form
+    fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form[2]))
+    assert fields.pop("csrf") == oskar.csrf
+    assert oskar.post(form[1], **fields).status == 303
+    assert active_version(house) == "2.0.0"
+
+
+def test_a_program_insists_as_well(console: People, house: House) -> None:
+    house.ledger.register_bundle(NEWER)
+    oskar = console("oskar")
+
+    done = oskar.post_json(f"/api{PLACE}/role?role=active&without_a_worker=true", {})
+
+    assert done.status == 200
+    assert active_version(house) == "2.0.0"
+
+
+def active_version(house: House) -> str | None:
+    active = house.ledger.active_bundle("fistula")
+    return active and active.version
 
 
 def test_viewers_promote_nothing_and_bring_no_labels(console: People, house: House) -> None:
@@ -92,7 +149,7 @@ def test_a_shadow_is_compared_with_the_active_bundle_on_what_turned_out_to_be_tr
     wrong = oskar.post_json("/api/labels", {"analysis": "fistula", "text": "PLANTED"})
     assert wrong.status == 422
     shadowed = text_of(oskar.get(f"/studies/{study_uid}"))
-    assert "fistula shadow reported 20.0 % not suggested" in shadowed
+    assert "1: fistula, shadow shadow: never sent reported 20.0 % not suggested" in shadowed
     assert "20.0 %" not in shadowed[: shadowed.index("All jobs of the study")]
 
 

@@ -23,6 +23,7 @@ from listener.monitoring.pulse import Pulse
 from listener.monitoring.routes import routes
 from listener.node import STEWARD, Node
 from listener.settings import ListenerSettings
+from listener.turned_away import TurnedAway
 from listener.workforce import ALIVE_SECONDS, Worker, Workforce
 from tests.listener.conftest import BUNDLE
 from tests.listener.monitoring.conftest import serving
@@ -81,7 +82,7 @@ def opened(
             node.ledger.register_bundle(BUNDLE)
             beat(node)
             health = Health(settings, node.ledger, node.spool, node.audit, node.pulse)
-            served = routes(settings, node.ledger, node.spool, health)
+            served = routes(settings, node.ledger, node.spool, health, TurnedAway(1))
             listener = Listener(node, stack.enter_context(serving(served)))
             if is_well:
                 listener.until_well("/readyz")

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from listener.monitoring.health import Health
 from listener.monitoring.pulse import Pulse
 from listener.monitoring.routes import routes
 from listener.monitoring.selftests import Outcome, write_outcome
-from listener.rollout import promote
+from listener.rollout import promote, set_aside
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tables import bundles, deliveries, studies
+from listener.turned_away import Reason, Service, TurnedAway
 from listener.workforce import Worker, Workforce
 from tests.listener.conftest import BUNDLE
 from tests.listener.monitoring.conftest import SCANNER, Clinic, refused, reported, serving
@@ -51,9 +53,15 @@ class Scraped:
 
 
 @pytest.fixture
+def turned_away() -> TurnedAway:
+    return TurnedAway(2)
+
+
+@pytest.fixture
 def scrape(
     tmp_path: Path,
     clinic: Clinic,
+    turned_away: TurnedAway,
     settings_for: Callable[..., ListenerSettings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Scrape]:
@@ -63,7 +71,7 @@ def scrape(
     settings = settings_for()
     spool = Spool(settings.spool)
     health = Health(settings, clinic.ledger, spool, NO_AUDIT, Pulse())
-    served = routes(settings, clinic.ledger, spool, health)
+    served = routes(settings, clinic.ledger, spool, health, turned_away)
     with serving(served) as ask:
 
         def once() -> Scraped:
@@ -155,6 +163,49 @@ def test_workers_and_their_memory(ledger: Ledger, scrape: Scrape) -> None:
     assert told.value("monro_analysis_has_worker", analysis="fistula") == 1
     assert told.values("monro_workers_memory_used_bytes") == [3]
     assert told.value("monro_workers_memory_total_bytes", worker="host:1", device="cuda") == 4
+
+
+def test_a_shadow_that_no_living_worker_holds_is_told_from_one_that_is_held(
+    ledger: Ledger, scrape: Scrape
+) -> None:
+    shadow, now = replace(BUNDLE, version="2.0.0", weights_sha256="b" * 64), ledger.now
+    retired = replace(BUNDLE, version="3.0.0", weights_sha256="c" * 64)
+    for each in (shadow, retired):
+        ledger.register_bundle(each)
+    set_aside(ledger, "fistula", retired.edition, "retired", "ann")
+    active = {"analysis": "fistula", "role": "active", "bundle": "1.0.0 aaaaaaaa"}
+    beside = {"analysis": "fistula", "role": "shadow", "bundle": "2.0.0 bbbbbbbb"}
+
+    def beat(*held: BundleRow, age: float = 0) -> None:
+        editions = [("fistula", *each.edition) for each in held]
+        Workforce(ledger).beat(Worker("host:1", now, now - age, "cpu", editions, {}))
+
+    beat(BUNDLE)
+    told = scrape()
+    assert told.value("monro_bundle_has_worker", **active) == 1
+    assert told.value("monro_bundle_has_worker", **beside) == 0
+    assert len(told.values("monro_bundle_has_worker")) == 2
+    beat(BUNDLE, shadow)
+    assert scrape().values("monro_bundle_has_worker") == [1, 1]
+    beat(BUNDLE, shadow, age=61)
+    assert scrape().values("monro_bundle_has_worker") == [0, 0]
+
+
+def test_what_is_turned_away_at_the_door_is_told_from_zero_on(
+    turned_away: TurnedAway, scrape: Scrape
+) -> None:
+    of_dimse = {"service": "DIMSE", "reason": "spool full"}
+    assert scrape().value("monro_associations_rejected_total", **of_dimse) == 0
+    assert scrape().value("monro_instances_refused_total", **of_dimse) == 0
+    for process in range(2):
+        turned_away.clicker(process).association(Service.DIMSE, Reason.FULL)
+    turned_away.clicker(1).instance(Service.STOW, Reason.MALFORMED)
+    told = scrape()
+
+    assert told.value("monro_associations_rejected_total", **of_dimse) == 2
+    assert told.value("monro_instances_refused_total", **of_dimse) == 0
+    assert sum(told.values("monro_instances_refused_total")) == 1
+    assert told.value("monro_instances_refused_total", service="STOW-RS", reason="malformed") == 1
 
 
 def test_a_scanner_that_fell_silent(ledger: Ledger, clinic: Clinic, scrape: Scrape) -> None:
