@@ -97,7 +97,9 @@ def _whole_head(read: Volume, recipe: Recipe, folder: Path) -> Kept:
 def _regions(read: Volume, recipe: CropRecipe, folder: Path, drawn: Path | None) -> Kept:
     scene = survey(read.voxels, read.affine)
     found = {} if drawn is None else _drawn_masks(read, drawn)
-    masks = regions_of(scene, found)
+    masks, missing = regions_of(scene, found)
+    for refusal in missing.values():
+        raise refusal  # members of every region are trained on every exam
     views = {region: look(scene, masks[region], recipe) for region in REGIONS}
     told = {region: DRAWN if region in found else PROPOSED for region in REGIONS}
     return Kept(save_views(folder, views), masks=told)
