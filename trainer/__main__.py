@@ -41,6 +41,7 @@ from trainer.pointing import TRIALS, all_signs, judge, localisation
 from trainer.recalibrate import recalibrate
 from trainer.regional.cohort import read_regional_cohort
 from trainer.regional.export import export_regions
+from trainer.regional.proposed import proposed_figures
 from trainer.regional.run import fit_regions, read_regional_run
 from trainer.regional.settings import INFECTION, RegionalConfig, read_any_config
 from trainer.regional.table import best_model, headline_figures, paper_table, rich_tables
@@ -489,8 +490,12 @@ def _evaluate_regions(cohort: Path, run: Path | None, out: Path) -> None:
         raise typer.BadParameter("regions are judged by a run's unseen folds: name --run")
     found = evaluate_regions(read_regional_run(run, exams), exams, read_folds(cohort, exams))
     page = write_regional_report(out, found)
-    for table in rich_tables(found.rows):
+    for table in rich_tables(found.rows, "regions as gathered"):
         console.print(table)
+    if found.proposed:
+        console.print(rich_tables(found.proposed, "regions as proposed")[0])
+    for overlap in found.overlaps:
+        console.print(str(overlap), soft_wrap=True)
     for words in found.words:
         console.print(words, soft_wrap=True)
     console.print(f"report: {page}", soft_wrap=True)
@@ -501,7 +506,7 @@ def _export_regions(cohort: Path, run: Path, out: Path, model: str) -> None:
     trained = read_regional_run(run, exams)
     rows = paper_table(trained)
     chosen = model or best_model(trained, rows)
-    figures = headline_figures(rows, chosen)
+    figures = headline_figures(rows, chosen) | proposed_figures(trained, exams, chosen)
     with progress("members judged again") as report:
         command = f"{trained.facts['command']} && {_command()}"
         difference = export_regions(out, trained, exams, chosen, figures, command, report)

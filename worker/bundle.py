@@ -36,6 +36,7 @@ from listener.segmentation import REGIONS
 from worker.crops import CropRecipe
 from worker.occlusion import OcclusionSpec
 from worker.preprocess import Recipe
+from worker.radiomics.vector import Provenance
 from worker.seal import METADATA, BadBundle, read_metadata, sha256, verify
 from worker.signature import TrustedKey
 
@@ -44,6 +45,8 @@ README: Final = "docs/README.md"
 EVALUATION: Final = "docs/evaluation.html"
 PARTS: Final = 10
 """Of what a bundle says of its cohort: of probabilities, and of how inputs look."""
+
+EXPORT_AGAIN: Final = "export it again from its run: python -m trainer export"
 
 SUGGESTED: Final = "suggested"
 NOT_SUGGESTED: Final = "not suggested"
@@ -163,6 +166,31 @@ class Selected:
 
 
 @dataclass(frozen=True)
+class MeasuredWith:
+    """What the features that members weigh were measured with in training.
+
+    Attributes:
+        library: the package's name.
+        version: of the package, and of the package that filters.
+        config_hash: of the recipe's `Radiomics`.
+        specimen: value of each feature that a member weighs on the voxels of
+            worker/radiomics/specimen.py.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    library: str
+    version: str
+    config_hash: str
+    specimen: dict[str, float]
+
+    @property
+    def provenance(self) -> Provenance:
+        """The same without values."""
+        return Provenance(self.library, self.version, self.config_hash)
+
+
+@dataclass(frozen=True)
 class RegionDescription:
     """The members that look at one region.
 
@@ -188,11 +216,13 @@ class RegionsDescription(Description):
         regions: by name; all of them are reported.
         decisive: the region whose probability is that of the finding; thresholds, conformal and
             out-of-distribution limits are about it.
+        measured_with: None where no member weighs a feature.
     """
 
     recipe: CropRecipe
     regions: dict[str, RegionDescription]
     decisive: str
+    measured_with: MeasuredWith | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -253,6 +283,7 @@ class RegionBundle(Bundle):
     recipe: CropRecipe
     regions: Mapping[str, RegionModels]
     decisive: str
+    measured_with: MeasuredWith | None = field(default=None, kw_only=True)
 
     @property
     def features(self) -> dict[str, int]:
@@ -335,6 +366,7 @@ def load_bundle(folder: Path, trusted: Sequence[TrustedKey] = ()) -> VolumeBundl
                 recipe=description.recipe,
                 regions=regions,
                 decisive=description.decisive,
+                measured_with=description.measured_with,
             )
 
 
@@ -494,6 +526,22 @@ def _require_regions(folder: Path, found: RegionsDescription) -> None:
                 raise BadBundle(folder, f"deviations {each.deviation}", "deviations above 0")
             if not all(map(math.isfinite, each.mean)):
                 raise BadBundle(folder, f"means {each.mean}", "finite means")
+    _require_specimen(folder, found)
+
+
+def _require_specimen(folder: Path, found: RegionsDescription) -> None:
+    """Every feature that a member weighs can be compared with what it was in training."""
+    weighed = {
+        name for region in found.regions.values() for each in region.features for name in each.names
+    }
+    told = found.measured_with.specimen if found.measured_with is not None else {}
+    if untold := sorted(weighed - told.keys()):
+        raise BadBundle(
+            folder,
+            f"no value of {untold[0]} under monro.measured_with.specimen",
+            "what the features that members weigh were measured with in training",
+            EXPORT_AGAIN,
+        )
 
 
 def _weights(folder: Path, member: Member) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ guessing is refused; the proposal does not take its place.
 
 import math
 from collections.abc import Collection, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from worker.quality import NEEDED, SAME_POSITION_MM, Reason, UnusableStudy
 from worker.volume import Slice, Volume, read_datasets, read_slice
 
 LEAST_COSINE: Final = 0.999  # 2.5 degrees between slice and drawing
+DEEPEST_MM: Final = 1e4  # where a single slice has no thickness: farther than any scanner sees
 BINARY: Final = "BINARY"
 FRACTIONAL: Final = "FRACTIONAL"
 LABELMAP: Final = "LABELMAP"
@@ -129,7 +131,8 @@ def _paint(mask: Mask, volume: Volume, place: Slice, drawn: Mask, half_mm: float
     if abs(float(place.normal @ volume.slices[0].normal)) < LEAST_COSINE:
         raise _bad("a drawing on slices of another orientation")
     to_pixel = np.linalg.inv(place.pixel_to_ras()) @ volume.affine
-    i, j, k = np.ogrid[tuple(slice(0, size) for size in mask.shape)]
+    block = _block(to_pixel, drawn, half_mm, mask.shape)
+    i, j, k = np.ogrid[block]
     column, row, depth = (
         step[0] * i + step[1] * j + step[2] * k + step[3] for step in to_pixel[:3]
     )
@@ -138,7 +141,32 @@ def _paint(mask: Mask, volume: Volume, place: Slice, drawn: Mask, half_mm: float
     inside = (at_row >= 0) & (at_row < place.rows) & (at_column >= 0) & (at_column < place.columns)
     hit = np.zeros(inside.shape, dtype=np.bool_)
     hit[inside] = drawn[at_row[inside], at_column[inside]]
-    mask[near] |= hit
+    mask[block][near] |= hit
+
+
+def _block(
+    to_pixel: NDArray[np.float64], drawn: Mask, half_mm: float, shape: tuple[int, ...]
+) -> tuple[slice, ...]:
+    """The box of voxels that holds all which the drawn pixels of a slab can reach.
+
+    A frame shows a small part of a volume, and is painted in as small a part of the time.
+    """
+    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+    deep = min(half_mm, DEEPEST_MM)
+    corners = np.array(
+        list(
+            product(
+                (columns[0] - 0.5, columns[-1] + 0.5),
+                (rows[0] - 0.5, rows[-1] + 0.5),
+                (-deep, deep),
+                (1.0,),
+            )
+        )
+    )
+    indices = (corners @ np.linalg.inv(to_pixel).T)[:, :3]
+    first = np.floor(indices.min(axis=0)).astype(int).clip(0, shape)
+    last = np.ceil(indices.max(axis=0)).astype(int).clip(-1, np.array(shape) - 1)
+    return tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
 
 
 def _step_mm(slices: Sequence[Slice]) -> float:

@@ -138,6 +138,7 @@ def estimate(
         predecessors=commission.predecessors,
         options=commission.options,
         regions=judgement.regions,
+        unmeasured=judgement.unmeasured,
         drawn=drawn,
     )
     return Estimate(outcome, judgement)
@@ -187,6 +188,7 @@ def judge(
         predecessors=commission.predecessors,
         options=known.options,
         regions=known.regions,
+        unmeasured=known.unmeasured,
         drawn=known.drawn,
     )
 
@@ -202,6 +204,7 @@ def propose(commission: Commission, needed: ReaderNeeded, bundle: Bundle) -> Pro
         volume=needed.volume,
         bundle=bundle,
         regions=needed.regions,
+        unmeasured=needed.unmeasured,
     )
 
 

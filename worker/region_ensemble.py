@@ -5,7 +5,9 @@ Each member judges every crop of a region; its log odds of the patient are their
 decisive region.
 """
 
+import logging
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 import torch
@@ -24,8 +26,17 @@ from worker.bundle import (
 from worker.crops import RegionView
 from worker.ensemble import Prediction, Score, concluded, put_weights, score
 from worker.nets import Planar
-from worker.radiomics.vector import Vector
+from worker.radiomics.extraction import LIBRARY, VERSION
+from worker.radiomics.specimen import differing, measure
+from worker.radiomics.vector import Provenance, Vector
 from worker.seal import BadBundle
+
+log = logging.getLogger(__name__)
+
+SAME_RELEASE: Final = (
+    "run it with the release of monro, and its pinned packages, that it was trained with; or "
+    "gather its cohort anew with this one, and train again"
+)
 
 
 class RegionEnsemble:
@@ -46,14 +57,15 @@ class RegionEnsemble:
             for name, each in bundle.regions.items()
         }
         self._require_features()
+        self._require_same_measure()
         self._references = {
             name: load_reference(bundle.folder, reference_keys(len(each.members), name))
             for name, each in bundle.regions.items()
         }
 
     def scores(self, views: Mapping[str, RegionView]) -> dict[str, Score]:
-        """Judge every region of the bundle, by its view."""
-        return {name: self._score(name, views[name]) for name in self.bundle.regions}
+        """Judge every region that there is a view of."""
+        return {name: self._score(name, view) for name, view in views.items()}
 
     def prediction(self, scores: Mapping[str, Score]) -> Prediction:
         """What the decisive region makes of the finding."""
@@ -117,6 +129,44 @@ class RegionEnsemble:
                     f"{most} features for a member that looks at {name}",
                     f"as many as {self.bundle.network.name} takes here: {width} at most",
                 )
+
+    def _require_same_measure(self) -> None:
+        """Features are measured here as they were in training.
+
+        Library and configuration must be the same. Another version may be as good: the specimen
+        shows it. Where it shows the contrary, not even the same version helps.
+        """
+        folder, told = self.bundle.folder, self.bundle.measured_with
+        if told is None:
+            return
+        config = self.bundle.recipe.radiomics
+        here = Provenance(LIBRARY, VERSION, config.config_hash)
+        for what in ("library", "config_hash"):
+            if (expected := getattr(here, what)) != (found := getattr(told, what)):
+                raise BadBundle(
+                    folder,
+                    f"features that were measured with {what} {found}",
+                    f"{expected}, which is what this worker measures with",
+                    SAME_RELEASE,
+                )
+        if differ := differing(measure(config), told.specimen):
+            raise BadBundle(
+                folder,
+                f"{len(differ)} of {len(told.specimen)} features of the specimen, such as "
+                f"{differ[0]}, measured otherwise in training ({told.library} {told.version})",
+                f"the values that this worker measures ({here.library} {here.version})",
+                SAME_RELEASE,
+            )
+        if here.version != told.version:
+            log.warning(
+                "bundle %s: features were measured with %s %s in training and are with %s here; "
+                "the specimen's %d are the same",
+                self.bundle.name,
+                told.library,
+                told.version,
+                here.version,
+                len(told.specimen),
+            )
 
     def _load(self, weights: dict[str, Tensor]) -> Planar:
         network = nets.build_planar(self.bundle.network.name, **self.bundle.network.config)

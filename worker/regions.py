@@ -38,6 +38,7 @@ PIECE_SHARE: Final = 0.1  # of the largest, beside the slit or in it: less is su
 MOST_PIECES: Final = 4  # beside the slit or in it: two ventricles, and two that noise cut off
 
 VENTRICLES_ML: Final = (1.5, 250.0)  # slit ventricles of a child; severe hydrocephalus
+VENTRICLES_NEEDED: Final = f"ventricles of {VENTRICLES_ML[0]:g} to {VENTRICLES_ML[1]:g} ml"
 
 # The box, from the roof of the ventricles' bodies, the tips of the frontal horns, the middle plane.
 BOX_BELOW_ROOF_MM: Final = 36.0  # its centre: a centimetre below the anterior commissure
@@ -111,19 +112,40 @@ def propose(voxels: Voxels, affine: Affine) -> Regions:
     return Regions(ventricles, find_sublentiform(scene, ventricles.mask))
 
 
-def regions_of(scene: Scene, drawn: Mapping[str, Mask]) -> dict[str, Mask]:
-    """Both regions: as a reader drew them, and proposed where nobody did.
+def regions_of(
+    scene: Scene, drawn: Mapping[str, Mask]
+) -> tuple[dict[str, Mask], dict[str, UnusableStudy]]:
+    """Both regions as a reader drew them, and proposed where nobody did; ventricles first.
+
+    Returns:
+        The masks, and NO_REGION for each region that nobody drew and that cannot be found.
+    """
+    masks = {name: drawn[name] for name in (VENTRICLES.name, SUBLENTIFORM.name) if name in drawn}
+    missing: dict[str, UnusableStudy] = {}
+    if VENTRICLES.name not in masks:
+        try:
+            masks = {VENTRICLES.name: find_ventricles(scene).mask, **masks}
+        except UnusableStudy as refusal:
+            missing[VENTRICLES.name] = refusal
+    if SUBLENTIFORM.name not in masks:
+        try:
+            masks[SUBLENTIFORM.name] = _from_ventricles(scene, masks, missing)
+        except UnusableStudy as refusal:
+            missing[SUBLENTIFORM.name] = refusal
+    return masks, missing
+
+
+def _from_ventricles(
+    scene: Scene, masks: Mapping[str, Mask], missing: Mapping[str, UnusableStudy]
+) -> Mask:
+    """The sub-lentiform region, which hangs from the ventricles.
 
     Raises:
         UnusableStudy: NO_REGION.
     """
-    ventricles = drawn.get(VENTRICLES.name)
-    if ventricles is None:
-        ventricles = find_ventricles(scene).mask
-    sublentiform = drawn.get(SUBLENTIFORM.name)
-    if sublentiform is None:
-        sublentiform = find_sublentiform(scene, ventricles).mask
-    return {VENTRICLES.name: ventricles, SUBLENTIFORM.name: sublentiform}
+    if (without := missing.get(VENTRICLES.name)) is not None:
+        raise _no_region(without.found, VENTRICLES_NEEDED, SUBLENTIFORM.name)
+    return find_sublentiform(scene, masks[VENTRICLES.name]).mask
 
 
 def find_ventricles(scene: Scene) -> Region:
@@ -139,7 +161,7 @@ def find_ventricles(scene: Scene) -> Region:
     least, most = VENTRICLES_ML
     if not least <= region.quality.volume_ml <= most:
         found = f"{region.quality.volume_ml:.1f} ml of fluid in the middle of the head"
-        raise _no_region(found, f"ventricles of {least:g} to {most:g} ml", VENTRICLES.name)
+        raise _no_region(found, VENTRICLES_NEEDED, VENTRICLES.name)
     return region
 
 

@@ -279,5 +279,7 @@ def _summary(score: Estimate) -> dict[str, Any]:
             for each in known.regions
             if each.score is not None
         },
+        **({} if known.measured_with is None else {"features": str(known.measured_with)}),
+        **{f"{each.name} not measured": each.refusal.found for each in known.unmeasured},
         "input": {name: float(f"{value:.4g}") for name, value in score.judgement.inputs.items()},
     }

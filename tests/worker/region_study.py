@@ -23,6 +23,7 @@ from worker.bundle import (
     NOT_SUGGESTED,
     REFERENCE,
     SUGGESTED,
+    MeasuredWith,
     Network,
     RegionDescription,
     RegionsDescription,
@@ -34,6 +35,8 @@ from worker.crops import CropRecipe
 from worker.occlusion import Effort
 from worker.pipeline import Commission, Estimate, estimate, judge
 from worker.radiomics.config import Radiomics
+from worker.radiomics.extraction import LIBRARY, VERSION
+from worker.radiomics.specimen import measure
 from worker.results.outcome import Judged, Options
 from worker.results.uids import Lineage
 from worker.seal import METADATA, sha256, write_manifest
@@ -87,11 +90,19 @@ def write_region_bundle(folder: Path, *, features: tuple[str, ...] = WEIGHED) ->
         recipe=RECIPE,
         regions=regions,
         decisive="sublentiform",
+        measured_with=measured_with(features),
     )
     told = TypeAdapter(RegionsDescription).dump_python(description, mode="json")
     (folder / METADATA).write_text(json.dumps({"version": "1.0.0", "monro": told}))
     write_manifest(folder)
     return folder
+
+
+def measured_with(features: tuple[str, ...]) -> MeasuredWith:
+    """As this installation measures."""
+    found = measure(RADIOMICS)
+    specimen = {name: found[name] for name in features}
+    return MeasuredWith(LIBRARY, VERSION, RADIOMICS.config_hash, specimen)
 
 
 @pytest.fixture(scope="session")

@@ -216,6 +216,8 @@ def of_features(**changes):
         (of_ventricles(surprise=1), "surprise"),
         (lambda told: told["regions"]["ventricles"]["features"].pop(), "features of 1 members"),
         (of_features(names=["original_firstorder_Mood", WEIGHED[1]]), "Mood"),
+        (of_features(names=["original_firstorder_Range", WEIGHED[1]]), "no value of .*Range"),
+        (lambda told: told.pop("measured_with"), f"no value of {WEIGHED[1]} under monro.measured"),
         (of_features(mean=[0.0]), "a mean and a deviation each"),
         (of_features(deviation=[1.0]), "a mean and a deviation each"),
         (of_features(deviation=[1.0, 0.0]), "deviations above 0"),

@@ -1,6 +1,7 @@
 """Segmentations as readers send them back, laid on the volume: bit for bit, or refused in words."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -9,10 +10,11 @@ import pytest
 from pydicom import dcmread
 from pydicom.pixels import pack_bits
 from pydicom.uid import JPEG2000Lossless, generate_uid
+from scipy.spatial.transform import Rotation
 
 from listener.segmentation import PROPERTY_CATEGORY
 from tests.worker.region_study import commission_of
-from worker.drawn import read_drawn
+from worker.drawn import _paint, read_drawn
 from worker.limits import Limits
 from worker.pipeline import estimate, refuse
 from worker.quality import Reason, UnusableStudy
@@ -194,6 +196,38 @@ def test_where_pixels_lie_decides_not_how_frames_are_written(edit, draw, planes,
 
     for name, mask in truth.items():
         np.testing.assert_array_equal(found.masks[name], mask)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_frame_paints_the_voxels_whose_centres_lie_in_it_wherever_it_lies(seed, volume):
+    rng = np.random.default_rng(seed)
+    source = volume.slices[len(volume.slices) // 2]
+    tilt = Rotation.from_rotvec(rng.uniform(-0.02, 0.02, 3)).as_matrix()
+    place = replace(
+        source,
+        position=source.position + rng.uniform(-25, 25, 3),
+        row=tilt @ source.row,
+        column=tilt @ source.column,
+        row_spacing=source.row_spacing * rng.uniform(0.5, 2),
+    )
+    drawn = np.zeros((source.rows, source.columns), dtype=bool)
+    top, left = rng.integers(0, 80, 2)
+    drawn[top : top + 40, left : left + 30] = rng.random((40, 30)) < 0.5
+    half = float(rng.uniform(0.5, 9))
+    painted = np.zeros(volume.voxels.shape, dtype=bool)
+
+    _paint(painted, volume, place, drawn, half)
+
+    index = np.stack([*np.indices(painted.shape), np.ones(painted.shape)], axis=-1)
+    column, row, depth, _ = np.moveaxis(
+        index @ (np.linalg.inv(place.pixel_to_ras()) @ volume.affine).T, -1, 0
+    )
+    row, column = np.rint(row).astype(int), np.rint(column).astype(int)
+    inside = (row >= 0) & (row < drawn.shape[0]) & (column >= 0) & (column < drawn.shape[1])
+    expected = inside & (np.abs(depth) <= half)
+    expected[expected] = drawn[row[expected], column[expected]]
+    np.testing.assert_array_equal(painted, expected)
+    assert painted.any()
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.worker.region_study import RECIPE, WEIGHED, write_region_bundle
+from tests.worker.region_study import RADIOMICS, RECIPE, WEIGHED, write_region_bundle
 from worker.bundle import RegionModels, Selected, load_bundle
 from worker.crops import look
+from worker.radiomics.extraction import VERSION
 from worker.radiomics.vector import Vector
 from worker.region_ensemble import RegionEnsemble, most_weighed, scaled_features
 from worker.scene import survey
@@ -80,6 +81,49 @@ def test_features_that_the_network_does_not_take_are_refused_at_the_start(region
 
     with pytest.raises(BadBundle, match="features for a member that looks at ventricles"):
         RegionEnsemble(damaged)
+
+
+def told_otherwise(region_bundle, **changes):
+    bundle = load_bundle(region_bundle)
+    return replace(bundle, measured_with=replace(bundle.measured_with, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"library": "pyradiomics"}, "library pyradiomics, expected flash-radiomics"),
+        ({"config_hash": "0" * 64}, f"config_hash {'0' * 64}, expected {RADIOMICS.config_hash}"),
+    ],
+)
+def test_features_of_another_library_or_configuration_are_refused_at_the_start(
+    region_bundle, changes, found
+):
+    with pytest.raises(BadBundle, match=found) as refusal:
+        RegionEnsemble(told_otherwise(region_bundle, **changes))
+    assert "run it with the release of monro" in str(refusal.value)
+
+
+@pytest.mark.parametrize("version", [VERSION, "0.9.0"])
+def test_features_that_differ_on_the_specimen_are_refused_whatever_the_version(
+    region_bundle, version
+):
+    specimen = dict(load_bundle(region_bundle).measured_with.specimen)
+    specimen[WEIGHED[1]] *= 1.0001
+
+    with pytest.raises(BadBundle, match=f"1 of 2 features of the specimen, such as {WEIGHED[1]}"):
+        RegionEnsemble(told_otherwise(region_bundle, version=version, specimen=specimen))
+
+
+def test_another_version_that_measures_the_specimen_alike_is_told_and_taken(region_bundle, caplog):
+    RegionEnsemble(told_otherwise(region_bundle, version="0.9.0"))
+
+    assert f"flash-radiomics 0.9.0 in training and are with {VERSION} here" in caplog.text
+
+
+def test_the_same_version_is_taken_without_a_word(region_bundle, caplog):
+    RegionEnsemble(load_bundle(region_bundle))
+
+    assert "specimen" not in caplog.text
 
 
 def test_weights_of_another_network_are_refused(region_bundle):

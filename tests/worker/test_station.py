@@ -21,12 +21,14 @@ from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.settings import Commons
 from listener.spool import Spool
+from tests.worker.region_study import RADIOMICS
 from worker import station as station_module
 from worker.analyses.interface import Analysis
 from worker.bundle import load_bundle
 from worker.ensemble import Band, Prediction
 from worker.limits import Limits
 from worker.pipeline import Commission, Estimate
+from worker.radiomics.extraction import LIBRARY, VERSION
 from worker.results.outcome import Estimated
 from worker.seal import BadBundle, sign
 from worker.settings import Settings, WorkerSettings
@@ -376,6 +378,7 @@ def test_proposed_regions_are_judged_at_once_unless_a_reader_is_waited_for(
     assert told["probability"] == told["sublentiform probability"]
     assert told["ventricles probability"] > 0
     assert told["map"].startswith("Grad-CAM, one pass over")
+    assert told["features"] == f"{LIBRARY} {VERSION}, configuration {RADIOMICS.config_hash}"
 
 
 def test_a_reader_who_is_waited_for_is_shown_the_regions_and_answered_with_a_judgement(

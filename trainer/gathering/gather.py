@@ -39,6 +39,7 @@ from listener.selection import select
 from listener.series import BROKEN, Header, SeriesFacts, read_series_facts
 from trainer.cohort import Exam, write_cohort, write_json
 from trainer.flow import Flow, Step
+from trainer.gathering import keep as keeping
 from trainer.gathering.deidentify import pseudonym, told_age
 from trainer.gathering.keep import drawn_files, is_kept, keep
 from trainer.gathering.sources import Delivery, Progress, Series, Source, Study, read_day
@@ -60,7 +61,18 @@ FISTULA: Final = "fistula"
 Slec = Literal["exclude", "subgroup", "ignore"]
 
 # Code that decides what becomes of a series: when it changes, every series is looked at again.
-DECIDING: Final = (selection, series, quality, volume, preprocess, scene, regions, crops, drawn)
+DECIDING: Final = (
+    selection,
+    series,
+    quality,
+    volume,
+    preprocess,
+    scene,
+    regions,
+    crops,
+    drawn,
+    keeping,
+)
 
 INDETERMINATE: Final = "indeterminate label"
 SLEC: Final = "spinal longitudinal extradural collection"

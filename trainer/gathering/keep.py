@@ -14,18 +14,15 @@ import numpy as np
 from scipy import ndimage
 
 from trainer.cohort import save_volume, volume_path, write_json
-from trainer.regional.cohort import REGIONS, save_views, views_path
+from trainer.regional.cohort import DRAWN, PROPOSED, REGIONS, Proposal, save_views, views_path
 from trainer.regional.settings import INFECTION
-from worker.crops import CropRecipe, look
+from worker.crops import CropRecipe, RegionView, look
 from worker.drawn import read_drawn
 from worker.preprocess import Mask, Recipe, prepare
 from worker.quality import Reason, UnusableStudy
 from worker.regions import regions_of
-from worker.scene import survey
+from worker.scene import Scene, survey
 from worker.volume import Volume
-
-DRAWN = "drawn"
-PROPOSED = "proposed"
 
 
 @dataclass(frozen=True)
@@ -97,10 +94,38 @@ def _whole_head(read: Volume, recipe: Recipe, folder: Path) -> Kept:
 def _regions(read: Volume, recipe: CropRecipe, folder: Path, drawn: Path | None) -> Kept:
     scene = survey(read.voxels, read.affine)
     found = {} if drawn is None else _drawn_masks(read, drawn)
-    masks = regions_of(scene, found)
+    masks, missing = regions_of(scene, found)
+    for refusal in missing.values():
+        raise refusal  # members of every region are trained on every exam
     views = {region: look(scene, masks[region], recipe) for region in REGIONS}
     told = {region: DRAWN if region in found else PROPOSED for region in REGIONS}
-    return Kept(save_views(folder, views), masks=told)
+    return Kept(save_views(folder, views, _proposals(scene, recipe, found)), masks=told)
+
+
+def _proposals(scene: Scene, recipe: CropRecipe, drawn: Mapping[str, Mask]) -> dict[str, Proposal]:
+    """What the service would look at before a reader drew these regions."""
+    if not drawn:
+        return {}
+    masks, _ = regions_of(scene, {})
+    return {
+        region: Proposal(_view(scene, masks.get(region), recipe), dice(masks.get(region), mask))
+        for region, mask in drawn.items()
+    }
+
+
+def _view(scene: Scene, mask: Mask | None, recipe: CropRecipe) -> RegionView | None:
+    try:
+        return None if mask is None else look(scene, mask, recipe)
+    except UnusableStudy:
+        return None
+
+
+def dice(proposed: Mask | None, drawn: Mask) -> float:
+    """Twice what both hold, over what each holds; 0 where nothing is proposed."""
+    if proposed is None:
+        return 0.0
+    held = np.count_nonzero(proposed) + np.count_nonzero(drawn)
+    return 2 * np.count_nonzero(proposed & drawn) / held
 
 
 def _drawn_masks(read: Volume, folder: Path) -> dict[str, Mask]:

@@ -14,6 +14,7 @@ from trainer.regional.patientwise import means
 from trainer.regional.run import MemberResult, RegionalRun
 from worker.appearance import of_region, spreads
 from worker.bundle import (
+    MeasuredWith,
     Network,
     RegionBundle,
     RegionDescription,
@@ -23,7 +24,9 @@ from worker.bundle import (
 )
 from worker.crops import RegionView
 from worker.nets import resolved
-from worker.radiomics.vector import Vector
+from worker.radiomics.extraction import LIBRARY, VERSION
+from worker.radiomics.specimen import measure
+from worker.radiomics.vector import Provenance, Vector
 from worker.region_ensemble import RegionEnsemble
 
 
@@ -66,8 +69,9 @@ def export_regions(
         The largest difference of a log odds from what it was in training.
 
     Raises:
-        CannotExport: the folder is there already, the run has no such model, or the loaded bundle
-            judges otherwise than its members did; nothing is left behind then.
+        CannotExport: the folder is there already, the run has no such model, features are measured
+            otherwise here than the cohort's were, or the loaded bundle judges otherwise than its
+            members did; nothing is left behind then.
     """
     if model not in run.config.models:
         known = ", ".join(run.config.models)
@@ -139,7 +143,7 @@ def _write(
     metrics: Mapping[str, Any],
     command: str,
 ) -> None:
-    description = _description(run, cohort, shipped)
+    description = _description(folder, run, cohort, shipped)
     task = f"{run.config.analysis}: probability of each region, and of the finding"
     metadata = described(run.config, description, task, metrics, command) | {
         "network_data_format": _data_format(cohort),
@@ -161,7 +165,9 @@ def _write(
     write_files(folder, weights, small, metadata)
 
 
-def _description(run: RegionalRun, cohort: RegionalCohort, shipped: Shipped) -> RegionsDescription:
+def _description(
+    folder: Path, run: RegionalRun, cohort: RegionalCohort, shipped: Shipped
+) -> RegionsDescription:
     config, words = run.config, run.config.bundle
     network = config.models[shipped.model]
     decisive = shipped.operations[words.decisive]
@@ -187,10 +193,35 @@ def _description(run: RegionalRun, cohort: RegionalCohort, shipped: Shipped) -> 
         statement=words.statement,
         intended_input=words.intended_input,
         validation=decisive.validation,
+        measured_with=_measured_with(folder, cohort, regions),
         inputs=spreads(
             [of_region(view_of(cohort, words.decisive, exam)) for exam in range(len(cohort))]
         ),
     )
+
+
+def _measured_with(
+    folder: Path, cohort: RegionalCohort, regions: Mapping[str, RegionDescription]
+) -> MeasuredWith | None:
+    """What the cohort's features were measured with, and the specimen's by the same means.
+
+    Raises:
+        CannotExport: this installation measures otherwise, so that the specimen would tell of it
+            and not of the cohort.
+    """
+    weighed = sorted(
+        {name for each in regions.values() for one in each.features for name in one.names}
+    )
+    if not weighed:
+        return None
+    config = cohort.recipe.radiomics
+    here = Provenance(LIBRARY, VERSION, config.config_hash)
+    there = Provenance(*cohort.measured_with)
+    if here != there:
+        remedy = "export with the installation that gathered it, or gather and fit anew"
+        raise CannotExport(folder, f"features of {there}, and {here} is installed", remedy)
+    specimen = measure(config)
+    return MeasuredWith(*cohort.measured_with, {name: specimen[name] for name in weighed})
 
 
 def _training(run: RegionalRun, cohort: RegionalCohort, shipped: Shipped) -> dict[str, Any]:

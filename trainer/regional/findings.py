@@ -31,13 +31,14 @@ class ImageFinding:
     Attributes:
         image: original, or Laplacian of Gaussian with its width.
         auroc: mean over the image's features, shape left out, of the AUROC that each reaches by
-            itself on a training part, whichever way it points; mean over the parts.
+            itself on an outer training part, whichever way it points; by part. These parts share
+            most of their exams, so that they differ by less than new patients would.
         selected: how often one of its features was selected, over all outer folds.
     """
 
     region: str
     image: str
-    auroc: float
+    auroc: FoldSummary
     selected: int
 
 
@@ -51,10 +52,33 @@ class FeatureFinding:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """How far the finest filtered image is ahead of the others in the decisive region.
+
+    Attributes:
+        finest: of the filtered images.
+        next: of the other images the one whose features tell most.
+        margin: mean AUROC of a feature of the finest, less that of the next, by training part.
+        ahead: parts in which the finest tells more than every other image.
+    """
+
+    finest: str
+    next: str
+    margin: FoldSummary
+    ahead: int
+
+    @property
+    def is_firm(self) -> bool:
+        """Whether it is ahead in every part, by more than parts differ."""
+        return self.ahead == len(self.margin.values) and self.margin.mean > self.margin.sd
+
+
+@dataclass(frozen=True)
 class Findings:
     """All of them, and whether the paper's hold.
 
     Attributes:
+        lead: None where nothing was filtered.
         finest_tells_most: of all images the one filtered at the finest scale tells most in the
             decisive region, and of the filtered ones most is selected from it.
         difference: of AUROC of patients between the decisive region and the other, mean over the
@@ -64,6 +88,7 @@ class Findings:
 
     images: tuple[ImageFinding, ...]
     features: tuple[FeatureFinding, ...]
+    lead: Lead | None
     finest_tells_most: bool
     difference: FoldSummary
     decisive_clearly_better: bool
@@ -78,27 +103,47 @@ def find(run: RegionalRun, cohort: RegionalCohort, folds: Folds, rows: tuple[Row
     )
     images = tuple(_images(run, cohort, folds))
     difference = fold_summary(_differences(run, rows))
+    deciding = [each for each in images if each.region == run.config.bundle.decisive]
+    lead = _lead(deciding, cohort)
     return Findings(
         images=images,
         features=features,
-        finest_tells_most=_finest_tells_most(
-            [each for each in images if each.region == run.config.bundle.decisive], cohort
-        ),
+        lead=lead,
+        finest_tells_most=lead is not None and _tells_most(lead, deciding),
         difference=difference,
         decisive_clearly_better=difference.mean > CLEARLY,
     )
 
 
 def told(found: Findings, decisive: str) -> tuple[str, str]:
-    """Both findings in words."""
+    """Both findings in words, with what they rest on."""
     holds = {True: "holds", False: "does not hold"}
-    best = max((each for each in found.images if each.region == decisive), key=lambda e: e.auroc)
     return (
-        f"fine-scale filtered features tell most: {holds[found.finest_tells_most]} "
-        f"({decisive}: best image {best.image}, mean AUROC of a feature {best.auroc:.3f})",
+        f"fine-scale filtered features tell most: {_finest(found, decisive)}",
         f"{decisive} clearly better: {holds[found.decisive_clearly_better]} (AUROC of patients "
         f"higher by {found.difference.mean:.3f} ± {found.difference.sd:.3f}, mean of all models)",
     )
+
+
+def _finest(found: Findings, decisive: str) -> str:
+    lead = found.lead
+    if lead is None:
+        return "not asked, since nothing was filtered"
+    images = {each.image: each for each in found.images if each.region == decisive}
+    verdict = "holds" if found.finest_tells_most else "does not hold"
+    if found.finest_tells_most and not lead.is_firm:
+        verdict = "holds, but not firmly"
+    counts = ", ".join(f"{name} {each.selected}" for name, each in images.items())
+    return (
+        f"{verdict} ({decisive}: mean AUROC of a feature {_mean_sd(images[lead.finest].auroc)} on "
+        f"{lead.finest} and {_mean_sd(images[lead.next].auroc)} on {lead.next}; margin "
+        f"{_mean_sd(lead.margin)} over {len(lead.margin.values)} training parts, ahead in "
+        f"{lead.ahead}; selected features: {counts})"
+    )
+
+
+def _mean_sd(summary: FoldSummary) -> str:
+    return f"{summary.mean:.3f} ± {summary.sd:.3f}"
 
 
 def _selected(run: RegionalRun, region: str) -> Counter[str]:
@@ -119,10 +164,11 @@ def _images(run: RegionalRun, cohort: RegionalCohort, folds: Folds) -> list[Imag
             selected[_image(name)] += count
         values = cohort.views[region].radiomics
         parts = [folds.train(number) for number in range(len(folds))]
-        tell = np.mean([_telling(values[part], cohort.labels[part]) for part in parts], axis=0)
+        tell = np.stack([_telling(values[part], cohort.labels[part]) for part in parts])
         for image in dict.fromkeys(map(_image, names)):
             mine = [_image(name) == image and SHAPE not in name.split("_") for name in names]
-            found.append(ImageFinding(region, image, float(tell[mine].mean()), selected[image]))
+            by_part = fold_summary(tell[:, mine].mean(axis=1).tolist())
+            found.append(ImageFinding(region, image, by_part, selected[image]))
     return found
 
 
@@ -145,15 +191,28 @@ def _image(feature: str) -> str:
     return feature.split("_", maxsplit=1)[0]
 
 
-def _finest_tells_most(images: list[ImageFinding], cohort: RegionalCohort) -> bool:
+def _lead(images: list[ImageFinding], cohort: RegionalCohort) -> Lead | None:
+    """Of the images of one region."""
     if not cohort.recipe.radiomics.log_sigmas_mm:
-        return False
-    finest = log_name(min(cohort.recipe.radiomics.log_sigmas_mm))
-    filtered = [each for each in images if each.image != ORIGINAL]
-    return (
-        max(images, key=lambda each: each.auroc).image == finest
-        and max(filtered, key=lambda each: each.selected).image == finest
+        return None
+    name = log_name(min(cohort.recipe.radiomics.log_sigmas_mm))
+    finest = np.array(next(each.auroc.values for each in images if each.image == name))
+    others = {each.image: np.array(each.auroc.values) for each in images if each.image != name}
+    if not others:
+        return None
+    runner_up = max(others, key=lambda image: float(others[image].mean()))
+    return Lead(
+        finest=name,
+        next=runner_up,
+        margin=fold_summary((finest - others[runner_up]).tolist()),
+        ahead=int(np.count_nonzero(finest > np.max(list(others.values()), axis=0))),
     )
+
+
+def _tells_most(lead: Lead, images: list[ImageFinding]) -> bool:
+    filtered = [each for each in images if each.image != ORIGINAL]
+    most_selected = max(filtered, key=lambda each: each.selected)
+    return lead.margin.mean > 0 and most_selected.image == lead.finest
 
 
 def _differences(run: RegionalRun, rows: tuple[Row, ...]) -> list[float]:

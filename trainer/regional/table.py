@@ -64,11 +64,17 @@ def best_model(run: RegionalRun, rows: tuple[Row, ...]) -> str:
     return max(fused or found, key=lambda model: _mean(found[model].figures["auroc"]))
 
 
-def rich_tables(rows: tuple[Row, ...]) -> tuple[Table, Table]:
-    """The table as the service decides, and the accuracy by every strategy."""
+def rich_tables(rows: tuple[Row, ...], regions: str) -> tuple[Table, Table]:
+    """The table as the service decides, and the accuracy by every strategy.
+
+    Args:
+        rows: of the table.
+        regions: whose they are, as in "regions as drawn".
+    """
     cells = {(row.region, row.model, row.strategy): row.figures for row in rows}
-    first = _table("Patients, by mean log odds: %, mean ± sd of folds", HEADINGS.values())
-    second = _table("Accuracy: %, mean ± sd of folds", STRATEGY_WORDS.values())
+    said = f"{regions}: %, mean ± sd of folds"
+    first = _table(f"Patients, by mean log odds, {said}", HEADINGS.values())
+    second = _table(f"Accuracy, {said}", STRATEGY_WORDS.values())
     before = ""
     for region, model in dict.fromkeys((row.region, row.model) for row in rows):
         figures_of = {each: cells[region, model, each] for each in STRATEGIES}
@@ -91,10 +97,16 @@ def _table(title: str, headings: Iterable[str]) -> Table:
     return table
 
 
-def headline_figures(rows: tuple[Row, ...], model: str) -> dict[str, float]:
-    """The few figures of a model that go onto its card: patients, by mean log odds."""
+def headline_figures(rows: tuple[Row, ...], model: str, how: str = "") -> dict[str, float]:
+    """The few figures of a model that go onto its card: patients, by mean log odds.
+
+    Args:
+        rows: of the table.
+        model: row of the table.
+        how: regions came about, where it is not told elsewhere; such as "proposed_".
+    """
     return {
-        f"{row.region}_{metric}{part}": round(value, 3)
+        f"{row.region}_{how}{metric}{part}": round(value, 3)
         for row in rows
         if (row.model, row.strategy) == (model, IN_SERVICE)
         for metric, summary in row.figures.items()
@@ -114,6 +126,10 @@ def percent(summary: FoldSummary | None) -> str:
 
 def _rows(run: RegionalRun) -> Iterator[Row]:
     for (region, model), members in run.members.items():
+        if any(len(set(member.slices.labels.tolist())) < 2 for member in members):
+            # A fold of one label, where regions cannot be proposed: no figure is a mean over folds.
+            yield from (Row(region, model, each, dict.fromkeys(METRICS)) for each in STRATEGIES)
+            continue
         judged = [figures(member.slices, member.at) for member in members]
         for strategy in STRATEGIES:
             found = [each[strategy] for each in judged]

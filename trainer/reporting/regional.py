@@ -9,8 +9,9 @@ from trainer.folds import Folds
 from trainer.regional.cohort import RegionalCohort
 from trainer.regional.findings import Findings, find, told
 from trainer.regional.patientwise import STRATEGIES
+from trainer.regional.proposed import Overlap, on_proposals, overlaps
 from trainer.regional.run import RegionalRun
-from trainer.regional.table import HEADINGS, METRICS, Row, paper_table
+from trainer.regional.table import HEADINGS, IN_SERVICE, METRICS, Row, paper_table
 from trainer.reporting import figures
 from trainer.reporting.characteristics import characteristics
 from trainer.reporting.page import Picture, Sheet, plain, write_page
@@ -24,12 +25,16 @@ class RegionalEvaluation:
     Attributes:
         rows: of the paper's table, by every strategy.
         findings: which features and which region tell most.
+        proposed: the same rows with regions as proposed; empty where no reader drew any.
+        overlaps: of proposed and drawn regions.
     """
 
     run: RegionalRun
     cohort: RegionalCohort
     rows: tuple[Row, ...]
     findings: Findings
+    proposed: tuple[Row, ...]
+    overlaps: tuple[Overlap, ...]
 
     @property
     def words(self) -> tuple[str, str]:
@@ -40,7 +45,15 @@ class RegionalEvaluation:
 def evaluate_regions(run: RegionalRun, cohort: RegionalCohort, folds: Folds) -> RegionalEvaluation:
     """Judge every member by the exams it has not seen."""
     rows = paper_table(run)
-    return RegionalEvaluation(run, cohort, rows, find(run, cohort, folds, rows))
+    again = on_proposals(run, cohort)
+    return RegionalEvaluation(
+        run,
+        cohort,
+        rows,
+        find(run, cohort, folds, rows),
+        () if again is None else paper_table(again),
+        overlaps(cohort),
+    )
 
 
 def write_regional_report(folder: Path, evaluation: RegionalEvaluation) -> Path:
@@ -66,6 +79,8 @@ def _numbers(e: RegionalEvaluation) -> dict[str, Any]:
     """Every number as plain values."""
     return {
         "table": plain(e.rows),
+        "table_proposed": plain(e.proposed),
+        "overlaps": plain(e.overlaps),
         "findings": plain(e.findings),
         "cohort": {
             "exams": len(e.cohort),
@@ -89,10 +104,13 @@ def _sheets(e: RegionalEvaluation) -> Iterator[Sheet]:
     )
     for strategy in STRATEGIES:
         yield _table(f"table_{strategy}", [row for row in e.rows if row.strategy == strategy])
+    if e.proposed:
+        yield _table("table_proposed", [row for row in e.proposed if row.strategy == IN_SERVICE])
+        yield _overlaps(e)
     yield Sheet(
         "images",
-        ("region", "image", "mean AUROC of a feature by itself", "selections"),
-        tuple((i.region, i.image, i.auroc, i.selected) for i in e.findings.images),
+        ("region", "image", "mean AUROC of a feature by itself", "sd of parts", "selections"),
+        tuple((i.region, i.image, i.auroc.mean, i.auroc.sd, i.selected) for i in e.findings.images),
         grouped=True,
     )
     yield Sheet(
@@ -113,6 +131,17 @@ def _table(name: str, rows: list[Row]) -> Sheet:
             for row in rows
         ),
         grouped=True,
+    )
+
+
+def _overlaps(e: RegionalEvaluation) -> Sheet:
+    return Sheet(
+        "overlaps",
+        ("region", "exams drawn", "not proposed", "Dice", "Dice sd", "lowest"),
+        tuple(
+            (o.region, o.drawn, o.not_proposed, o.dice.mean, o.dice.sd, o.lowest)
+            for o in e.overlaps
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from worker.analyses.interface import Drawn, RegionFinding
+from worker.analyses.interface import Drawn, RegionFinding, Unmeasured
 from worker.appearance import of_head
 from worker.bundle import VolumeBundle
 from worker.ensemble import Ensemble, Prediction
@@ -22,6 +22,7 @@ class FistulaJudgement:
     prepared: Prepared
     prediction: Prediction
     regions: tuple[RegionFinding, ...] = ()
+    unmeasured: tuple[Unmeasured, ...] = ()
 
     @property
     def inputs(self) -> dict[str, float]:

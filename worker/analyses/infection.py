@@ -1,21 +1,23 @@
 """The infection analysis: two regions on axial T2, each with an ensemble; Grad-CAM."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from worker.analyses.interface import Drawn, ReaderNeeded, RegionFinding
+from worker.analyses.interface import Drawn, ReaderNeeded, RegionFinding, Unmeasured
 from worker.appearance import of_region
 from worker.bundle import RegionBundle
 from worker.crops import RegionView, look, paste
 from worker.ensemble import Prediction, Score
 from worker.gradcam import CamMap
 from worker.occlusion import Effort
+from worker.preprocess import Mask
+from worker.quality import UnusableStudy
 from worker.region_ensemble import RegionEnsemble, most_weighed
 from worker.regions import regions_of
-from worker.scene import survey
+from worker.scene import Scene, survey
 from worker.stopwatch import Stopwatch
 from worker.volume import Volume
 
@@ -31,6 +33,7 @@ class InfectionJudgement:
     view: RegionView
     prediction: Prediction
     regions: tuple[RegionFinding, ...]
+    unmeasured: tuple[Unmeasured, ...]
 
     @property
     def inputs(self) -> dict[str, float]:
@@ -68,7 +71,9 @@ class Infection:
         return self._ensemble.bundle
 
     def judge(self, volume: Volume, drawn: Drawn | None, watch: Stopwatch) -> InfectionJudgement:
-        """Look at both regions, as a reader drew them or as they are proposed.
+        """Look at the regions, as a reader drew them or as they are proposed.
+
+        The decisive one must be there; another one may be absent.
 
         Raises:
             UnusableStudy: NOT_HEAD, or NO_REGION.
@@ -76,37 +81,67 @@ class Infection:
         """
         with watch.step("prepare"):
             scene = survey(volume.voxels, volume.affine)
-            masks = regions_of(scene, {} if drawn is None else drawn.masks)
-            proposed = masks.keys() - ({} if drawn is None else drawn.masks).keys()
-            found = tuple(
-                RegionFinding(
-                    name,
-                    mask,
-                    volume_ml=float(np.count_nonzero(mask)) * scene.voxel_ml,
-                    origin="proposed" if name in proposed else "drawn",
-                    decisive=name == self.bundle.decisive,
-                )
-                for name, mask in masks.items()
-            )
-            if self._waits and self.bundle.decisive in proposed:
-                raise ReaderNeeded(found, volume)
-            views = {name: look(scene, mask, self.bundle.recipe) for name, mask in masks.items()}
+            by_reader = {} if drawn is None else drawn.masks
+            masks, missing = regions_of(scene, by_reader)
+            self._require_decisive(missing)
+            if self._waits and self.bundle.decisive not in by_reader:
+                found = tuple(self._found(scene, *each, by_reader) for each in masks.items())
+                raise ReaderNeeded(found, _unmeasured(missing), volume)
+            views, unseen = self._look(scene, masks)
         with watch.step("infer"):
             scores = self._ensemble.scores(views)
             prediction = self._ensemble.prediction(scores)
-        regions = tuple(self._judged(each, views[each.name], scores[each.name]) for each in found)
-        decisive = views[self.bundle.decisive]
-        return InfectionJudgement(self._ensemble, volume, decisive, prediction, regions)
+        return InfectionJudgement(
+            self._ensemble,
+            volume,
+            views[self.bundle.decisive],
+            prediction,
+            tuple(
+                self._judged(self._found(scene, name, masks[name], by_reader), view, scores[name])
+                for name, view in views.items()
+            ),
+            _unmeasured(missing | unseen),
+        )
+
+    def _require_decisive(self, missing: Mapping[str, UnusableStudy]) -> None:
+        if (refusal := missing.get(self.bundle.decisive)) is not None:
+            raise refusal
+
+    def _look(
+        self, scene: Scene, masks: Mapping[str, Mask]
+    ) -> tuple[dict[str, RegionView], dict[str, UnusableStudy]]:
+        """Each region as the networks see it, and why some cannot be looked at."""
+        views: dict[str, RegionView] = {}
+        unseen: dict[str, UnusableStudy] = {}
+        for name, mask in masks.items():
+            try:
+                views[name] = look(scene, mask, self.bundle.recipe)
+            except UnusableStudy as refusal:
+                unseen[name] = refusal
+        self._require_decisive(unseen)
+        return views, unseen
+
+    def _found(
+        self, scene: Scene, name: str, mask: Mask, by_reader: Mapping[str, Mask]
+    ) -> RegionFinding:
+        return RegionFinding(
+            name,
+            mask,
+            volume_ml=float(np.count_nonzero(mask)) * scene.voxel_ml,
+            origin="drawn" if name in by_reader else "proposed",
+            decisive=name == self.bundle.decisive,
+        )
 
     def _judged(self, region: RegionFinding, view: RegionView, score: Score) -> RegionFinding:
         values = dict(zip(view.radiomics.names, view.radiomics.values.tolist(), strict=True))
         weighed = most_weighed(self.bundle.regions[region.name], KEY_FEATURES)
-        return RegionFinding(
-            region.name,
-            region.mask,
-            region.volume_ml,
-            region.origin,
-            region.decisive,
-            score,
-            tuple((name, values[name]) for name in weighed),
+        return replace(
+            region,
+            score=score,
+            features=tuple((name, values[name]) for name in weighed),
+            measured_with=view.radiomics.provenance if weighed else None,
         )
+
+
+def _unmeasured(missing: Mapping[str, UnusableStudy]) -> tuple[Unmeasured, ...]:
+    return tuple(Unmeasured(name, refusal) for name, refusal in missing.items())

@@ -9,6 +9,8 @@ from worker.ensemble import Prediction, Score
 from worker.gradcam import CamMap
 from worker.occlusion import Effort, OcclusionMap
 from worker.preprocess import Mask
+from worker.quality import UnusableStudy
+from worker.radiomics.vector import Provenance
 from worker.stopwatch import Stopwatch
 from worker.volume import Volume
 
@@ -47,6 +49,7 @@ class RegionFinding:
         decisive: whether the finding's probability is that of this region.
         score: what its members say; None while a reader is waited for.
         features: handcrafted ones that most members weigh, by name.
+        measured_with: what made these features.
     """
 
     name: str
@@ -56,6 +59,20 @@ class RegionFinding:
     decisive: bool
     score: Score | None = None
     features: tuple[tuple[str, float], ...] = ()
+    measured_with: Provenance | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Unmeasured:
+    """A region that was not looked at, which is no hindrance: another one decides.
+
+    Attributes:
+        name: as the analysis calls it.
+        refusal: what was found of it, and what is needed.
+    """
+
+    name: str
+    refusal: UnusableStudy
 
 
 class ReaderNeeded(Exception):
@@ -63,13 +80,15 @@ class ReaderNeeded(Exception):
 
     Attributes:
         regions: the proposals.
+        unmeasured: regions that cannot be proposed.
         volume: that they lie on.
     """
 
-    def __init__(self, regions: tuple[RegionFinding, ...], volume: Volume) -> None:
-        super().__init__(regions, volume)
-        self.regions = regions
-        self.volume = volume
+    def __init__(
+        self, regions: tuple[RegionFinding, ...], unmeasured: tuple[Unmeasured, ...], volume: Volume
+    ) -> None:
+        super().__init__(regions, unmeasured, volume)
+        self.regions, self.unmeasured, self.volume = regions, unmeasured, volume
 
 
 class Judgement(Protocol):
@@ -82,6 +101,10 @@ class Judgement(Protocol):
     @property
     def regions(self) -> tuple[RegionFinding, ...]:
         """What was looked at, where that is not the whole head."""
+
+    @property
+    def unmeasured(self) -> tuple[Unmeasured, ...]:
+        """What is not there to be looked at beside them."""
 
     @property
     def inputs(self) -> Mapping[str, float]:

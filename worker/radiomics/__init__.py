@@ -17,11 +17,13 @@ What a feature is, is what flash-radiomics says, with the names of PyRadiomics:
   within them as well, and does not multiply.
 
 Another library, another release of it or another configuration gives other numbers under the same
-names. So each vector says where it comes from, and `require_same` keeps them apart.
+names. So each vector says where it comes from, `require_same` keeps them apart, and a bundle runs
+only where they are measured as they were in training (worker/region_ensemble.py).
 
 config      which features, and how: part of a bundle
 vector      the features of one region, and what they were computed with
 extraction  voxels and a mask in, a vector out: the only code that knows the library
+specimen    fixed voxels, by whose features two installations are told alike
 
 tests/worker/test_radiomics_ibsi.py holds the features to IBSI's digital phantom.
 """

@@ -22,6 +22,24 @@ class MixedVectors(ValueError):
         )
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """What features were computed with.
+
+    Attributes:
+        library: the package's name.
+        version: of the package, and of the package that filters.
+        config_hash: of the `Radiomics` asked for.
+    """
+
+    library: str
+    version: str
+    config_hash: str
+
+    def __str__(self) -> str:
+        return f"{self.library} {self.version}, configuration {self.config_hash}"
+
+
 @dataclass(frozen=True, eq=False)
 class Vector:
     """Features of one region, and what they were computed with.
@@ -39,6 +57,11 @@ class Vector:
     library: str
     version: str
     config_hash: str
+
+    @property
+    def provenance(self) -> Provenance:
+        """What it was computed with."""
+        return Provenance(self.library, self.version, self.config_hash)
 
     def as_json(self) -> dict[str, Any]:
         """The vector as JSON can hold it; no digit is lost, nor the order where keys are sorted."""

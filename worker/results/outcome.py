@@ -8,10 +8,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from listener.entries import Answered
-from worker.analyses.interface import Drawn, Explanation, RegionFinding
+from worker.analyses.interface import Drawn, Explanation, RegionFinding, Unmeasured
 from worker.bundle import Bundle
 from worker.ensemble import Prediction
 from worker.quality import UnusableStudy
+from worker.radiomics.vector import Provenance
 from worker.results.terms import ANALYSES, KINDS, PROCESSING_ALGORITHM, AnalysisTerms, Kind
 from worker.results.uids import Lineage
 from worker.volume import Volume
@@ -94,11 +95,18 @@ class Seen(Outcome):
 
     Attributes:
         regions: that were looked at, where that is not the whole head.
+        unmeasured: regions that were not.
     """
 
     volume: Volume
     bundle: Bundle
     regions: tuple[RegionFinding, ...] = field(default=(), kw_only=True)
+    unmeasured: tuple[Unmeasured, ...] = field(default=(), kw_only=True)
+
+    @property
+    def measured_with(self) -> Provenance | None:
+        """What made the features of its regions, the same for all of them."""
+        return next((each.measured_with for each in self.regions if each.measured_with), None)
 
     @property
     def proposed(self) -> tuple[RegionFinding, ...]:

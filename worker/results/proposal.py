@@ -16,7 +16,7 @@ from worker.results.letterhead import Letterhead, software_version
 from worker.results.multiframe import identity, on_letterhead, sources
 from worker.results.outcome import Proposed, Seen
 from worker.results.outlines import region_on
-from worker.results.summary import CAUTION, inputs, replacement, text
+from worker.results.summary import CAUTION, inputs, replacement, text, unmeasured
 from worker.results.terms import Kind
 from worker.results.uids import derive
 
@@ -85,6 +85,7 @@ def findings(proposed: Proposed) -> list[str]:
             f"{proposed.terms.regions[each.name].label}: {each.volume_ml:.1f} ml proposed."
             for each in proposed.proposed
         ),
+        *unmeasured(proposed),
         inputs(proposed),
         *replacement(proposed),
     ]

@@ -21,7 +21,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from listener.series import Header
-from worker.analyses.interface import RegionFinding
+from worker.analyses.interface import RegionFinding, Unmeasured
 from worker.results import terms
 from worker.results.document import document, english
 from worker.results.letterhead import Letterhead, software_version
@@ -53,7 +53,11 @@ def report(
         qualitative_evaluations=_evaluations(judged),
         source_images=_images(judged),
     )
-    groups = [group, *(_region(judged, each) for each in judged.regions)]
+    groups = [
+        group,
+        *(_region(judged, each) for each in judged.regions),
+        *(_unmeasured(judged, each) for each in judged.unmeasured),
+    ]
     return document(letterhead, kind, tree(judged, groups), judged.evidence(overlay))
 
 
@@ -107,10 +111,16 @@ def parameters(judged: Estimated) -> list[str]:
         f"Out-of-distribution limit: percentile {bundle.ood_limit:.1f} of the reference cohort",
         f"Weights sha256: {judged.lineage.weights_sha256}",
         f"Intended input: {bundle.intended_input}",
+        *_feature_parameters(judged),
         _map_parameters(judged),
         RESEARCH_USE_ONLY,
     ]
     return sentences + [bundle.statement] * bool(bundle.statement)
+
+
+def _feature_parameters(judged: Estimated) -> list[str]:
+    made = judged.measured_with
+    return [] if made is None else [f"Handcrafted features: {made}"]
 
 
 def _map_parameters(judged: Estimated) -> str:
@@ -130,7 +140,6 @@ def _measurements(judged: Estimated) -> list[Measurement]:
 
 def _region(judged: Estimated, region: RegionFinding) -> MeasurementsAndQualitativeEvaluations:
     """What was measured of one region."""
-    named = judged.terms.regions[region.name]
     volume = Measurement(terms.VOLUME, round(region.volume_ml, 1), terms.MILLILITRE)
     scored = (
         []
@@ -141,17 +150,30 @@ def _region(judged: Estimated, region: RegionFinding) -> MeasurementsAndQualitat
         Measurement(terms.feature_code(name), float(f"{value:.6g}"), terms.NO_UNITS)
         for name, value in region.features
     ]
+    origin = QualitativeEvaluation(terms.REGION_ORIGIN, terms.ORIGINS[region.origin])
+    return _group_of_region(judged, region.name, [volume, *scored, *features], origin)
+
+
+def _unmeasured(judged: Estimated, region: Unmeasured) -> MeasurementsAndQualitativeEvaluations:
+    """No number of a region that was not looked at, and why."""
+    reason = terms.reason_code(region.refusal.reason)
+    coded = QualitativeEvaluation(terms.REGION_NOT_MEASURED, reason)
+    return _group_of_region(judged, region.name, [], coded)
+
+
+def _group_of_region(
+    judged: Estimated, name: str, measurements: list[Measurement], said: QualitativeEvaluation
+) -> MeasurementsAndQualitativeEvaluations:
+    named = judged.terms.regions[name]
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
-            uid=derive("tracking", judged.lineage.tracking_uid, region.name),
+            uid=derive("tracking", judged.lineage.tracking_uid, name),
             identifier=f"{judged.terms.tracking}: {named.label}",
         ),
         algorithm_id=_algorithm(judged),
         finding_sites=[FindingSite(anatomic_location=named.code)],
-        measurements=[volume, *scored, *features],
-        qualitative_evaluations=[
-            QualitativeEvaluation(terms.REGION_ORIGIN, terms.ORIGINS[region.origin])
-        ],
+        measurements=measurements or None,
+        qualitative_evaluations=[said],
         source_images=_images(judged),
     )
 

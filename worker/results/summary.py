@@ -21,7 +21,7 @@ from worker.results import terms
 from worker.results.document import document, english
 from worker.results.header import repair
 from worker.results.letterhead import Letterhead
-from worker.results.outcome import Judged, Outcome
+from worker.results.outcome import Judged, Outcome, Seen
 from worker.results.terms import Kind
 
 CAUTION = (
@@ -120,6 +120,8 @@ def findings(judged: Judged) -> list[str]:
         f"Conformal prediction upholds {LABELS_IN_PROSE[judged.prediction.conformal]}.",
         inputs(judged),
         *(_region(judged, each) for each in judged.regions),
+        *unmeasured(judged),
+        *_features(judged),
         _map(judged),
         f"Model: {bundle.name} {bundle.version}, meant for {bundle.intended_input}; weights sha256 "
         f"{judged.lineage.weights_sha256[:DIGITS_OF_SHA256]}.",
@@ -171,6 +173,25 @@ def _region(judged: Judged, region: RegionFinding) -> str:
         f"probability {100 * score.probability:.1f} %, standard deviation "
         f"{100 * score.disagreement:.1f} percentage points; {weight}."
     )
+
+
+def unmeasured(seen: Seen) -> list[str]:
+    """A sentence on each region that was not looked at."""
+    return [
+        f"{seen.terms.regions[each.name].label}: not measured. Found: {each.refusal.found}. "
+        f"Needed: {each.refusal.needed}. The conclusion does not rest on it."
+        for each in seen.unmeasured
+    ]
+
+
+def _features(judged: Judged) -> list[str]:
+    made = judged.measured_with
+    if made is None:
+        return []
+    return [
+        f"Handcrafted features: {made.library} {made.version}, configuration "
+        f"{made.config_hash[:DIGITS_OF_SHA256]}."
+    ]
 
 
 def _map(judged: Judged) -> str:

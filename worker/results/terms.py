@@ -72,6 +72,7 @@ ORIGINS: Final[Mapping[Origin, Code]] = MappingProxyType(
         "drawn": private("REGION-DRAWN", "Segmentation by a reader"),
     }
 )
+REGION_NOT_MEASURED: Final = private("REGION-NOT-MEAS", "Region not measured")
 SPATIAL_CONCEPT: Final = Code("309825002", "SCT", "Spatial and Relational Concept")
 PROCESSING_ALGORITHM: Final = Code("Newcode1", "99IHE", "Processing Algorithm")
 PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")

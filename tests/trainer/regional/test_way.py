@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import highdicom
 import nibabel
@@ -15,8 +16,9 @@ from typer.testing import CliRunner
 
 from trainer.__main__ import app
 from trainer.cohort import BadCohort
+from trainer.export import CannotExport
 from trainer.regional.cohort import REGIONS, read_regional_cohort
-from trainer.regional.export import view_of
+from trainer.regional.export import export_regions, view_of
 from trainer.regional.run import read_regional_run
 from trainer.run import BadRun
 from trainer.synthesize_infection import synthesize_infection
@@ -312,6 +314,85 @@ def test_the_bundle_is_what_the_worker_runs(place):
     ensemble = RegionEnsemble(bundle)
     scores = ensemble.scores({region: view_of(cohort, region, 0) for region in REGIONS})
     assert ensemble.prediction(scores).probability == scores["sublentiform"].probability
+
+
+def test_the_bundle_says_what_its_features_were_measured_with(place):
+    bundle, cohort = load_bundle(place / "bundle"), read_regional_cohort(place / "cohort")
+
+    told = bundle.measured_with
+    assert (told.library, told.version, told.config_hash) == cohort.measured_with
+    weighed = {
+        name
+        for models in bundle.regions.values()
+        for each in models.features
+        for name in each.names
+    }
+    assert told.specimen.keys() == weighed
+    assert len(weighed) >= 3
+
+
+def test_a_cohort_that_was_measured_otherwise_is_not_exported_from_here(place, tmp_path):
+    shutil.copytree(place / "cohort", tmp_path / "cohort")
+    cohort = read_regional_cohort(tmp_path / "cohort")
+    library, _, config_hash = cohort.measured_with
+    older = replace(cohort, measured_with=(library, "0.9.0", config_hash))
+    run = read_regional_run(place / "run", cohort)
+
+    with pytest.raises(CannotExport, match=r"features of flash-radiomics 0.9.0.*gather and fit"):
+        export_regions(tmp_path / "bundle", run, older, "fused", {}, "none", lambda *_: None)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_what_readers_drew_is_kept_as_it_would_have_been_proposed_too(place):
+    cohort = read_regional_cohort(place / "cohort")
+    rows = rows_of(place)
+    for row in rows:
+        row["regions"] = ""
+    write_rows(place, "alone.csv", rows)
+
+    gather(place, "alone", "alone.csv")
+
+    alone = read_regional_cohort(place / "alone")
+    assert alone.proposals == {}
+    at = {exam.exam: number for number, exam in enumerate(cohort.exams)}
+    for region, proposals in cohort.proposals.items():
+        assert 0.4 < np.nanmin(proposals.dice) < np.nanmax(proposals.dice) < 1
+        usual = alone.views[region]
+        for number, exam in enumerate(alone.exams):
+            place_ = at[exam.exam]
+            np.testing.assert_array_equal(
+                proposals.views.crops[proposals.views.exam_of == place_],
+                usual.crops[usual.exam_of == number],
+            )
+            np.testing.assert_array_equal(
+                proposals.views.radiomics[place_], usual.radiomics[number]
+            )
+
+
+def test_the_report_says_what_proposals_cost_and_the_bundle_s_card_too(place):
+    numbers = json.loads((place / "report" / "metrics.json").read_text())
+    told = (place / "told.txt").read_text()
+    page = (place / "report" / "report.html").read_text()
+    card = (place / "bundle" / "docs" / "README.md").read_text()
+
+    assert len(numbers["table_proposed"]) == len(numbers["table"])
+    assert numbers["table_proposed"] != numbers["table"]
+    assert [each["region"] for each in numbers["overlaps"]] == list(REGIONS)
+    assert "regions as proposed: %" in told.replace("\n", " ")
+    assert told.count("Dice of proposed and drawn") == 2
+    assert "Regions as proposed" in page
+    assert "| sublentiform proposed accuracy |" in card
+    assert "| sublentiform dice |" in card
+
+
+def test_the_report_says_how_firmly_the_finest_features_tell_most(place):
+    lead = json.loads((place / "report" / "metrics.json").read_text())["findings"]["lead"]
+    told = " ".join((place / "told.txt").read_text().split())
+
+    assert (lead["finest"], lead["next"]) == ("log-sigma-1-0-mm-3D", "original")
+    assert len(lead["margin"]["values"]) == 2
+    assert f"margin {lead['margin']['mean']:.3f} ± {lead['margin']['sd']:.3f} over 2" in told
+    assert f"ahead in {lead['ahead']}; selected features: original" in told
 
 
 def test_a_bundle_of_a_model_that_was_not_fitted_is_not_written(place):

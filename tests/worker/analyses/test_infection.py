@@ -143,6 +143,52 @@ def test_without_fluid_no_region_is_found(estimated_regions, analysis):
     assert "axial T2" in refusal.value.needed
 
 
+@pytest.fixture(scope="module")
+def swollen(estimated_regions, phantom):
+    """A head whose ventricles are slits: brain where their fluid was."""
+    volume = estimated_regions.outcome.volume
+    lost = ndimage.binary_dilation(phantom.ventricles, np.ones((5, 5, 3)))
+    brain = np.median(volume.voxels[phantom.sublentiform])
+    return replace(volume, voxels=np.where(lost, brain, volume.voxels).astype(np.float32))
+
+
+def test_with_slit_ventricles_the_drawn_region_decides_alone(swollen, phantom, analysis):
+    drawn = Drawn({"sublentiform": phantom.sublentiform}, "1.1", "1.2", "1.3")
+
+    judged = analysis.judge(swollen, drawn, Stopwatch())
+
+    (region,) = judged.regions
+    assert (region.name, region.origin, region.decisive) == ("sublentiform", "drawn", True)
+    assert judged.prediction.probability == region.score.probability
+    (absent,) = judged.unmeasured
+    assert (absent.name, absent.refusal.reason) == ("ventricles", Reason.NO_REGION)
+    assert "of fluid in the middle of the head" in absent.refusal.found
+
+
+def test_with_slit_ventricles_and_no_drawing_a_reader_is_asked_for_the_deciding_region(
+    swollen, analysis
+):
+    with pytest.raises(UnusableStudy, match="of fluid in the middle of the head") as refusal:
+        analysis.judge(swollen, None, Stopwatch())
+    assert refusal.value.reason is Reason.NO_REGION
+    assert 'with a segment called "sublentiform"' in refusal.value.needed
+
+
+def test_the_other_region_may_be_too_small_to_be_looked_at(estimated_regions, analysis):
+    outcome = estimated_regions.outcome
+    ventricles, sublentiform = (each.mask for each in outcome.regions)
+    speck = np.zeros_like(ventricles)
+    speck[60:63, 60:63, 10] = True
+    drawn = Drawn({"ventricles": speck, "sublentiform": sublentiform}, "1.1", "1.2", "1.3")
+
+    judged = analysis.judge(outcome.volume, drawn, Stopwatch())
+
+    assert [each.name for each in judged.regions] == ["sublentiform"]
+    assert judged.prediction == outcome.prediction
+    (absent,) = judged.unmeasured
+    assert absent.refusal.found.startswith("9 pixels of the region")
+
+
 def test_a_drawn_region_too_small_to_be_looked_at_is_refused(estimated_regions, analysis):
     outcome = estimated_regions.outcome
     tiny = np.zeros_like(outcome.regions[1].mask)

@@ -42,7 +42,7 @@ ALLOWED = {
     ),
     "pixelmed": (
         # TID 1501 is extensible, but PixelMed's compiled form does not list what extends it.
-        r'CODE \(((CVF|CNSI)(-SET)?|NOT-ANALYSED|REGION-ORIGIN),99MONRO,"[^"]*"\): '
+        r'CODE \(((CVF|CNSI)(-SET)?|NOT-ANALYSED|REGION-ORIGIN|REGION-NOT-MEAS),99MONRO,"[^"]*"\): '
         r"Content Item not in template",
         # The text summary follows no template on purpose.
         r'/CONTAINER \((CVF|CNSI)-SUMMARY,99MONRO,"[^"]*"\).*: Content Item not in template',

@@ -10,19 +10,21 @@ from highdicom.sr import srread
 from PIL import Image
 
 from tests.worker.results.test_conformance import assert_clean
-from worker.analyses.interface import Drawn, RegionFinding
+from worker.analyses.interface import Drawn, RegionFinding, Unmeasured
 from worker.bundle import RegionBundle, RegionModels
 from worker.crops import CropRecipe
 from worker.ensemble import Score
 from worker.gradcam import CamMap
-from worker.quality import no_series
+from worker.quality import Reason, UnusableStudy, no_series
 from worker.radiomics.config import PAPER_RADIOMICS
+from worker.radiomics.vector import Provenance
 from worker.results import terms
 from worker.results.outcome import Estimated, NotJudged, Options, Predecessor, Proposed
 from worker.results.outlines import Outlines
 from worker.results.result import Encoder, Kind, objects
 
 DRAWN = Drawn({"sublentiform": np.ones(1)}, pydicom.uid.SegmentationStorage, "1.2.9.1", "1.2.9")
+MEASURED = Provenance("flash-radiomics", "1.0.0 (SimpleITK 2.5.7)", "0123456789abcdef" * 4)
 BLUE, GREEN = (86, 180, 233), (0, 200, 140)
 
 
@@ -56,7 +58,7 @@ def of_infection(judged, origin="proposed"):
         RegionFinding(
             "ventricles", inner, 113.1, origin, False, score, (("original_firstorder_Mean", 1.5),)
         ),
-        RegionFinding("sublentiform", outer, 57.9, origin, True, score),
+        RegionFinding("sublentiform", outer, 57.9, origin, True, score, measured_with=MEASURED),
     )
     cam = CamMap(outer * np.float32(0.02), outer, volume.affine, crops=4, members=2)
     return replace(
@@ -77,6 +79,17 @@ def infection(judged):
 @pytest.fixture(scope="session")
 def by_reader(judged):
     return of_infection(judged, "drawn")
+
+
+@pytest.fixture(scope="session")
+def of_one_region(by_reader):
+    """The other one is not to be found."""
+    refusal = UnusableStudy(Reason.NO_REGION, "0.4 ml of fluid", "ventricles of 1.5 to 250 ml")
+    return replace(
+        by_reader,
+        regions=by_reader.regions[1:],
+        unmeasured=(Unmeasured("ventricles", refusal),),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -260,6 +273,49 @@ def test_where_a_region_comes_from_is_coded(outcome, code, request):
     assert origins == [code, code]
 
 
+@pytest.mark.parametrize("kind", [Kind.REPORT, Kind.REPORT_ENHANCED])
+def test_a_region_that_was_not_measured_has_a_reason_and_no_number(of_one_region, kind):
+    _, sublentiform, ventricles = groups_of(of_one_region, kind)
+
+    assert measured(sublentiform)["Volume"] == (57.9, "mL")
+    assert measured(ventricles) == {}
+    said = {each.name.value: each.value for each in ventricles.get_qualitative_evaluations()}
+    assert said["REGION-NOT-MEAS"].value == "REASON-NO-REGION"
+    assert ventricles.finding_sites[0].value.value == "35764002"
+
+
+def test_reports_say_what_made_the_features(infection, early, judged, content):
+    for kind in (Kind.REPORT, Kind.EARLY):
+        made = infection if kind is Kind.REPORT else early
+        for group in content(of_kind(made, kind), "Imaging Measurements").ContentSequence:
+            said = [item.get("TextValue") for item in group.ContentSequence]
+            assert f"Handcrafted features: {MEASURED}" in said
+    assert (
+        "Handcrafted features: flash-radiomics 1.0.0 (SimpleITK 2.5.7), configuration 0123456789ab."
+        in sentences(infection, Kind.SUMMARY, content)["Findings"]
+    )
+    assert "Handcrafted" not in str(sentences(judged, Kind.SUMMARY, content))
+
+
+def test_a_region_that_was_not_measured_is_told_in_words_and_has_no_segment_or_outline(
+    of_one_region, infection, content
+):
+    said = sentences(of_one_region, Kind.SUMMARY, content)
+    assert (
+        "Ventricular system: not measured. Found: 0.4 ml of fluid. Needed: ventricles of 1.5 to "
+        "250 ml. The conclusion does not rest on it."
+    ) in said["Findings"]
+    assert not [each for each in said["Findings"] if each.startswith("Ventricular system (")]
+    assert Outlines.of(of_one_region).legend == (
+        "Outlines: sub-lentiform parenchyma green (by a reader).",
+    )
+    proposed = replace(
+        infection, regions=infection.regions[1:], unmeasured=of_one_region.unmeasured
+    )
+    made = of_kind(proposed, Kind.PROPOSAL)
+    assert [each.SegmentLabel for each in made.SegmentSequence] == ["Sub-lentiform parenchyma"]
+
+
 def test_what_a_reader_drew_is_evidence(by_reader, infection):
     def evidence(outcome, kind):
         return named_in(of_kind(outcome, kind).CurrentRequestedProcedureEvidenceSequence)
@@ -286,11 +342,13 @@ def test_the_summary_tells_of_each_region_and_how_the_map_was_made(infection, by
         "(suggested from 65.0 %, not suggested below 35.0 %).",
         "A low score does not exclude a CSF-signal alteration in CNS infection.",
     ]
-    assert said["Findings"][4:7] == [
+    assert said["Findings"][4:8] == [
         "Ventricular system (proposed, not seen by a reader; blue in the overlay): 113.1 ml, "
         "probability 71.0 %, standard deviation 1.0 percentage points; for comparison only.",
         "Sub-lentiform parenchyma (proposed, not seen by a reader; green in the overlay): 57.9 ml, "
         "probability 71.0 %, standard deviation 1.0 percentage points; the conclusion rests on it.",
+        "Handcrafted features: flash-radiomics 1.0.0 (SimpleITK 2.5.7), configuration "
+        "0123456789ab.",
         "Grad-CAM map: series 9103. On 4 crops around the decisive region, the last feature map of "
         "each of 2 models was weighed by its effect on the log odds. Warm colours mark what spoke "
         "for the finding; the map shows where the models looked, not where an infection is. "
@@ -406,6 +464,13 @@ def test_other_outcomes_of_infection_pass_all_validators(
         # The other encoding of a report has the same content, and takes as long.
         if not path.name.startswith(Kind.PROPOSAL) and "enhanced" not in path.name:
             assert_clean(pixelmed(path), "pixelmed")
+
+
+def test_results_without_a_region_pass_all_validators(of_one_region, written, dciodvfy, pixelmed):
+    made = [each for each in objects(of_one_region) if each.kind in (Kind.REPORT, Kind.SUMMARY)]
+    for path in written(made):
+        assert_clean(dciodvfy(path), "dciodvfy")
+        assert_clean(pixelmed(path), "pixelmed")
 
 
 @pytest.mark.parametrize("source", ["philips", "siemens"])
