@@ -27,10 +27,6 @@ from trainer.phantom import OVERT, draw_case, render
 from trainer.phantom_study import write_study
 
 Study = tuple[str, list[Path]]
-SOURCE = (
-    '[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": ORTHANC_PORT, '
-    '"retrieve": "get"}]'
-)
 TOO_FEW = 5
 """Slices that earn a refusal, which takes no time."""
 
@@ -49,10 +45,16 @@ class Site:
         self._backup.mkdir()
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the listener's command line, as an operator does."""
+        """Run the listener's command line, as an operator does.
+
+        It knows the PACS as a source; the listener does not, which would fetch what is lost.
+        """
+        pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1"}
+        source = {**pacs, "port": self.hospital.orthanc.dicom_port, "retrieve": "get"}
+        changes = {"COLUMNS": "200", "MONRO_SOURCES": json.dumps([source])}
         return subprocess.run(
             [sys.executable, "-m", "listener", *arguments],
-            env=os.environ | self.hospital.stack.environment | {"COLUMNS": "200"},
+            env=os.environ | self.hospital.stack.environment | changes,
             capture_output=True,
             text=True,
             check=False,
@@ -151,8 +153,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
         folder,
         orthanc_changes={"LuaScripts": [], "DicomAlwaysAllowGet": True},
         MONRO_LEDGER=f"sqlite:///{folder / 'database' / 'ledger.sqlite'}",
-        MONRO_SOURCES=SOURCE,
-        MONRO_COUNTED_SECONDS="1",
+        MONRO_QUIET_SECONDS="2",
         MONRO_WORKER_BUNDLES=json.dumps([str(BUNDLES / "fistula-demo")]),
         MONRO_WORKER_MAP_MODE="preview",
     ) as place:
