@@ -22,6 +22,9 @@ STUDY_ROOT_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
 SUCCESS: Final = 0x0000
 PENDING: Final = (0xFF00, 0xFF01)
 
+MOST_ANSWERS: Final = 50_000
+"""To one question. The largest studies have some ten thousand instances."""
+
 
 def list_instances(
     source: Source | WebSource,
@@ -109,11 +112,10 @@ def _series(
     wanted.SeriesInstanceUID = wanted.Modality = ""
     wanted.NumberOfSeriesRelatedInstances = None
     for found in _find(association, source, wanted, audit):
-        count = found.get("NumberOfSeriesRelatedInstances")
         yield SeriesListed(
             _uid(found, "SeriesInstanceUID"),
             str(found.get("Modality") or ""),
-            int(count) if count else None,
+            _number(found, "NumberOfSeriesRelatedInstances"),
         )
 
 
@@ -136,12 +138,15 @@ def _find(
     association: Association, source: Source, wanted: Dataset, audit: Audit
 ) -> Iterator[Dataset]:
     audit.queried(Party(source.ae_title, source.host), STUDY_ROOT_FIND, wanted)
-    status = None
+    status, answers = None, 0
     try:
         for response, found in association.send_c_find(wanted, STUDY_ROOT_FIND):
-            status = response.get("Status")
+            status, answers = response.get("Status"), answers + 1
             if status not in PENDING:
                 continue
+            if answers > MOST_ANSWERS:
+                association.abort()
+                raise SourceFailed(source.name, f"gives more than {MOST_ANSWERS:,} answers")
             if found is None:
                 raise SourceFailed(source.name, "answers C-FIND with what cannot be read")
             yield found
@@ -156,3 +161,11 @@ def _uid(found: Dataset, keyword: str) -> str:
     uid = str(found.get(keyword) or "")
     require_uid(keyword, uid)
     return uid
+
+
+def _number(found: Dataset, keyword: str) -> int | None:
+    try:
+        value = found.get(keyword)
+        return int(value) if value else None
+    except BROKEN as error:
+        raise BadAttribute(f"{keyword} is not one number") from error

@@ -189,6 +189,9 @@ class Scout(threading.Thread):
         except SourceFailed as error:
             log.warning("study %s: %s", due.study_uid, error)
             message = error.found
+        except Exception as error:  # noqa: BLE001 - no answer keeps the other studies waiting
+            log.error("study %s: an answer was not understood: %s", due.study_uid, where(error))
+            message = "answers with what is not understood"
         else:
             if listed:
                 missing = missing_of(listed, self._counts.held(due.study_uid))

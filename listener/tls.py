@@ -25,6 +25,8 @@ FORWARD_SECRET: Final = (
     "ECDHE-RSA-AES128-GCM-SHA256",
 )
 FINITE_FIELD: Final = ("DHE-RSA-AES256-GCM-SHA384", "DHE-RSA-AES128-GCM-SHA256")
+GROUP: Final = Path(__file__).with_name("ffdhe3072.pem")
+"""RFC 7919 A.2: for the finite-field suites, which a server does not offer without one."""
 
 CIPHERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -49,6 +51,7 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     """
     context = _context(tls, ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
+    context.load_dh_params(GROUP)
     return context
 
 

@@ -57,6 +57,9 @@ NO_SUCH_SERVICE: Final = frozenset({404, 405, 501})
 # PS3.18 10.5.3: the answer says what became of each instance, or should.
 STORE_ANSWERS: Final = frozenset({200, 202, 409})
 
+MOST_LISTED: Final = 50_000
+"""Of one search. The largest studies have some ten thousand instances."""
+
 # Of a search (PS3.18 10.6), asked for at a time.
 PAGE: Final = 1000
 LARGEST_ANSWER_BYTES: Final = 64 << 20
@@ -236,6 +239,8 @@ class WebClient:
                 if uid not in seen:
                     seen.add(uid)
                     yield listed
+            if len(seen) > MOST_LISTED:
+                raise self._misunderstood(f"lists more than {MOST_LISTED:,} objects")
             if len(seen) == before:
                 return
 

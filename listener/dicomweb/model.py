@@ -11,6 +11,7 @@ SOP_INSTANCE: Final = "00080018"
 MODALITY: Final = "00080060"
 REFERENCED_CLASS: Final = "00081150"
 REFERENCED_INSTANCE: Final = "00081155"
+RETRIEVE_URL: Final = "00081190"
 WARNING_REASON: Final = "00081196"
 FAILURE_REASON: Final = "00081197"
 FAILED_SEQUENCE: Final = "00081198"
@@ -28,8 +29,11 @@ def attribute(vr: str, values: Iterable[Any]) -> Mapping[str, Any]:
 
     >>> attribute("US", [272])
     {'vr': 'US', 'Value': [272]}
+    >>> attribute("UR", [])
+    {'vr': 'UR'}
     """
-    return {"vr": vr, "Value": list(values)}
+    found = list(values)
+    return {"vr": vr, "Value": found} if found else {"vr": vr}
 
 
 def text_of(found: Attributes, tag: str) -> str:

@@ -18,6 +18,7 @@ from listener.dicomweb.model import (
     REFERENCED_CLASS,
     REFERENCED_INSTANCE,
     REFERENCED_SEQUENCE,
+    RETRIEVE_URL,
     attribute,
 )
 from listener.dicomweb.multipart import (
@@ -143,7 +144,9 @@ class Intake:
         self._part, self._failed = FilePart(self._spool, self._study_uid, self._largest), None
         kind, _options = media_type(headers.get("content-type", DICOM))
         if kind != DICOM:
-            self._failed = BadAttribute(f"a part is {kind}, not {DICOM}; leave it out")
+            self._failed = BadAttribute(
+                f"a part is said to be something else than {DICOM}; leave it out"
+            )
 
     def _take(self, content: memoryview) -> None:
         if self._part is None or self._failed is not None:
@@ -205,13 +208,15 @@ def status_of(outcomes: Sequence[Outcome]) -> int:
 
 def answer_to(outcomes: Sequence[Outcome]) -> Mapping[str, Any]:
     """The store instances response (PS3.18 10.5.3.2), in the DICOM JSON model."""
-    kept = [_reference(each) for each in outcomes if each.reason is None]
+    # Type 2 (PS3.18 I.1): nothing can be retrieved from us.
+    nowhere = {RETRIEVE_URL: attribute("UR", [])}
+    kept = [_reference(each) | nowhere for each in outcomes if each.reason is None]
     failed = [
         _reference(each) | _failure(each) for each in outcomes if each.reason and each.sop_uid
     ]
     other = [_failure(each) for each in outcomes if each.reason and not each.sop_uid]
     sequences = {REFERENCED_SEQUENCE: kept, FAILED_SEQUENCE: failed, OTHER_FAILURES: other}
-    return {tag: attribute("SQ", items) for tag, items in sequences.items() if items}
+    return nowhere | {tag: attribute("SQ", items) for tag, items in sequences.items() if items}
 
 
 def _reference(outcome: Outcome) -> dict[str, Any]:

@@ -1,16 +1,33 @@
 """TLS for DICOMweb: a sender may show a certificate, or a token instead."""
 
 import ssl
+from typing import Any
 
 from listener.remote import Tls
-from listener.tls import ServerTls, client_context, server_context
+from listener.tls import ServerTls, client_context
+
+
+class LatestContext(ssl.SSLContext):
+    """Stands for the context of each connection: that of the certificates of the moment.
+
+    One context for good would keep its revocation lists, and go on with sessions that it granted
+    to certificates that are refused now.
+    """
+
+    latest: ServerTls
+    asking: ssl.VerifyMode
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """Begin a connection, as asyncio does."""
+        context = self.latest.context
+        context.verify_mode = self.asking
+        return context.wrap_bio(*args, **options)
 
 
 def web_context(tls: Tls, *, asks: bool = True) -> ssl.SSLContext:
     """How senders are answered: their certificates are verified where they show one.
 
-    Certificates that changed are used from the next connection on. Revocation lists that were not
-    there at the start need a restart: whether to look for them belongs to the first context.
+    Files that changed are used from the next connection on.
 
     Args:
         tls: of the settings.
@@ -19,13 +36,9 @@ def web_context(tls: Tls, *, asks: bool = True) -> ssl.SSLContext:
     Raises:
         BadSettings: the files cannot be used.
     """
-    context, latest = server_context(tls), ServerTls(tls)
-    context.verify_mode = ssl.CERT_OPTIONAL if asks else ssl.CERT_NONE
-
-    def renew(connection: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
-        connection.context = latest.context
-
-    context.sni_callback = renew  # is called whether or not the sender names a server
+    context = LatestContext(ssl.PROTOCOL_TLS_SERVER)
+    context.latest = ServerTls(tls)
+    context.asking = ssl.CERT_OPTIONAL if asks else ssl.CERT_NONE
     return context
 
 

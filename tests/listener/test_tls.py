@@ -37,10 +37,16 @@ class Hospital:
         folder.mkdir()
         self._folder, self.authority = folder, trustme.CA()
 
-    def tls(self, name: str, host: str = "127.0.0.1", **changes: Any) -> Tls:
+    def tls(
+        self,
+        name: str,
+        host: str = "127.0.0.1",
+        kind: trustme.KeyType = trustme.KeyType.ECDSA,
+        **changes: Any,
+    ) -> Tls:
         """Files of a member of the hospital."""
         paths = [self._folder / f"{name}.{what}.pem" for what in ("cert", "key", "ca")]
-        certificate = self.authority.issue_cert(host)
+        certificate = self.authority.issue_cert(host, key_type=kind)
         certificate.cert_chain_pems[0].write_to_path(paths[0])
         certificate.private_key_pem.write_to_path(paths[1])
         self.authority.cert_pem.write_to_path(paths[2])
@@ -260,14 +266,14 @@ def test_profiles_speak_with_what_they_list_and_with_nothing_weaker(
     hospital: Hospital, profile: str
 ) -> None:
     server = server_context(hospital.tls("server", profile=profile))
+    of_rsa = server_context(hospital.tls("rsa", kind=trustme.KeyType.RSA, profile=profile))
     client = client_context(hospital.tls("client"))
     version = "TLSv1.2" if profile == "bcp195-extended" else "TLSv1.3"
     assert negotiated(server, client) == version
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     for cipher in CIPHERS[profile]:
-        if "ECDSA" in cipher:  # trustme's keys are of elliptic curves
-            client.set_ciphers(cipher)
-            assert negotiated(server, client) == "TLSv1.2"
+        client.set_ciphers(cipher)
+        assert negotiated(server if "ECDSA" in cipher else of_rsa, client) == "TLSv1.2", cipher
     client.set_ciphers("ECDHE-ECDSA-AES128-SHA256")
     assert negotiated(server, client) is None
     assert server.minimum_version == ssl.TLSVersion.TLSv1_2
