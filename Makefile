@@ -22,6 +22,7 @@ install: $(VENV)/installed   ## the virtual environment, with pinned versions
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "monro needs Python >= 3.11, $(PYTHON) is $$($(PYTHON) -V)"; exit 1; }
+	@echo "installing into $(VENV): about 2.5 GB, some minutes"
 	$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable '.[worker,trainer,local,dev]'
@@ -94,7 +95,7 @@ fuzz: install            ## hostile input for listener and worker (INPUTS=20000,
 	@deploy/loopback-only.sh $(BIN)/python -m tests.fuzz \
 		--inputs $(or $(INPUTS),20000) --seed $(or $(SEED),1)
 
-demo: install            ## a synthetic study in, a report and an overlay out (STUDY=folder: yours)
+demo: install            ## two synthetic studies in, reports and overlays out (STUDY=folder: yours)
 	@$(BIN)/python -m deploy.local demo $(if $(STUDY),--study '$(STUDY)')
 
 up: install              ## the same servers, staying up

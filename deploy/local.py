@@ -97,7 +97,7 @@ def demo(
         _finish(
             True,
             f"{studies} studies answered by {len(answered)} analyses, {overlays} overlays, "
-            f"{took:.0f} s",
+            f"{took:.0f} s; images and results stay in {folder} until you delete it",
         )
 
 
@@ -118,9 +118,11 @@ def up() -> None:
             )
             console.print(
                 f"monro answers on 127.0.0.1:{stack.listener_port}, called AE title MONRO, calling "
-                f"SCANNER, for example:\n  storescu -aet SCANNER -aec MONRO 127.0.0.1 "
-                f"{stack.listener_port} +sd FOLDER\nresults arrive in {stack.archive.folder}\n"
-                "Ctrl-C stops everything"
+                "SCANNER; with DCMTK's storescu (another one is in .venv/bin), for example:\n"
+                f"  /usr/bin/storescu -aet SCANNER -aec MONRO 127.0.0.1 {stack.listener_port} "
+                f"+sd +r FOLDER\nresults arrive in {stack.archive.folder}: delete what you need "
+                "no more\nCtrl-C stops everything",
+                soft_wrap=True,
             )
             while not stop.wait(1):
                 for name in stack.stopped():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from listener.accounting import STATES, StudyAccount, account
 from listener.audit.trail import open_audit
@@ -30,7 +30,7 @@ from listener.selection import ANALYSES, rules_table
 from listener.selftest import SelfTest, destination_named
 from listener.series import require_uid
 from listener.settings import read_settings
-from listener.spool import Spool
+from listener.spool import Spool, for_us_and_our_group
 from listener.tables import TRANSITIONS
 from listener.terminal import acting, complaints, console, explained
 
@@ -57,6 +57,7 @@ def serve() -> None:
     with explained():
         settings = read_settings()
         set_up_logging(settings.log_format)
+        for_us_and_our_group()
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -100,7 +101,8 @@ def status(as_json: Json = False, limit: int = 20) -> None:
         for state, count in sorted(states.items()):
             totals.add_row(what, state, str(count))
     console.print(totals)
-    table = Table("study", "state", "revision", "instances", "last heard", "why", title="studies")
+    study = Column("study", overflow="fold")
+    table = Table(study, "state", "revision", "instances", "last heard", "why", title="studies")
     for row in recent:
         table.add_row(
             row["study_uid"],
@@ -126,8 +128,11 @@ def show(study: StudyUID, as_json: Json = False) -> None:
         print(json.dumps(found, indent=2))  # noqa: T201
         return
     console.print(f"study {study}: {found['state']}, revision {found['revision']}")
-    for title in ("instances", "sources", "jobs", "deliveries", "events"):
+    for title in ("instances", "sources"):
         _print_rows(title, found[title])
+    for title in ("jobs", "deliveries"):
+        _print_blocks(title, found[title])
+    _print_rows("events", found["events"])
 
 
 @app.command("account")
@@ -297,10 +302,22 @@ def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     if not rows:
         console.print(f"{title}: none")
         return
-    table = Table(*rows[0], title=title)
+    # Folded, not cut: UIDs and reasons are there to be copied.
+    table = Table(*(Column(name, overflow="fold") for name in rows[0]), title=title)
     for row in rows:
         table.add_row(*(_shown(value, name) for name, value in row.items()))
     console.print(table)
+
+
+def _print_blocks(title: str, rows: list[dict[str, Any]]) -> None:
+    """Rows of many columns, one below the other, without what is empty."""
+    console.print(f"{title}: {len(rows) or 'none'}")
+    for row in rows:
+        told = {name: _shown(value, name) for name, value in row.items()}
+        for name, value in told.items():
+            if value:
+                console.print(f"  {name}: {value}", markup=False, soft_wrap=True)
+        console.print()
 
 
 def _verdict(answers: bool) -> str:

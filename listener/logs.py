@@ -81,6 +81,11 @@ def set_up_logging(form: str = "text") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else PlainFormatter(TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    keep_values_out()
+
+
+def keep_values_out() -> None:
+    """Let neither libraries nor Python itself print values of attributes: they may be names."""
     # Both print attribute values when they meet malformed ones, and those may be a name.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)

@@ -55,6 +55,7 @@ class Commons(BaseSettings):
 
     spool: Path = Field(description="folder of received instances and results, on stable storage")
     broker: str = Field(
+        pattern="^rediss?://",
         description="Redis URL of the message broker, redis://host:port/0",
         json_schema_extra=MAY_HOLD_A_PASSWORD,
     )

@@ -427,6 +427,11 @@ class Spool:
         return path.is_relative_to(self.root / "quarantine")
 
 
+def for_us_and_our_group() -> None:
+    """Let what this program writes from now on be for nobody but its user and that user's group."""
+    os.umask(os.umask(0o077) | 0o007)
+
+
 def _write_all(descriptor: int, *parts: memoryview) -> None:
     written = os.writev(descriptor, parts)
     for part in parts:

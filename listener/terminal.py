@@ -11,6 +11,7 @@ from listener.audit import codes
 from listener.audit.codes import Code
 from listener.audit.trail import Audit, open_audit
 from listener.errors import MonroError
+from listener.logs import keep_values_out
 from listener.settings import read_settings
 
 console = Console()
@@ -20,6 +21,7 @@ complaints = Console(stderr=True)
 @contextmanager
 def explained() -> Iterator[None]:
     """Say what a user can mend in one line, without a traceback, and exit with 1."""
+    keep_values_out()
     try:
         yield
     except MonroError as error:

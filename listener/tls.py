@@ -51,7 +51,7 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     """
     context = _context(tls, ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_dh_params(GROUP)
+    context.load_dh_params(str(GROUP))
     return context
 
 

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from listener.errors import MonroError
 from listener.ledger import Ledger
 from listener.logs import set_up_logging
+from listener.spool import for_us_and_our_group
 from worker.app import WORKER_ARGUMENTS, worker_app
 from worker.bundle import RegionBundle, VolumeBundle, load_bundle
 from worker.metrics import Observations
@@ -38,6 +39,7 @@ def serve() -> None:
     with explained():
         settings = read_settings()
         set_up_logging(settings.commons.log_format)
+        for_us_and_our_group()
         observations = Observations()
         station = Station(settings, observations)
         station.shelf.start()

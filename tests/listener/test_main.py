@@ -13,6 +13,8 @@ from listener.entries import Received
 from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
+from listener.terminal import console
+from tests.listener.conftest import keep
 
 run = CliRunner()
 
@@ -50,6 +52,27 @@ def test_show_tells_all_that_is_known_of_a_study(environment: Ledger) -> None:
 
     assert told["state"] == "RECEIVING"
     assert told["instances"][0]["count"] == 1
+
+
+def test_on_a_narrow_terminal_nothing_of_a_study_is_cut_off(
+    environment: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = "1.2.826.0.1.3680043.8.498.270373932161789211764536515"
+    (first,) = environment.gathering()
+    environment.complete(first, "quiet")
+    keep(environment, tmp_path, uid)
+    monkeypatch.setattr(console, "_width", 80)
+
+    told = run.invoke(app, ["show", uid]).stdout
+
+    known = environment.study(uid)
+    environment.close()
+    assert known is not None
+    row = known["jobs"][0]
+    for name in ("job_id", "state", "weights_sha256"):
+        assert f"  {name}: {row[name]}\n" in told
+    lines = run.invoke(app, ["status"]).stdout.splitlines()
+    assert uid in "".join(line.split("│")[1].strip() for line in lines if line.startswith("│"))
 
 
 def test_a_study_that_nobody_sent_is_named_without_a_traceback(environment: Ledger) -> None:
