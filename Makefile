@@ -9,8 +9,9 @@ COMPACT := --config deploy/recipes/compact.toml
 # Threads that wait actively fight over few cores, and everything takes ten times as long.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install system-tools check audit sbom test test-viewer viewer-pictures conformance configuration model-cards demo up \
-	train-demo train-demo-infection bench-train bench-occlusion bench-study bench-ingest bench-soak \
+.PHONY: help install system-tools check audit sbom test test-viewer viewer-pictures \
+	console-pictures conformance configuration model-cards demo up train-demo \
+	train-demo-infection bench-train bench-occlusion bench-study bench-ingest bench-soak \
 	bench-ledger bench-console chaos chaos-short fuzz clean
 .DEFAULT_GOAL := help
 
@@ -75,6 +76,10 @@ test-viewer: install system-tools  ## results in OHIF and Orthanc's viewer, in a
 viewer-pictures: install system-tools  ## the same, and its pictures anew into docs/pictures
 	@$(BIN)/python -m tests.viewers.release
 	$(VIEWERS) --pictures docs/pictures
+
+console-pictures: install system-tools  ## pictures of the console anew into docs/pictures
+	@OMP_NUM_THREADS=1 deploy/loopback-only.sh \
+		$(BIN)/python -m tests.system.pictures docs/pictures
 
 conformance: install     ## docs/conformance.md, written anew from the code's tables
 	@$(BIN)/python -m deploy.conformance

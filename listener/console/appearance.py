@@ -23,19 +23,21 @@ class Appearance:
     usual_share: float | None = None
 
     @property
+    def is_unusual(self) -> bool:
+        """Whether few of the cohort lie there; False where the bundle does not tell."""
+        if self.low is None or self.high is None:
+            return False
+        return not self.low <= self.value < self.high
+
+    @property
     def sentence(self) -> str:
         """The same in words."""
-        said = f"{self.value:.4g}"
         if self.low is None or self.high is None or self.usual_share is None:
-            return f"{said}; the bundle does not say what is usual"
-        usual = (
-            f"{100 * self.usual_share:.0f} % of its cohort had {self.low:.4g} to {self.high:.4g}"
-        )
-        if self.value < self.low:
-            return f"{said}, unusually low: {usual}"
-        if self.value >= self.high:
-            return f"{said}, unusually high: {usual}"
-        return f"{said}, as usual: {usual}"
+            return f"{self.value:.4g}; the bundle does not say what is usual"
+        told = "lower than usual" if self.value < self.low else "higher than usual"
+        share, low, high = 100 * self.usual_share, self.low, self.high
+        usual = f"{share:.0f} % of its cohort had {low:.4g} to {high:.4g}"
+        return f"{self.value:.4g}, {told if self.is_unusual else 'as usual'}: {usual}"
 
 
 def appearances(
@@ -45,7 +47,7 @@ def appearances(
 
     >>> card = {"inputs": {"noise": {"edges": [1.0, 2.0], "share": [0.1, 0.8, 0.1]}}}
     >>> [each.sentence for each in appearances({"input": {"noise": 2.5}}, card)]
-    ['2.5, unusually high: 80 % of its cohort had 1 to 2']
+    ['2.5, higher than usual: 80 % of its cohort had 1 to 2']
     """
     found = (summary or {}).get("input")
     return tuple(_numbers(found, (card or {}).get("inputs"))) if isinstance(found, dict) else ()

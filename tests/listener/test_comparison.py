@@ -15,6 +15,7 @@ from listener.ledger import Ledger
 from listener.rollout import promote
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
+from tests.postgresql import postgresql_server
 
 ACTIVE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
 SHADOW = BundleRow("fistula", "demo", "1.1.0", "b" * 64)
@@ -117,6 +118,30 @@ def test_with_labels_it_is_told_who_was_right_as_scikit_learn_tells_it(ledger: L
     )
     assert sum(each.studies for each in both.shadow.tenths) == 40
     assert sum(each.positives for each in both.shadow.tenths) == sum(truth)
+
+
+def test_postgresql_tells_the_same(ledger: Ledger, tmp_path: Path) -> None:
+    with postgresql_server(tmp_path / "postgresql") as url:
+        other = Ledger(url)
+        for book in (ledger, other):
+            if book is other:
+                book.register_bundle(ACTIVE)
+                book.register_bundle(SHADOW)
+            assert found(book).pairs == ()
+            judged(book, "1", 0.1, 0.15)
+            judged(book, "2", 0.9, 0.2)
+            judged(book, "3", 0.8, None)
+            keep_labels(book, "fistula", [Label("1", False), Label("2", True)], "ann")
+        here, there = found(ledger), found(other)
+        other.close()
+
+    assert there.active == here.active
+    assert there.kappa == here.kappa
+    assert there.limits == here.limits
+    assert [each.study_uid for each in there.disagreements] == ["3", "2"]
+    assert [(each.difference, each.positive) for each in there.pairs] == [
+        (each.difference, each.positive) for each in here.pairs
+    ]
 
 
 def test_another_input_of_the_same_study_is_no_pair(ledger: Ledger) -> None:

@@ -79,10 +79,10 @@ def test_a_study_shows_what_came_in_and_where_it_went(console: People, house: Ho
         in page
     )
     assert "had a CSF-venous fistula" in page
-    usual = "Quality: mean intensity 0.28, as usual: 80 % of its cohort had 0.25 to 0.32"
-    assert usual in page
-    assert "Quality: noise 0.1, unusually low: 90 % of its cohort had 0.2 to 0.3" in page
-    assert "Quality: volume 3; the bundle does not say what is usual" in page
+    assert "Quality of the input: unusual noise" in page
+    assert "mean intensity 0.28, as usual: 80 % of its cohort had 0.25 to 0.32" in page
+    assert "noise 0.1, lower than usual: 90 % of its cohort had 0.2 to 0.3" in page
+    assert "volume 3; the bundle does not say what is usual" in page
     assert "{'mean" not in page
     assert "A finding of tests: suggested by <the> AI model." in page
     assert "Slice 2 of 2, the one that the map marks most" in page
