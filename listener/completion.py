@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from listener.corrections import NOT_TAKEN, Candidate, choose, read_candidates
+from listener.corrections import NOT_TAKEN, Choice, choose, read_candidates
 from listener.entries import BundleRow, Gathering, Instance, Plan
 from listener.errors import BadAttribute, where
 from listener.ledger import Ledger
@@ -166,20 +166,20 @@ def _choices(
     selections: Sequence[Selection],
     by_series: Mapping[str, Sequence[Instance]],
     segmentations: Sequence[Instance],
-) -> tuple[dict[str, Instance | None], dict[str, str]]:
-    """The segmentation that each analysis takes, and why the instances of others are left aside."""
-    candidates: Sequence[Candidate] = ()
-    left_aside = dict.fromkeys((each.sop_uid for each in segmentations), NOT_TAKEN)
-    if any(selection.analysis in REGIONS for selection in selections):
-        candidates, left_aside = read_candidates(segmentations)
-    choices: dict[str, Instance | None] = {}
+) -> tuple[dict[str, Choice], dict[str, str]]:
+    """What each analysis makes of segmentations, and why their instances are left aside."""
+    taking = [each.analysis for each in selections if each.analysis in REGIONS]
+    candidates, unreadable = read_candidates(segmentations if taking else ())
+    choices: dict[str, Choice] = {}
+    reasons: dict[str, list[str]] = defaultdict(list)
     for selection in selections:
         series = by_series[selection.chosen] if selection.chosen else ()
-        choice = choose(selection.analysis, series, candidates)
-        choices[selection.analysis] = choice.taken
+        choice = choose(selection.analysis, series, candidates, unreadable)
+        choices[selection.analysis] = choice
         for sop_uid, reason in choice.left_aside.items():
-            left_aside[sop_uid] = "; ".join(filter(None, (left_aside.get(sop_uid), reason)))
-    return choices, left_aside
+            reasons[sop_uid].append(f"{selection.analysis}: {reason}")
+    untaken = {} if taking else dict.fromkeys((each.sop_uid for each in segmentations), NOT_TAKEN)
+    return choices, untaken | {sop_uid: "; ".join(each) for sop_uid, each in reasons.items()}
 
 
 def in_series(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
@@ -217,14 +217,14 @@ def _facts_of(members: Sequence[Instance]) -> SeriesFacts | BadAttribute:
 
 
 def _plan_of(
-    selection: Selection, by_series: dict[str, list[Instance]], segmentation: Instance | None
+    selection: Selection, by_series: dict[str, list[Instance]], choice: Choice
 ) -> Plan | None:
     """What an analysis asks for: its chosen series, or a refusal of the whole study.
 
-    A reader's segmentation comes beside the series: it is told from it by the UID of its own.
+    Readers' segmentations come beside the series: they are told from it by the UIDs of their own.
     """
     if selection.chosen is not None:
-        beside = () if segmentation is None else (segmentation,)
+        beside = (*choice.told, *(() if choice.taken is None else (choice.taken,)))
         inputs = (*by_series[selection.chosen], *beside)
         return Plan(selection.analysis, selection.chosen, inputs)
     if not selection.holds_head_mr:

@@ -2,6 +2,9 @@
 
 The latest counts, by the time that it says its content was made: not by that of its arrival, which
 another way through the hospital, or a ledger rebuilt from the spool, would change.
+
+Who drew and is left aside is told so, with the next report: what a reader may have meant for an
+analysis is part of its job's input, and the worker sorts it out once more by the same rules.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,52 +48,117 @@ class Choice:
     Attributes:
         taken: the one that its job takes; None for none.
         left_aside: instance UID of each other one, and why it is not taken.
+        told: those of them that a reader may have meant for this analysis, and should hear of.
     """
 
     taken: Instance | None
     left_aside: Mapping[str, str]
+    told: tuple[Instance, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A segmentation that was received, and why nothing is known of it.
+
+    Attributes:
+        is_broken: it is at fault itself; others had used up what may be read where it is not.
+    """
+
+    instance: Instance
+    reason: str
+    is_broken: bool
 
 
 def read_candidates(
     received: Sequence[Instance],
-) -> tuple[list[Candidate], dict[str, str]]:
-    """What the segmentations of a study say, and, by instance UID, why some cannot be read.
+) -> tuple[list[Candidate], list[Unreadable]]:
+    """What the segmentations of a study say, and why some cannot be read.
 
     Those that came last are read first: where there is too much to read, they have the say.
     """
     candidates: list[Candidate] = []
-    unreadable: dict[str, str] = {}
+    unreadable: list[Unreadable] = []
     allowance = Allowance(LARGEST_HEADER_BYTES, MOST_PIECES_TOGETHER, MOST_PIECES)
     for instance in sorted(received, key=lambda each: (-each.received_at, each.sop_uid)):
         try:
             candidates.append(Candidate(instance, read_segmentation(instance.path, allowance)))
         except BadAttribute as error:
-            unreadable[instance.sop_uid] = str(error)
+            broken = not allowance.exceeded
+            unreadable.append(Unreadable(instance, str(error), broken))
     return candidates, unreadable
 
 
-def choose(analysis: str, series: Sequence[Instance], candidates: Sequence[Candidate]) -> Choice:
+def choose(
+    analysis: str,
+    series: Sequence[Instance],
+    candidates: Sequence[Candidate],
+    unreadable: Sequence[Unreadable] = (),
+) -> Choice:
     """Choose the segmentation that a job takes; the order given makes no difference.
 
     Args:
         analysis: that is to be planned; one that takes no segmentations is given none.
         series: the instances of the chosen series; none where no series was chosen.
         candidates: the segmentations of the study.
+        unreadable: those of which nothing is known.
     """
     if analysis not in REGIONS:
         return Choice(None, {})
     why_not = {each: _unsuitable(analysis, series, each.said) for each in candidates}
     suitable = [each for each, reason in why_not.items() if reason is None]
-    if not suitable:
-        return Choice(None, _told(analysis, why_not))
-    latest = max(suitable, key=lambda each: each.age)
-    replaced = REPLACED.format(latest.instance.sop_uid)
-    others = {each: reason or replaced for each, reason in why_not.items() if each is not latest}
-    return Choice(latest.instance, _told(analysis, others))
+    latest = max(suitable, key=lambda each: each.age, default=None)
+    replaced = "" if latest is None else REPLACED.format(latest.instance.sop_uid)
+    left_aside = {
+        each.instance.sop_uid: reason or replaced
+        for each, reason in why_not.items()
+        if each is not latest
+    }
+    told = [each.instance for each in candidates if _is_told(analysis, each, why_not[each])]
+    told += [each.instance for each in unreadable if series and each.is_broken]
+    return Choice(
+        None if latest is None else latest.instance,
+        left_aside | {each.instance.sop_uid: each.reason for each in unreadable},
+        tuple(told),
+    )
 
 
-def _told(analysis: str, why_not: Mapping[Candidate, str | None]) -> dict[str, str]:
-    return {each.instance.sop_uid: f"{analysis}: {reason}" for each, reason in why_not.items()}
+def sort_out(analysis: str, series_uid: str | None, inputs: Sequence[Instance]) -> Choice:
+    """What a job's input holds of segmentations, as it was planned.
+
+    Args:
+        analysis: of the job.
+        series_uid: of the chosen series; None where the study is refused as a whole.
+        inputs: of the job.
+
+    Raises:
+        OSError: a file is not to be had at present.
+    """
+    if series_uid is None:
+        return Choice(None, {})
+    series = [each for each in inputs if each.series_uid == series_uid]
+    beside = [each for each in inputs if each.series_uid != series_uid]
+    return choose(analysis, series, *read_candidates(beside))
+
+
+def remedy(analysis: str, reason: str) -> str:
+    """What a reader can do about a segmentation that was left aside; nothing where it is told."""
+    names = " or ".join(f'"{region.name}"' for region in REGIONS[analysis])
+    steps = {
+        OTHER_SERIES: "draw on the series that is named as input, and send that",
+        _other_segments(analysis): f"call the segments {names}, and send it again as a new object",
+    }
+    return steps.get(reason, "")
+
+
+def _is_told(analysis: str, candidate: Candidate, reason: str | None) -> bool:
+    """Whether a reader may have meant it for this analysis: on its series, or of its regions."""
+    if reason == OTHER_SERIES:
+        return bool(candidate.said.regions_for(analysis))
+    return reason == _other_segments(analysis)
+
+
+def _other_segments(analysis: str) -> str:
+    return OTHER_SEGMENTS.format(", ".join(region.name for region in REGIONS[analysis]))
 
 
 def _unsuitable(
@@ -104,5 +172,5 @@ def _unsuitable(
     if not segmentation.refers_to(series[0].series_uid, {each.sop_uid for each in series}):
         return OTHER_SERIES
     if not segmentation.regions_for(analysis):
-        return OTHER_SEGMENTS.format(", ".join(region.name for region in REGIONS[analysis]))
+        return _other_segments(analysis)
     return None

@@ -182,6 +182,7 @@ class Answer:
         summary: plain values for people, such as the probability; no patient data.
         retriable: whether an operator may run the same input again.
         answered: what the results say; None where the state tells it.
+        unused: instance UID of what was input and left aside, and why.
     """
 
     state: str
@@ -192,6 +193,7 @@ class Answer:
     summary: Mapping[str, Any] = field(default_factory=dict)
     retriable: bool = False
     answered: Answered | None = None
+    unused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1318,21 +1318,33 @@ def _run_again(connection: Connection, study_uid: str) -> int:
     return queued + move(connection, jobs, stopped, "QUEUED", **again)
 
 
-def _set_inputs(connection: Connection, job_id: str, state: str, reason: str | None) -> None:
+def _set_inputs(
+    connection: Connection,
+    job_id: str,
+    state: str,
+    reason: str | None,
+    but: Collection[str] = (),
+) -> None:
     is_input = exists().where(
         job_inputs.c.job_id == job_id,
         job_inputs.c.sop_uid == instances.c.sop_uid,
         job_inputs.c.sha256 == instances.c.sha256,
     )
-    move(connection, instances, is_input, state, reason=reason)
+    these = and_(is_input, instances.c.sop_uid.not_in(list(but)))
+    move(connection, instances, these, state, reason=reason)
 
 
 def _settle_inputs(connection: Connection, job: Job, answer: Answer) -> None:
     """Say what became of a job's input."""
+    if answer.state not in ("REPORTED", "REFUSED"):
+        return
+    for sop_uid, reason in answer.unused.items():
+        _leave_aside(connection, job.study_uid, sop_uid, f"{job.analysis}: {reason}")
     if answer.state == "REPORTED":
-        _set_inputs(connection, job.job_id, "used", f"{job.analysis} job {job.job_id}")
-    if answer.state == "REFUSED":
-        _set_inputs(connection, job.job_id, "refused", answer.reason)
+        told = f"{job.analysis} job {job.job_id}"
+        _set_inputs(connection, job.job_id, "used", told, answer.unused)
+    else:
+        _set_inputs(connection, job.job_id, "refused", answer.reason, answer.unused)
 
 
 def _is_edition(table: Table, edition: Edition) -> ColumnElement[bool]:

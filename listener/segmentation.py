@@ -1,8 +1,9 @@
 """What a DICOM segmentation says of itself in its header, and what analyses look for in it.
 
 Proposals of ours carry the codes of this table, and the segmentations that readers send back are
-told by the same codes, or else by the labels that people give to segments. A region may consist of
-several segments, such as a left and a right one. Pixels are not read here.
+told by the same codes, by what other codes mean, or else by the labels that people give to
+segments. A region may consist of several segments, such as a left and a right one. Pixels are not
+read here.
 """
 
 import datetime
@@ -156,6 +157,7 @@ class Segment:
 
     Attributes:
         property_code: value and scheme of the segmented property type; None where it has none.
+        property_meaning: of that code, in words.
         algorithm_type: AUTOMATIC, SEMIAUTOMATIC, MANUAL or empty.
     """
 
@@ -163,6 +165,7 @@ class Segment:
     label: str
     property_code: tuple[str, str] | None
     algorithm_type: str
+    property_meaning: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,10 +209,11 @@ class Segmentation:
 
 
 def _region_of(segment: Segment, regions: Collection[RegionOfInterest]) -> RegionOfInterest | None:
-    """The region that a segment names, by its code, or else by its label."""
+    """The region that a segment names: by its code, or what that means, or else by its label."""
     by_code = (region for region in regions if region.is_coded_by(segment.property_code))
+    by_meaning = (region for region in regions if region.is_called(segment.property_meaning))
     by_label = (region for region in regions if region.is_called(segment.label))
-    return next(by_code, None) or next(by_label, None)
+    return next(by_code, None) or next(by_meaning, None) or next(by_label, None)
 
 
 def read_segmentation(path: Path, allowance: Allowance | None = None) -> Segmentation:
@@ -287,6 +291,7 @@ def _segment(header: Header, key: InstanceKey) -> Segment:
         header.text("SegmentLabel"),
         (value, scheme) if value and scheme else None,
         header.code("SegmentAlgorithmType"),
+        header.text(f"{kind}.CodeMeaning"),
     )
 
 

@@ -113,7 +113,8 @@ NOTHING_MEASURED: Final = re.compile(r"0+(?:[.,]0*)?\s*(?:ml|cc|mmol)?")
 # In the label of a segment these do not tell a region from another.
 REGION_FILLERS: Final = _table(
     "l r lt rt lh rh left right both bilateral sided brain cerebral of the and whole total region"
-    " area parenchyma tissue nucleus mask roi seg segment segmentation corrected edited final"
+    " area parenchyma tissue nucleus nuclei mask roi seg segment segmentation corrected edited"
+    " final"
 )
 
 

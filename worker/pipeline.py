@@ -7,11 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from pydicom.dataset import Dataset
 
+from listener.corrections import Choice, remedy, sort_out
 from listener.entries import Job
 from listener.entries import Predecessor as EarlierJob
 from listener.errors import BadAttribute
@@ -27,6 +29,7 @@ from worker.occlusion import Effort
 from worker.quality import NEEDED, Reason, UnusableStudy, check_headers, check_volume, no_series
 from worker.results.outcome import Estimated, Judged, NotJudged, Options, Predecessor, Proposed
 from worker.results.uids import Lineage
+from worker.results.unused import Unused, unused
 from worker.stopwatch import Stopwatch
 from worker.volume import Volume, read_volume
 
@@ -67,11 +70,25 @@ class Commission:
         chosen = self.job.series_uid
         return [each.path for each in self.job.inputs if chosen in (None, each.series_uid)]
 
+    @cached_property
+    def segmentations(self) -> Choice:
+        """What is made of readers' segmentations."""
+        return sort_out(self.job.analysis, self.job.series_uid, self.job.inputs)
+
     @property
     def drawn(self) -> list[Path]:
-        """Files of what readers drew on the chosen series."""
-        chosen = self.job.series_uid
-        return [each.path for each in self.job.inputs if chosen not in (None, each.series_uid)]
+        """The file of what a reader drew on the chosen series, if one did."""
+        taken = self.segmentations.taken
+        return [] if taken is None else [taken.path]
+
+    @property
+    def unused(self) -> tuple[Unused, ...]:
+        """The segmentations that readers sent in vain."""
+        analysis, why_not = self.job.analysis, self.segmentations.left_aside
+        return tuple(
+            unused(each.path, why_not[each.sop_uid], remedy(analysis, why_not[each.sop_uid]))
+            for each in sorted(self.segmentations.told, key=lambda each: each.sop_uid)
+        )
 
 
 def commission(job: Job, bundle: Bundle, site: str, options: Options) -> Commission:
@@ -140,6 +157,7 @@ def estimate(
         regions=judgement.regions,
         unmeasured=judgement.unmeasured,
         drawn=drawn,
+        unused=commission.unused,
     )
     return Estimate(outcome, judgement)
 
@@ -190,6 +208,7 @@ def judge(
         regions=known.regions,
         unmeasured=known.unmeasured,
         drawn=known.drawn,
+        unused=known.unused,
     )
 
 
@@ -201,6 +220,7 @@ def propose(commission: Commission, needed: ReaderNeeded, bundle: Bundle) -> Pro
         read_headers(commission.images),
         predecessors=commission.predecessors,
         options=commission.options,
+        unused=commission.unused,
         volume=needed.volume,
         bundle=bundle,
         regions=needed.regions,
@@ -220,6 +240,7 @@ def refuse(commission: Commission, refusal: UnusableStudy) -> NotJudged | None:
         refusal,
         predecessors=commission.predecessors,
         options=commission.options,
+        unused=commission.unused,
     )
 
 

@@ -131,7 +131,7 @@ class Station:
         except UnusableStudy as refusal:
             return self._refusal(asked, refusal, watch)
         except ReaderNeeded as needed:
-            return self._proposal(propose(asked, needed, analysis.bundle), job, watch)
+            return self._proposal(asked, propose(asked, needed, analysis.bundle), watch)
         found = self._keep(job, outcome, job.lease, watch)
         return Answer(
             "REPORTED",
@@ -139,10 +139,12 @@ class Station:
             lineage=asdict(outcome.lineage),
             seconds=watch.seconds,
             summary=_summary(score) | outcome.map.facts,
+            unused=_unused(asked),
         )
 
-    def _proposal(self, proposed: Proposed, job: Job, watch: Stopwatch) -> Answer:
+    def _proposal(self, asked: Commission, proposed: Proposed, watch: Stopwatch) -> Answer:
         """What a reader must see first: the job is done, and a drawing makes another one."""
+        job = asked.job
         return Answer(
             "REPORTED",
             found=self._keep(job, proposed, job.lease, watch),
@@ -150,6 +152,7 @@ class Station:
             seconds=watch.seconds,
             summary={"waits": "for a reader to see the proposed regions"},
             answered="proposal",
+            unused=_unused(asked),
         )
 
     def _tell_score(self, asked: Commission, score: Estimate, watch: Stopwatch) -> Commission:
@@ -173,6 +176,7 @@ class Station:
             seconds=watch.seconds,
             summary={"refused": refusal.reason.value},
             retriable=refusal.reason is Reason.INTERNAL,
+            unused=_unused(asked),
         )
 
     def _require_hope(self, job: Job) -> None:
@@ -208,6 +212,12 @@ class Station:
                 )
                 for each in found
             ]
+
+
+def _unused(asked: Commission) -> dict[str, str]:
+    """Why some of the input was left aside, by instance UID."""
+    choice = asked.segmentations
+    return {each.sop_uid: choice.left_aside[each.sop_uid] for each in choice.told}
 
 
 def _early_folder(job: Job) -> str:

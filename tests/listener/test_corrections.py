@@ -16,7 +16,7 @@ from listener import __main__ as main
 from listener import corrections
 from listener.accounting import account
 from listener.completion import plan_studies
-from listener.corrections import NOT_TAKEN, OTHER_SERIES, OWN_PROPOSAL
+from listener.corrections import NOT_TAKEN, OTHER_SERIES, OWN_PROPOSAL, remedy, sort_out
 from listener.entries import Answer, BundleRow, Job, Received, Result
 from listener.ledger import OWN_RESULT, Ledger
 from listener.node import rebuild
@@ -84,7 +84,9 @@ def work(ledger: Ledger, job_id: str, *found: Result) -> Job:
     """Do a job."""
     with ledger.lease(job_id, "worker", 60, ABLE) as lease:
         assert lease is not None
-        ledger.keep(lease.job, Answer("REPORTED", found=found))
+        choice = sort_out(lease.job.analysis, lease.job.series_uid, lease.job.inputs)
+        unused = {each.sop_uid: choice.left_aside[each.sop_uid] for each in choice.told}
+        ledger.keep(lease.job, Answer("REPORTED", found=found, unused=unused))
         return lease.job
 
 
@@ -182,7 +184,8 @@ def test_the_order_of_arrival_does_not_change_what_is_planned(
     spool: Spool, ledger: Ledger, tmp_path: Path, order: Sequence[int], at_once: bool
 ) -> None:
     images = t2_series("1.2", "1.2.1")
-    foreign = segmentation(t2_series("1.2", "1.2.7"), at=EVENING)
+    tumour = [("Tumour", TISSUE)]
+    foreign = segmentation(t2_series("1.2", "1.2.7"), tumour, at=EVENING)
     first, second = segmentation(images, at=MORNING), segmentation(images, at=NOON)
     arrivals = [images, [first], [second], [foreign]]
     for number in order:
@@ -212,21 +215,57 @@ def newest(ledger: Ledger) -> str:
     return queued.job_id
 
 
-def test_segmentations_that_are_not_of_this_series_or_of_other_things_are_left_aside(
+def test_segmentations_that_a_reader_may_have_meant_are_told_and_not_taken(
     spool: Spool, ledger: Ledger, images: list[Dataset]
 ) -> None:
-    foreign = segmentation(t2_series("1.2", "1.2.7"))
+    elsewhere = segmentation(t2_series("1.2", "1.2.7"))
     other = segmentation(images, [("Tumour", TISSUE), ("Oedema", TISSUE)])
-    unreadable = segmentation(images)
-    del unreadable.ContentTime
-    (job_id,) = arrive(spool, ledger, *images, foreign, other, unreadable)
+    broken = segmentation(images)
+    del broken.ContentTime
+    (job_id,) = arrive(spool, ledger, *images, elsewhere, other, broken)
+    job = work(ledger, job_id)
 
-    assert inputs(work(ledger, job_id)) == uids(*images)
-    reasons = [state(ledger, each) for each in (foreign, other, unreadable)]
+    choice = sort_out("infection", job.series_uid, job.inputs)
+    assert choice.taken is None
+    assert {each.sop_uid for each in choice.told} == uids(elsewhere, other, broken)
+    assert inputs(job) == uids(*images, elsewhere, other, broken)
+    reasons = [state(ledger, each) for each in (elsewhere, other, broken)]
     assert [told for told, _reason in reasons] == ["not wanted"] * 3
     assert "of another series" in str(reasons[0][1])
     assert "names none of: ventricles, sublentiform" in str(reasons[1][1])
     assert "ContentTime" in str(reasons[2][1])
+    assert {each[0] for each in (state(ledger, image) for image in images[:1])} == {"used"}
+    told = [remedy("infection", choice.left_aside[next(iter(uids(each)))]) for each in
+            (elsewhere, other, broken)]  # fmt: skip
+    assert told[0] == "draw on the series that is named as input, and send that"
+    assert told[1].startswith('call the segments "ventricles" or "sublentiform"')
+    assert told[2] == ""
+
+
+def test_one_in_vain_that_comes_later_is_answered_with_a_report_of_its_own(
+    spool: Spool, ledger: Ledger, images: list[Dataset]
+) -> None:
+    (first,) = arrive(spool, ledger, *images)
+    work(ledger, first)
+    misnamed = segmentation(images, [("Tumour", TISSUE)])
+    (second,) = arrive(spool, ledger, misnamed)
+    job = work(ledger, second)
+
+    assert job.predecessor is not None
+    assert job.predecessor.job_id == first
+    assert inputs(job) == uids(*images, misnamed)
+    assert arrive(spool, ledger, misnamed) == []
+
+
+def test_what_nobody_meant_for_the_analysis_makes_no_job(
+    spool: Spool, ledger: Ledger, images: list[Dataset]
+) -> None:
+    (job_id,) = arrive(spool, ledger, *images)
+    work(ledger, job_id)
+    foreign = segmentation(t2_series("1.2", "1.2.7"), [("Tumour", TISSUE)])
+
+    assert arrive(spool, ledger, foreign) == []
+    assert state(ledger, foreign) == ("not wanted", f"infection: {OTHER_SERIES}")
 
 
 def test_one_without_its_series_waits_for_it_visibly(

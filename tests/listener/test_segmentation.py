@@ -58,7 +58,7 @@ def test_a_segmentation_tells_what_it_segments_and_when_it_was_made(
     assert found.content_at == datetime.datetime(2026, 1, 2, 10, 15, 0, 250_000)
     assert found.referenced_series == {"1.2.1"}
     assert found.referenced_instances == {each.SOPInstanceUID for each in images}
-    assert Segment(1, "Ventricles", ("85756007", "SCT"), "MANUAL") in found.segments
+    assert Segment(1, "Ventricles", ("85756007", "SCT"), "MANUAL", "Tissue") in found.segments
     assert found.regions_for("infection") == {"ventricles": (1,), "sublentiform": (2,)}
     assert not found.is_own
 
@@ -104,6 +104,50 @@ def test_a_code_counts_more_than_a_label(
     found = read_segmentation(written(segmentation(images, crossed)))
 
     assert found.regions_for("infection") == {"ventricles": (1,), "sublentiform": (2,)}
+
+
+def test_the_meaning_of_a_code_of_somebody_else_s_counts_more_than_a_label(
+    images: list[Dataset], written: Callable[[Dataset], Path]
+) -> None:
+    theirs = (
+        ("Segment_1", ("X1", "99SITE", "Sub-lentiform nucleus parenchyma")),
+        ("Sublentiform", ("X2", "99SITE", "Cerebral ventricles")),
+        ("Ventricles", ("X3", "99SITE", "Lesion")),
+    )
+    found = read_segmentation(written(segmentation(images, theirs)))
+
+    assert found.regions_for("infection") == {"ventricles": (2, 3), "sublentiform": (1,)}
+
+
+PAPER = "Sub-lentiform nucleus parenchyma"
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        PAPER,
+        PAPER.upper(),
+        PAPER.lower(),
+        "Sublentiform nucleus parenchyma",
+        "Sub lentiform nucleus parenchyma",
+        "sub_lentiform_nucleus_parenchyma",
+        "SubLentiformNucleusParenchyma",
+        "  Sub-Lentiform   Nucleus  Parenchyma ",
+        "Sub\u2010lentiform nucleus parenchyma",  # hyphen
+        "Sub\u2011lentiform nucleus parenchyma",  # non-breaking hyphen
+        "Sub\u2013lentiform\u00a0nucleus\u00a0parenchyma",  # en dash, non-breaking spaces
+        "Parenchyma, sub-lentiform nucleus (L)",
+        "sub-lentiform nuclei parenchyma",
+    ],
+)
+def test_the_paper_s_name_of_the_region_is_known_in_any_spelling(
+    images: list[Dataset], written: Callable[[Dataset], Path], label: str
+) -> None:
+    sent = segmentation(images[:1], [("x", TISSUE)])
+    sent.SpecificCharacterSet = "ISO_IR 192"
+    sent.SegmentSequence[0].SegmentLabel = label
+
+    assert list(read_segmentation(written(sent)).regions_for("infection")) == ["sublentiform"]
 
 
 def test_a_region_may_have_a_left_and_a_right_segment(

@@ -150,14 +150,16 @@ def judged_from(score: Estimate, asked: Commission) -> Judged:
 
 def commission_of(paths: list[Path], drawn: Path | None = None) -> Commission:
     """A job for a series, and for what was drawn on it."""
-    inputs = [Instance(path.stem, "", "1.2.1", path, "used", 0.0) for path in paths]
+    headers = [dcmread(path, stop_before_pixels=True) for path in paths]
+    uid, series = headers[0].StudyInstanceUID, headers[0].SeriesInstanceUID
+    inputs = [
+        Instance(header.SOPInstanceUID, "", series, path, "used", 0.0)
+        for header, path in zip(headers, paths, strict=True)
+    ]
     if drawn is not None:
         inputs.append(Instance("drawn", sha256(drawn.read_bytes()), "1.2.9", drawn, "used", 0.0))
     created = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
     digest = digest_of(inputs)
-    uid = dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID
-    job = Job(
-        "j", uid, "infection", "1.2.1", digest, "w", "1", created, 1, "l", tuple(inputs), None
-    )
+    job = Job("j", uid, "infection", series, digest, "w", "1", created, 1, "l", tuple(inputs), None)
     lineage = Lineage("test", uid, "infection", digest, "toy 1.0.0", "w", "")
     return Commission(job, lineage, Options())

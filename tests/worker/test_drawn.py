@@ -13,7 +13,7 @@ from pydicom.uid import JPEG2000Lossless, generate_uid
 from scipy.spatial.transform import Rotation
 
 from listener.segmentation import PROPERTY_CATEGORY
-from tests.worker.region_study import commission_of
+from tests.worker.region_study import commission_of, judged_from
 from worker.drawn import _paint, read_drawn
 from worker.limits import Limits
 from worker.pipeline import estimate, refuse
@@ -432,6 +432,35 @@ def test_a_bad_drawing_ends_in_a_refusal_and_not_in_the_proposal(
 
     found = {each.kind for each in objects(refuse(asked, refusal.value))}
     assert found == {Kind.REFUSAL, Kind.REFUSAL_ENHANCED, Kind.REFUSAL_SUMMARY}
+
+
+@pytest.mark.parametrize("ends", ["judged", "refused"])
+def test_a_drawing_in_vain_is_told_in_words_with_the_next_report(
+    ends, draw, planes, study, analysis, tmp_path
+):
+    drawing = draw(planes.values(), labels=("Tumour", "Oedema"))
+    drawing.SeriesDescription = "My drawing"
+    asked = commission_of(study, saved(drawing, tmp_path))
+    if ends == "judged":
+        outcome = judged_from(estimate(asked, analysis, Stopwatch()), asked)
+    else:
+        refusal = UnusableStudy(Reason.NO_REGION, "nothing", "something")
+        outcome = refuse(asked, refusal)
+
+    kind = Kind.SUMMARY if ends == "judged" else Kind.REFUSAL_SUMMARY
+    report = next(each.dataset for each in objects(outcome) if each.kind is kind)
+    said = [each.value for each in report.iterall() if each.keyword == "TextValue"]
+    drawn_on = str(drawing.ContentDate)
+    day = f"{drawn_on[:4]}-{drawn_on[4:6]}-{drawn_on[6:8]}"
+    assert (
+        f'A segmentation that was received (series 100 "My drawing", of {day}) was not used: a '
+        "segmentation that names none of: ventricles, sublentiform; call the segments "
+        '"ventricles" or "sublentiform", and send it again as a new object.'
+    ) in said
+    assert outcome.unused
+    if ends == "judged":
+        assert {each.origin for each in outcome.regions} == {"proposed"}
+        assert outcome.drawn is None
 
 
 def test_a_drawing_that_is_not_to_be_had_says_nothing_of_the_study(volume, tmp_path):

@@ -15,6 +15,7 @@ from worker.quality import UnusableStudy
 from worker.radiomics.vector import Provenance
 from worker.results.terms import ANALYSES, KINDS, PROCESSING_ALGORITHM, AnalysisTerms, Kind
 from worker.results.uids import Lineage
+from worker.results.unused import Unused
 from worker.volume import Volume
 
 
@@ -57,6 +58,7 @@ class Outcome:
         sources: headers of the instances looked at, without pixels; at least one.
         predecessors: the outcomes that this one replaces: of an earlier job, and the early report
             of the same one.
+        unused: segmentations that readers sent in vain.
 
     Raises:
         ValueError: there is no source, the time has no offset, or nobody named the analysis.
@@ -67,6 +69,7 @@ class Outcome:
     sources: tuple[Dataset, ...]
     predecessors: tuple[Predecessor, ...] = field(default=(), kw_only=True)
     options: Options = field(default=Options(), kw_only=True)
+    unused: tuple[Unused, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.sources:

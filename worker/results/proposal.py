@@ -87,5 +87,6 @@ def findings(proposed: Proposed) -> list[str]:
         ),
         *unmeasured(proposed),
         inputs(proposed),
+        *map(str, proposed.unused),
         *replacement(proposed),
     ]

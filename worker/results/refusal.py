@@ -79,5 +79,6 @@ def findings(refused: NotJudged) -> list[str]:
         f"Found: {refused.refusal.found}.",
         f"Needed: {refused.refusal.needed}.",
         inputs(refused),
+        *map(str, refused.unused),
         *replacement(refused),
     ]

@@ -119,6 +119,7 @@ def findings(judged: Judged) -> list[str]:
         f"of the reference cohort (limit {bundle.ood_limit:.1f} %).",
         f"Conformal prediction upholds {LABELS_IN_PROSE[judged.prediction.conformal]}.",
         inputs(judged),
+        *map(str, judged.unused),
         *(_region(judged, each) for each in judged.regions),
         *unmeasured(judged),
         *_features(judged),
