@@ -143,8 +143,16 @@ class StudyRow:
 
     @property
     def on_their_way(self) -> int:
-        """Result objects that no destination has confirmed so far."""
-        return sum(each.count for each in self.deliveries if each.state != "CONFIRMED")
+        """Result objects that wait to be sent."""
+        return self._in("PENDING")
+
+    @property
+    def unconfirmed(self) -> int:
+        """Result objects that were sent, and that no destination has said yet that it keeps."""
+        return self._in("SENT")
+
+    def _in(self, state: str) -> int:
+        return sum(each.count for each in self.deliveries if each.state == state)
 
 
 @dataclass(frozen=True)

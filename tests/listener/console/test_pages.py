@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from listener.console.slices import LAYERS
+from listener.entries import Pending
 from tests.listener.console.conftest import BUNDLE, Browser, House, a_head, a_localizer, a_study_of
 
 People = Callable[..., Browser]
@@ -60,6 +61,16 @@ def test_the_worklist_tells_patient_state_result_and_delivery(
     assert "fistula: reported" in page
     assert "85.0 % suggested" in page
     assert "3 on their way" in page
+
+    sent: list[Pending] = []
+    while due := house.ledger.due("pacs"):  # phase by phase
+        for pending in due:
+            house.ledger.note_delivery(pending, "pacs", "SENT", "Success")
+        sent += due
+    assert "3 sent, not confirmed yet" in text_of(console().get("/"))
+    for pending in sent:
+        house.ledger.note_delivery(pending, "pacs", "CONFIRMED", "Success")
+    assert "not confirmed yet" not in text_of(console().get("/"))
 
 
 def test_a_study_shows_what_came_in_and_where_it_went(console: People, house: House) -> None:
