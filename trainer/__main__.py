@@ -51,6 +51,7 @@ from trainer.reporting.regional import evaluate_regions, write_regional_report
 from trainer.reporting.report import write_report
 from trainer.run import fit_fold, read_run, start_run
 from trainer.settings import TrainingConfig
+from trainer.subject import open_subject, read_any_cohort
 from trainer.synthesize import (
     MOST_PATIENTS,
     SEVERITY,
@@ -229,16 +230,16 @@ def evaluate_cohort(
     if (run is None) == (bundle is None):
         raise typer.BadParameter("name a run or a bundle")
     with explained():
-        if analysis_of(cohort) == INFECTION:
+        if run is not None and analysis_of(cohort) == INFECTION:
             _evaluate_regions(cohort, run, out)
             return
-        exams = read_cohort(cohort)
         with progress("exams") as report:
             if run is not None:
+                exams = read_cohort(cohort)
                 found = evaluate_run(read_run(run, exams), exams, maps, report, device)
             else:
-                ensemble = Ensemble(load_volume_bundle(_required(bundle)), device)
-                found = evaluate_bundle(ensemble, exams, maps, report)
+                subject = open_subject(_required(bundle), read_any_cohort(cohort), device)
+                found = evaluate_bundle(subject, maps, report)
         page = write_report(out, found)
     console.print(_headline(found))
     console.print(f"report: {page}", soft_wrap=True)
@@ -289,10 +290,10 @@ def compare_bundles(
 ) -> None:
     """Put two bundles side by side on one cohort; exit with 3 if B may not replace A."""
     with explained():
-        exams = read_cohort(cohort)
-        sides = Ensemble(load_volume_bundle(one)), Ensemble(load_volume_bundle(other))
+        exams = read_any_cohort(cohort)
+        sides = open_subject(one, exams), open_subject(other, exams)
         with progress("exams") as report:
-            found = compare(*sides, exams, report)
+            found = compare(*sides, report)
     if out is not None:
         write_json(out, found.to_json())
     table = Table("", "A", "B", title=f"{found.exams} exams")
@@ -319,9 +320,9 @@ def recalibrate_bundle(
 ) -> None:
     """Fit the calibration of a bundle to exams labelled since; its weights stay."""
     with explained():
-        exams, ensemble = read_cohort(cohort), Ensemble(load_volume_bundle(bundle))
+        subject = open_subject(bundle, read_any_cohort(cohort))
         with progress("exams") as report:
-            found = recalibrate(ensemble, exams, out, version, _command(), report)
+            found = recalibrate(subject, out, version, _command(), report)
     console.print(f"{out}: temperatures times {found.factor:.2f}, {found}", soft_wrap=True)
 
 
@@ -483,11 +484,9 @@ def _fit_regions(
     console.print(f"run: {out}", soft_wrap=True)
 
 
-def _evaluate_regions(cohort: Path, run: Path | None, out: Path) -> None:
+def _evaluate_regions(cohort: Path, run: Path, out: Path) -> None:
     """The paper's table, and a report."""
     exams = read_regional_cohort(cohort)
-    if run is None:
-        raise typer.BadParameter("regions are judged by a run's unseen folds: name --run")
     found = evaluate_regions(read_regional_run(run, exams), exams, read_folds(cohort, exams))
     page = write_regional_report(out, found)
     for table in rich_tables(found.rows, "regions as gathered"):

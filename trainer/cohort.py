@@ -101,6 +101,7 @@ class Examined:
     exams: tuple[Exam, ...]
     recipe: Recipe | CropRecipe
     analysis: str
+    flow: Flow
 
     def __len__(self) -> int:
         """Number of exams."""

@@ -11,12 +11,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.cohort import Cohort
-from trainer.reporting.evaluate import require_fit, seen_in_training
+from trainer.cohort import Examined
 from trainer.statistics import Calibration, Comparison, brier, calibration, delong
+from trainer.subject import Subject, require_fit, seen_in_training
 from worker.bundle import Bundle
-from worker.ensemble import Band, Ensemble
-from worker.preprocess import Prepared
+from worker.ensemble import Band
 
 # How much worse the new bundle may be, at the far end of the 95 % interval of the difference.
 AUROC_MARGIN: Final = 0.05
@@ -88,25 +87,23 @@ class _Judged:
     bands: tuple[Band, ...]
 
 
-def compare(
-    one: Ensemble, other: Ensemble, cohort: Cohort, on_progress: Callable[[int, int], None]
-) -> SideBySide:
+def compare(one: Subject, other: Subject, on_progress: Callable[[int, int], None]) -> SideBySide:
     """Judge a cohort by two bundles.
 
     Args:
         one: A, in service.
-        other: B, the candidate; it must be made for volumes prepared alike.
-        cohort: labelled exams, prepared as both bundles ask for.
+        other: B, the candidate, on the same cohort; it must be made for images prepared alike.
         on_progress: called with the exams judged, and how many there are to judge.
 
     Raises:
         NotComparable: the cohort fits one of the bundles not.
     """
-    for ensemble in (one, other):
-        require_fit(ensemble, cohort)
+    for subject in (one, other):
+        require_fit(subject)
+    cohort = one.cohort
     total = 2 * len(cohort)
-    before = _judge(one, cohort, lambda done: on_progress(done, total))
-    after = _judge(other, cohort, lambda done: on_progress(len(cohort) + done, total))
+    before = _judge(one, lambda done: on_progress(done, total))
+    after = _judge(other, lambda done: on_progress(len(cohort) + done, total))
     found = delong(cohort.labels, after.probabilities, before.probabilities)
     sides = _side(before, cohort), _side(after, cohort)
     return SideBySide(
@@ -116,22 +113,22 @@ def compare(
         auroc=found,
         changed=_changed(before, after, cohort),
         obstacles=(
-            *_unfit(cohort, one, other),
+            *_unfit(one, other),
             *_worse(sides[0], sides[1], found),
         ),
     )
 
 
-def _judge(ensemble: Ensemble, cohort: Cohort, on_done: Callable[[int], None]) -> _Judged:
+def _judge(subject: Subject, on_done: Callable[[int], None]) -> _Judged:
     found = []
-    for volume in cohort.voxels:
-        found.append(ensemble.predict(Prepared(volume.astype(np.float32), np.eye(4))))
+    for exam in range(len(subject.cohort)):
+        found.append(subject.predict(exam))
         on_done(len(found))
     probabilities = np.array([each.probability for each in found])
-    return _Judged(ensemble.bundle, probabilities, tuple(each.band for each in found))
+    return _Judged(subject.bundle, probabilities, tuple(each.band for each in found))
 
 
-def _side(judged: _Judged, cohort: Cohort) -> Side:
+def _side(judged: _Judged, cohort: Examined) -> Side:
     # A probability of exactly 0 or 1 has no log odds; float64 holds none nearer than this.
     inside = judged.probabilities.clip(1e-12, 1 - 1e-12)
     bands = np.array([band.value for band in judged.bands])
@@ -146,7 +143,7 @@ def _side(judged: _Judged, cohort: Cohort) -> Side:
     )
 
 
-def _changed(before: _Judged, after: _Judged, cohort: Cohort) -> dict[str, dict[str, int]]:
+def _changed(before: _Judged, after: _Judged, cohort: Examined) -> dict[str, dict[str, int]]:
     moves = np.array(
         [
             f"{old.value} -> {new.value}" if old != new else ""
@@ -160,13 +157,14 @@ def _changed(before: _Judged, after: _Judged, cohort: Cohort) -> dict[str, dict[
     return found
 
 
-def _unfit(cohort: Cohort, *ensembles: Ensemble) -> list[str]:
+def _unfit(*subjects: Subject) -> list[str]:
     """Why this cohort allows no verdict."""
     found = [
         f"{each.bundle.name} {each.bundle.version} was trained on {seen} of these exams"
-        for each in ensembles
-        if (seen := seen_in_training(each, cohort))
+        for each in subjects
+        if (seen := seen_in_training(each))
     ]
+    cohort = subjects[0].cohort
     for name, chosen in _by_label(cohort):
         patients = len(set(cohort.groups[chosen]))
         if patients < FEWEST:
@@ -189,5 +187,5 @@ def _worse(one: Side, other: Side, found: Comparison) -> list[str]:
     return obstacles
 
 
-def _by_label(cohort: Cohort) -> tuple[tuple[str, NDArray[np.bool_]], ...]:
+def _by_label(cohort: Examined) -> tuple[tuple[str, NDArray[np.bool_]], ...]:
     return ("positive", cohort.labels == 1), ("negative", cohort.labels == 0)

@@ -191,13 +191,19 @@ def enclose_report(folder: Path, report: Path) -> None:
 
 
 def rewrite_operation(
-    folder: Path, new: Operation, version: str, how: str, volumes: Sequence[str]
+    folder: Path,
+    new: Operation,
+    temperatures: Mapping[str, tuple[float, ...]],
+    version: str,
+    how: str,
+    volumes: Sequence[str],
 ) -> None:
     """Give a bundle another calibration and version, and seal it anew; its weights stay.
 
     Args:
         folder: of the bundle.
         new: what turns log odds into a statement from now on.
+        temperatures: of the members of each region; under "" of a bundle without regions.
         version: of the bundle from now on.
         how: it was fitted and measured, in words.
         volumes: digests of the exams it was fitted to.
@@ -207,16 +213,19 @@ def rewrite_operation(
     metadata["changelog"] = {version: f"recalibrated: {how}", **metadata["changelog"]}
     metadata["calibration_of_ensemble"] = how
     metadata["training"]["calibrated_on"] = list(volumes)
-    metadata["monro"] |= {
-        "temperatures": list(new.temperatures),
+    monro = metadata["monro"]
+    for region, each in temperatures.items():
+        (monro["regions"][region] if region else monro)["temperatures"] = list(each)
+    monro |= {
         "threshold_low": new.threshold_low,
         "threshold_high": new.threshold_high,
         "conformal": new.conformal,
         "validation": None if new.validation is None else asdict(new.validation),
     }
-    config = TrainingConfig.model_validate(metadata["fit"])
     _write_json(folder / METADATA, metadata)
-    _write_json(folder / INFERENCE, inference(config, new.temperatures))
+    if (folder / INFERENCE).exists():
+        config = TrainingConfig.model_validate(metadata["fit"])
+        _write_json(folder / INFERENCE, inference(config, new.temperatures))
     (folder / README).write_text(model_card(metadata))
     write_manifest(folder)
 

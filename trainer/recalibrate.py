@@ -8,7 +8,7 @@ nothing to that patient.
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,14 +17,14 @@ import numpy as np
 from pydantic import ValidationError
 from scipy import optimize, special
 
-from trainer.cohort import Cohort
+from trainer.cohort import Examined
 from trainer.compare import FEWEST
 from trainer.export import CannotExport, rewrite_operation
 from trainer.operation import Labels, Operation, Values, limits
-from trainer.reporting.evaluate import require_fit, seen_in_training
 from trainer.settings import StatementConfig
 from trainer.statistics import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, brier
-from worker.ensemble import Ensemble
+from trainer.subject import Subject, require_fit, seen_in_training
+from worker.bundle import Bundle
 from worker.seal import METADATA
 
 # Cross-entropies this close are equal: where the sharpest does as well, there is no optimum.
@@ -62,8 +62,7 @@ class Recalibration:
 
 
 def recalibrate(
-    ensemble: Ensemble,
-    cohort: Cohort,
+    subject: Subject,
     folder: Path,
     version: str,
     command: str,
@@ -71,9 +70,10 @@ def recalibrate(
 ) -> Recalibration:
     """Write a bundle with the same weights and a calibration of its own.
 
+    Regions get a factor each; thresholds and worth are about the one that decides.
+
     Args:
-        ensemble: the bundle in service.
-        cohort: labelled exams, such as `gather --ledger` brings them.
+        subject: the bundle in service, and labelled exams such as `gather --ledger` brings them.
         folder: of the new bundle; created.
         version: of the new bundle, other than the old one's.
         command: that made it.
@@ -84,32 +84,29 @@ def recalibrate(
         CannotRecalibrate: exams are too few, or were trained on; or the folder or the version is
             taken.
     """
-    bundle = ensemble.bundle
-    require_fit(ensemble, cohort)
-    _require_enough(ensemble, cohort)
+    bundle, cohort = subject.bundle, subject.cohort
+    require_fit(subject)
+    _require_enough(subject)
     if folder.exists():
         raise CannotRecalibrate(folder, "it is there already", "name a new folder, or remove it")
-    if version in _versions(ensemble):
+    if version in _versions(bundle):
         found = f"version {version} is or was that of the bundle in service"
         raise CannotRecalibrate(folder, found, "name a higher one: reports tell them apart by it")
-    temperatures = np.array(bundle.temperatures)
-    odds = _log_odds(ensemble, cohort, on_progress)
-    factor = best_factor(cohort.labels, odds, temperatures)
-    probabilities = _probabilities(odds, temperatures * factor)
+    odds = _log_odds(subject, on_progress)
+    old = {name: np.array(each) for name, each in subject.temperatures.items()}
+    factors = {name: best_factor(cohort.labels, odds[name], old[name]) for name in old}
+    new = {name: tuple((old[name] * factors[name]).tolist()) for name in old}
+    decisive = subject.decisive
     worth = Recalibration(
         exams=len(cohort),
         patients=len(set(cohort.groups)),
-        factor=factor,
-        brier_before=brier(cohort.labels, _probabilities(odds, temperatures)),
-        brier_after=brier(cohort.labels, _left_out(cohort, odds, temperatures)),
+        factor=factors[decisive],
+        brier_before=brier(cohort.labels, _probabilities(odds[decisive], old[decisive])),
+        brier_after=brier(cohort.labels, _left_out(cohort, odds[decisive], old[decisive])),
     )
-    new = limits(
-        cohort.labels,
-        probabilities,
-        tuple(float(each) for each in temperatures * factor),
-        _targets(ensemble),
-    )
-    _write(ensemble, cohort, folder, version, command, new, worth)
+    probabilities = _probabilities(odds[decisive], np.array(new[decisive]))
+    settled = limits(cohort.labels, probabilities, new[decisive], _targets(bundle))
+    _write(subject, folder, version, command, settled, new, worth)
     return worth
 
 
@@ -135,27 +132,26 @@ def best_factor(labels: Labels, log_odds: Values, temperatures: Values) -> float
     return float(np.exp(best)) if loss(bounds[0]) > loss(best) + NO_DIFFERENCE else 1.0
 
 
-def _require_enough(ensemble: Ensemble, cohort: Cohort) -> None:
-    if seen := seen_in_training(ensemble, cohort):
+def _require_enough(subject: Subject) -> None:
+    cohort = subject.cohort
+    if seen := seen_in_training(subject):
         found = f"{seen} of these exams made this bundle what it is"
         remedy = "leave them out: a bundle cannot be measured on them"
-        raise CannotRecalibrate(ensemble.bundle.folder, found, remedy)
+        raise CannotRecalibrate(subject.bundle.folder, found, remedy)
     for label, name in ((1, "positive"), (0, "negative")):
         patients = len(set(cohort.groups[cohort.labels == label]))
         if patients < FEWEST:
             found = f"{patients} patients are {name}, and {FEWEST} are needed"
-            raise CannotRecalibrate(ensemble.bundle.folder, found, "gather more labelled exams")
+            raise CannotRecalibrate(subject.bundle.folder, found, "gather more labelled exams")
 
 
-def _log_odds(
-    ensemble: Ensemble, cohort: Cohort, on_progress: Callable[[int, int], None]
-) -> Values:
-    """(N, members), uncalibrated."""
+def _log_odds(subject: Subject, on_progress: Callable[[int, int], None]) -> dict[str, Values]:
+    """(N, members), uncalibrated, by region."""
     found = []
-    for voxels in cohort.voxels:
-        found.append(ensemble.logits(ensemble.batch(voxels[None].astype(np.float32)))[:, 0])
-        on_progress(len(found), len(cohort))
-    return np.array(found)
+    for exam in range(len(subject.cohort)):
+        found.append(subject.log_odds(exam))
+        on_progress(len(found), len(subject.cohort))
+    return {name: np.array([each[name] for each in found]) for name in subject.temperatures}
 
 
 def _probabilities(log_odds: Values, temperatures: Values) -> Values:
@@ -164,7 +160,7 @@ def _probabilities(log_odds: Values, temperatures: Values) -> Values:
     return means
 
 
-def _left_out(cohort: Cohort, log_odds: Values, temperatures: Values) -> Values:
+def _left_out(cohort: Examined, log_odds: Values, temperatures: Values) -> Values:
     """(N,) each patient's exams with the factor that fits all others best."""
     found = np.empty(len(cohort))
     for patient in np.unique(cohort.groups):
@@ -174,15 +170,15 @@ def _left_out(cohort: Cohort, log_odds: Values, temperatures: Values) -> Values:
     return found
 
 
-def _versions(ensemble: Ensemble) -> set[str]:
+def _versions(bundle: Bundle) -> set[str]:
     """The version of a bundle, and those that it came from."""
-    metadata = json.loads((ensemble.bundle.folder / METADATA).read_bytes())
-    return {ensemble.bundle.version, *metadata.get("changelog", {})}
+    metadata = json.loads((bundle.folder / METADATA).read_bytes())
+    return {bundle.version, *metadata.get("changelog", {})}
 
 
-def _targets(ensemble: Ensemble) -> StatementConfig:
+def _targets(bundle: Bundle) -> StatementConfig:
     """What the thresholds are to keep, as the bundle was made to."""
-    folder = ensemble.bundle.folder
+    folder = bundle.folder
     metadata = json.loads((folder / METADATA).read_bytes())
     try:
         return StatementConfig.model_validate(metadata["fit"]["statement"])
@@ -192,19 +188,20 @@ def _targets(ensemble: Ensemble) -> StatementConfig:
 
 
 def _write(
-    ensemble: Ensemble,
-    cohort: Cohort,
+    subject: Subject,
     folder: Path,
     version: str,
     command: str,
-    new: Operation,
+    settled: Operation,
+    temperatures: Mapping[str, tuple[float, ...]],
     worth: Recalibration,
 ) -> None:
     """Copy the bundle and change what was fitted; nothing is left behind if that fails."""
-    volumes = sorted(exam.volume for exam in cohort.exams)
+    volumes = sorted(exam.volume for exam in subject.cohort.exams)
+    how = f"{worth}; made with: {command}"
     try:
-        shutil.copytree(ensemble.bundle.folder, folder)
-        rewrite_operation(folder, new, version, f"{worth}; made with: {command}", volumes)
+        shutil.copytree(subject.bundle.folder, folder)
+        rewrite_operation(folder, settled, temperatures, version, how, volumes)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

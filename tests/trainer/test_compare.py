@@ -11,7 +11,7 @@ from trainer.cohort import Cohort
 from trainer.compare import FEWEST, RULE, compare
 from trainer.export import Content, write_bundle
 from trainer.operation import Operation
-from trainer.reporting.evaluate import NotComparable
+from trainer.subject import Heads, NotComparable
 from worker import nets
 from worker.bundle import Reference, load_volume_bundle
 from worker.ensemble import Band, Ensemble, Prediction
@@ -22,16 +22,17 @@ TRAINED_ELSEWHERE = {"training": {"volumes": ["elsewhere"]}}
 
 
 class Judge:
-    """Stands in for an ensemble whose answers a test decides."""
+    """Stands in for a subject whose answers a test decides."""
 
-    def __init__(self, folder, name, probabilities, metadata):
+    def __init__(self, folder, name, probabilities, metadata, cohort):
+        self.cohort, self.recipe = cohort, RECIPE
         (folder / name / "configs").mkdir(parents=True)
         (folder / name / "configs" / "metadata.json").write_text(json.dumps(metadata))
         facts = {"name": name, "version": "1", "folder": folder / name}
-        self.bundle = SimpleNamespace(**facts, analysis="fistula", recipe=RECIPE)
+        self.bundle = SimpleNamespace(**facts, analysis="fistula")
         self._answers = iter(probabilities)
 
-    def predict(self, _prepared):
+    def predict(self, _exam):
         probability = float(next(self._answers))
         band = (
             Band.SUGGESTED
@@ -46,9 +47,9 @@ class Judge:
 @pytest.fixture
 def sides(tmp_path, toy_cohort):
     def judged(probabilities_a, probabilities_b, metadata=TRAINED_ELSEWHERE, cohort=toy_cohort):
-        one = Judge(tmp_path, "A", probabilities_a, metadata)
-        other = Judge(tmp_path, "B", probabilities_b, TRAINED_ELSEWHERE)
-        return compare(one, other, cohort, lambda done, total: None)
+        one = Judge(tmp_path, "A", probabilities_a, metadata, cohort)
+        other = Judge(tmp_path, "B", probabilities_b, TRAINED_ELSEWHERE, cohort)
+        return compare(one, other, lambda done, total: None)
 
     return judged
 
@@ -123,7 +124,8 @@ def test_real_ensembles_are_compared(tmp_path, toy_cohort, toy_config):
     ensemble = Ensemble(load_volume_bundle(tmp_path / "bundle"))
     heard = []
 
-    found = compare(ensemble, ensemble, toy_cohort, lambda done, total: heard.append((done, total)))
+    subject = Heads(ensemble, toy_cohort)
+    found = compare(subject, subject, lambda done, total: heard.append((done, total)))
 
     assert found.auroc.difference == 0
     assert found.one == found.other

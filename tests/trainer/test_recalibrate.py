@@ -13,8 +13,8 @@ from scipy import special
 from trainer.cohort import Cohort, digest
 from trainer.export import export
 from trainer.recalibrate import CannotRecalibrate, best_factor, recalibrate
-from trainer.reporting.evaluate import seen_in_training
 from trainer.statistics import fit_temperature
+from trainer.subject import Heads, open_subject, seen_in_training
 from worker.bundle import load_bundle, load_volume_bundle
 from worker.ensemble import Ensemble
 from worker.preprocess import Prepared
@@ -72,8 +72,7 @@ def test_the_new_bundle_is_better_calibrated_and_says_how(in_service, labelled, 
     heard = []
 
     found = recalibrate(
-        in_service,
-        labelled,
+        Heads(in_service, labelled),
         tmp_path / "new",
         "1.1.0",
         "a command",
@@ -95,7 +94,7 @@ def test_the_new_bundle_is_better_calibrated_and_says_how(in_service, labelled, 
 
 
 def test_the_thresholds_keep_what_was_asked_of_the_whole_ensemble(in_service, labelled, tmp_path):
-    recalibrate(in_service, labelled, tmp_path / "new", "1.1.0", "a command", ignore)
+    recalibrate(Heads(in_service, labelled), tmp_path / "new", "1.1.0", "a command", ignore)
 
     ensemble = Ensemble(load_volume_bundle(tmp_path / "new"))
     found = np.array(
@@ -110,7 +109,7 @@ def test_the_thresholds_keep_what_was_asked_of_the_whole_ensemble(in_service, la
 
 
 def test_monai_computes_the_new_probability_too(in_service, labelled, tmp_path):
-    recalibrate(in_service, labelled, tmp_path / "new", "1.1.0", "a command", ignore)
+    recalibrate(Heads(in_service, labelled), tmp_path / "new", "1.1.0", "a command", ignore)
     volume = labelled.voxels[3].astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "volume.nii.gz")
     ours = (
@@ -130,16 +129,16 @@ def test_monai_computes_the_new_probability_too(in_service, labelled, tmp_path):
 
 
 def test_the_exams_it_was_fitted_to_count_as_seen(in_service, labelled, tmp_path):
-    assert seen_in_training(in_service, labelled) == 0
+    assert seen_in_training(Heads(in_service, labelled)) == 0
 
-    recalibrate(in_service, labelled, tmp_path / "new", "1.1.0", "a command", ignore)
+    recalibrate(Heads(in_service, labelled), tmp_path / "new", "1.1.0", "a command", ignore)
 
-    assert seen_in_training(Ensemble(load_volume_bundle(tmp_path / "new")), labelled) == 80
+    assert seen_in_training(open_subject(tmp_path / "new", labelled)) == 80
 
 
 def test_exams_that_were_trained_on_are_refused(in_service, toy_cohort, tmp_path):
     with pytest.raises(CannotRecalibrate, match="80 of these exams"):
-        recalibrate(in_service, toy_cohort, tmp_path / "new", "1.1.0", "a command", ignore)
+        recalibrate(Heads(in_service, toy_cohort), tmp_path / "new", "1.1.0", "a command", ignore)
     assert not (tmp_path / "new").exists()
 
 
@@ -147,12 +146,12 @@ def test_few_patients_are_refused(in_service, labelled, tmp_path):
     few = Cohort(labelled.exams[:30], labelled.voxels[:30], labelled.recipe)
 
     with pytest.raises(CannotRecalibrate, match="20 are needed"):
-        recalibrate(in_service, few, tmp_path / "new", "1.1.0", "a command", ignore)
+        recalibrate(Heads(in_service, few), tmp_path / "new", "1.1.0", "a command", ignore)
 
 
 def test_a_version_stands_for_one_calibration(in_service, labelled, tmp_path):
     with pytest.raises(CannotRecalibrate, match=r"version 1\.0\.0 is or was that of the bundle"):
-        recalibrate(in_service, labelled, tmp_path / "new", "1.0.0", "a command", ignore)
+        recalibrate(Heads(in_service, labelled), tmp_path / "new", "1.0.0", "a command", ignore)
 
 
 def test_no_folder_is_overwritten(in_service, labelled):
@@ -160,5 +159,5 @@ def test_no_folder_is_overwritten(in_service, labelled):
     before = (folder / "manifest.json").read_bytes()
 
     with pytest.raises(CannotRecalibrate, match="there already"):
-        recalibrate(in_service, labelled, folder, "1.1.0", "a command", ignore)
+        recalibrate(Heads(in_service, labelled), folder, "1.1.0", "a command", ignore)
     assert (folder / "manifest.json").read_bytes() == before

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Generator
 
-from listener.errors import MonroError
 from trainer.augment import augment
-from trainer.cohort import Cohort
+from trainer.cohort import Cohort, Examined
 from trainer.operation import Operation, left_out_probabilities, operation
 from trainer.reporting.characteristics import Characteristic, characteristics, levels, strata
-from trainer.reporting.maps import Maps, Member, exams_to_map, map_cohort
+from trainer.reporting.maps import Maps, Member, map_cohort
 from trainer.run import FoldResult, Run
 from trainer.settings import TrainingConfig
 from trainer.statistics import (
@@ -54,11 +53,19 @@ from trainer.statistics import (
     roc_band,
     wilson,
 )
+from trainer.subject import (
+    Example,
+    NotComparable,
+    Subject,
+    first_positive,
+    grid,
+    require_fit,
+    seen_in_training,
+)
 from worker import nets
-from worker.bundle import NOT_SUGGESTED, SUGGESTED
-from worker.ensemble import Band, Ensemble, conformal_set
+from worker.bundle import NOT_SUGGESTED, SUGGESTED, Bundle
+from worker.ensemble import Band, conformal_set
 from worker.occlusion import Members
-from worker.preprocess import Prepared
 from worker.seal import METADATA
 
 Values: TypeAlias = NDArray[np.float64]
@@ -78,17 +85,6 @@ BINS: Final = 6
 # A probability of exactly 0 or 1 has no log odds.
 SHARPEST: Final = 1e-12
 VARIANTS: Final = 4
-
-
-class NotComparable(MonroError):
-    """A cohort and what is to be judged on it do not belong together."""
-
-    def __init__(self, what: str, found: str, remedy: str) -> None:
-        super().__init__(what, found, remedy)
-        self.what, self.found, self.remedy = what, found, remedy
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.found}; {self.remedy}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,13 +258,14 @@ class Evaluation:
         same_cohort: a bundle was judged on the cohort that it was trained on.
         thresholds: the lower and the upper one of the statement.
         statements: what the service would have said; for a bundle only.
-        variants: an exam as training varied it; empty for a bundle.
+        example: the first positive as members see it, where that is one volume.
+        variants: the same as training varied it; empty for a bundle.
     """
 
     design: Design
     subject: str
     statement: str
-    cohort: Cohort
+    cohort: Examined
     facts: Mapping[str, str]
     network: str
     honest: str
@@ -290,6 +287,7 @@ class Evaluation:
     statements: tuple[Statements, ...]
     learning: tuple[Learning, ...]
     maps: Maps
+    example: Example | None
     variants: tuple[NDArray[np.float32], ...]
 
 
@@ -350,45 +348,44 @@ def evaluate_run(
         statements=(),
         learning=tuple(_learning(fold) for fold in run.folds),
         maps=map_cohort(cohort, scores.after, judge, config.bundle.occlusion, maps, on_progress),
+        example=first_positive(cohort),
         variants=_variants(cohort, config),
     )
 
 
-def evaluate_bundle(
-    ensemble: Ensemble, cohort: Cohort, maps: int, on_progress: Progress
-) -> Evaluation:
+def evaluate_bundle(subject: Subject, maps: int, on_progress: Progress) -> Evaluation:
     """Evaluate a frozen bundle on a cohort: external validation.
 
     Args:
-        ensemble: nothing of it is fitted here.
-        cohort: prepared by the same recipe.
-        maps: positives whose occlusion maps are averaged, at most; 0 maps nothing.
+        subject: bundle and cohort.
+        maps: positives whose maps are averaged, at most; 0 maps nothing.
         on_progress: told of exams judged and mapped, and of all that are to be.
 
     Raises:
         NotComparable: the cohort was prepared by another recipe, or lacks a label.
     """
-    bundle = ensemble.bundle
-    require_fit(ensemble, cohort)
+    require_fit(subject)
+    bundle, cohort = subject.bundle, subject.cohort
+    temperatures = subject.temperatures[subject.decisive]
     done = len(cohort)
     predictions = []
-    for voxels in cohort.voxels:
-        predictions.append(ensemble.predict(Prepared(voxels.astype(np.float32), np.eye(4))))
+    for exam in range(done):
+        predictions.append(subject.predict(exam))
         on_progress(len(predictions), done + maps)
-    odds = _members_log_odds(np.array([each.members for each in predictions]), bundle.temperatures)
+    odds = _members_log_odds(np.array([each.members for each in predictions]), temperatures)
     after = np.array([each.probability for each in predictions])
     scores = Scores(_logit(after), special.expit(odds).mean(axis=1), after, after, None)
     found = Operation(
-        bundle.temperatures, bundle.threshold_low, bundle.threshold_high, dict(bundle.conformal)
+        temperatures, bundle.threshold_low, bundle.threshold_high, dict(bundle.conformal)
     )
-    to_map = exams_to_map(cohort, after, maps)
-    same = seen_in_training(ensemble, cohort) > 0
+    to_map = subject.maps_to_make(after, maps)
+    same = seen_in_training(subject) > 0
     return Evaluation(
         design="external validation",
         subject=f"{bundle.name} {bundle.version}",
         statement=bundle.statement,
         cohort=cohort,
-        facts=_bundle_facts(ensemble),
+        facts=_bundle_facts(subject),
         network=bundle.network.name,
         honest="frozen",
         characteristics=characteristics(cohort),
@@ -406,19 +403,15 @@ def evaluate_bundle(
         same_cohort=same,
         operating_points=operating_points(cohort.labels, after, TARGETS),
         thresholds=_thresholds(cohort.labels, after, found),
-        conformal=_frozen_coverage(ensemble, cohort.labels, after),
+        conformal=_frozen_coverage(bundle, cohort.labels, after),
         decisions=decision_curve(cohort.labels, after, DECISIONS),
         subgroups=tuple(_subgroups(cohort, scores.log_odds)),
         statements=_statements(cohort.labels, [each.band for each in predictions]),
         learning=(),
-        maps=map_cohort(
-            cohort,
-            after,
-            lambda index: ensemble,
-            bundle.occlusion,
-            maps,
-            lambda mapped, total: on_progress(done + mapped, done + to_map),
+        maps=subject.maps(
+            after, maps, lambda mapped, total: on_progress(done + mapped, done + to_map)
         ),
+        example=subject.example,
         variants=(),
     )
 
@@ -464,34 +457,6 @@ def _logit(probabilities: Values) -> Values:
     return logits
 
 
-def require_fit(ensemble: Ensemble, cohort: Cohort) -> None:
-    """Refuse a cohort that a bundle cannot be measured on.
-
-    Raises:
-        NotComparable: the cohort is about something else, was prepared by another recipe, or lacks
-            a label.
-    """
-    bundle = ensemble.bundle
-    what = f"bundle {bundle.name} {bundle.version}"
-    if cohort.analysis != bundle.analysis:
-        found = f"the cohort is about {cohort.analysis}, the bundle about {bundle.analysis}"
-        raise NotComparable(what, found, "name a cohort of the same analysis")
-    if cohort.recipe != bundle.recipe:
-        remedy = "gather the cohort again with the preparation of the bundle"
-        raise NotComparable(what, "the cohort was prepared by another recipe", remedy)
-    if len(set(cohort.labels.tolist())) < 2:
-        remedy = "add exams of the other label"
-        raise NotComparable(what, "all exams of the cohort have one label", remedy)
-
-
-def seen_in_training(ensemble: Ensemble, cohort: Cohort) -> int:
-    """How many exams of a cohort a bundle was fitted to, by the digests of their volumes."""
-    metadata = json.loads((ensemble.bundle.folder / METADATA).read_bytes())
-    training = metadata.get("training", {})
-    seen = {*training.get("volumes", ()), *training.get("calibrated_on", ())}
-    return sum(exam.volume in seen for exam in cohort.exams)
-
-
 # --- discrimination ---
 
 
@@ -527,7 +492,7 @@ def _weights(run: Run, cohort: Cohort, kind: str) -> Weights:
 
 
 def _discrimination_figures(
-    cohort: Cohort, scores: Values
+    cohort: Examined, scores: Values
 ) -> tuple[float, Interval | None, Interval | None]:
     """AUROC, DeLong's interval, bootstrap interval."""
     return (
@@ -537,7 +502,7 @@ def _discrimination_figures(
     )
 
 
-def _discrimination(cohort: Cohort, scores: Values) -> Discrimination:
+def _discrimination(cohort: Examined, scores: Values) -> Discrimination:
     return Discrimination(
         *_discrimination_figures(cohort, scores),
         curve=roc(cohort.labels, scores),
@@ -545,7 +510,7 @@ def _discrimination(cohort: Cohort, scores: Values) -> Discrimination:
     )
 
 
-def _bern(cohort: Cohort, scores: Values) -> BernComparison | None:
+def _bern(cohort: Examined, scores: Values) -> BernComparison | None:
     """Model and Bern score on the exams that have one; None where it cannot be compared."""
     ranges = [exam.bern_range for exam in cohort.exams]
     scored = np.array([each is not None for each in ranges])
@@ -578,7 +543,7 @@ def _bern(cohort: Cohort, scores: Values) -> BernComparison | None:
     )
 
 
-def _subgroups(cohort: Cohort, scores: Values) -> Iterator[Subgroup]:
+def _subgroups(cohort: Examined, scores: Values) -> Iterator[Subgroup]:
     for stratum in strata(cohort):
         found = [(level, inside) for level, inside in levels(stratum, cohort)]
         if len(found) < 2 and not stratum.of_positives_only:
@@ -620,7 +585,7 @@ def _run_calibration(cohort: Cohort, scores: Scores) -> tuple[CalibrationStage, 
     )
 
 
-def _bundle_calibration(cohort: Cohort, scores: Scores) -> tuple[CalibrationStage, ...]:
+def _bundle_calibration(cohort: Examined, scores: Scores) -> tuple[CalibrationStage, ...]:
     return (
         _stage("ensemble without temperatures", True, cohort.labels, scores.before),
         _stage("ensemble as shipped", True, cohort.labels, scores.after),
@@ -652,12 +617,10 @@ def _threshold(name: str, at: float, labels: Labels, probabilities: Values) -> T
     )
 
 
-def _frozen_coverage(
-    ensemble: Ensemble, labels: Labels, probabilities: Values
-) -> ConformalCoverage:
+def _frozen_coverage(bundle: Bundle, labels: Labels, probabilities: Values) -> ConformalCoverage:
     """Coverage of a bundle's own sets; what they promise is what its thresholds were set for."""
-    sets = [conformal_set(float(each), ensemble.bundle) for each in probabilities]
-    missed = _missed(ensemble)
+    sets = [conformal_set(float(each), bundle) for each in probabilities]
+    missed = _missed(bundle)
     return ConformalCoverage(
         positives=_coverage(
             [each for each, label in zip(sets, labels, strict=True) if label == 1],
@@ -672,9 +635,9 @@ def _frozen_coverage(
     )
 
 
-def _missed(ensemble: Ensemble) -> tuple[float, float]:
+def _missed(bundle: Bundle) -> tuple[float, float]:
     """Shares of positives and negatives that a bundle's sets may miss; not a number if untold."""
-    metadata = json.loads((ensemble.bundle.folder / METADATA).read_bytes())
+    metadata = json.loads((bundle.folder / METADATA).read_bytes())
     fit = metadata.get("fit", {})
     told = fit.get("statement", fit)
     return (
@@ -729,9 +692,7 @@ def _run_facts(run: Run) -> dict[str, str]:
         "loss": "cross-entropy weighted by the inverse class ratio",
         "seed": str(fit.seed),
         "weights reported and shipped": f"{fit.honest}: {HONEST_WORDS[fit.honest]}",
-        "preparation": _preparation(
-            run.config.preparation.spacing_mm, run.config.preparation.shape
-        ),
+        "preparation": grid(run.config.preparation.spacing_mm, run.config.preparation.shape),
         "cohort fingerprint": run.cohort_fingerprint[:16],
         "folds hash": run.folds_sha256[:16],
         "made with": ", ".join(f"{name} {value}" for name, value in environment.items()),
@@ -745,14 +706,15 @@ HONEST_WORDS: Final[Mapping[str, str]] = {
 }
 
 
-def _bundle_facts(ensemble: Ensemble) -> dict[str, str]:
-    bundle = ensemble.bundle
+def _bundle_facts(subject: Subject) -> dict[str, str]:
+    bundle, temperatures = subject.bundle, subject.temperatures[subject.decisive]
     return {
         "network": _network(bundle.network.name, bundle.network.config),
-        "members": str(len(bundle.members)),
+        **({"region that decides": subject.decisive} if subject.decisive else {}),
+        "members": str(len(temperatures)),
         "intended input": bundle.intended_input,
-        "preparation": _preparation(bundle.recipe.spacing_mm, bundle.recipe.shape),
-        "temperatures": ", ".join(f"{each:.3f}" for each in bundle.temperatures),
+        "preparation": subject.preparation,
+        "temperatures": ", ".join(f"{each:.3f}" for each in temperatures),
         "weights sha256": bundle.weights_sha256[:16],
     }
 
@@ -760,11 +722,6 @@ def _bundle_facts(ensemble: Ensemble) -> dict[str, str]:
 def _network(name: str, config: Mapping[str, Any]) -> str:
     arguments = ", ".join(f"{key} {value}" for key, value in config.items())
     return f"{name} ({arguments})" if arguments else name
-
-
-def _preparation(spacing_mm: Sequence[float], shape: Sequence[int]) -> str:
-    voxels = " x ".join(map(str, shape))
-    return f"{voxels} voxels of {' x '.join(f'{each:g}' for each in spacing_mm)} mm"
 
 
 def _variants(cohort: Cohort, config: TrainingConfig) -> tuple[NDArray[np.float32], ...]:

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 import jinja2
 import numpy as np
 
-from trainer.cohort import Cohort
+from trainer.cohort import Examined
 from trainer.reporting import figures
 from trainer.reporting.characteristics import Share, Spread
 from trainer.reporting.evaluate import Scores
@@ -32,8 +32,8 @@ Cell: TypeAlias = str | int | float | Interval | Spread | Share | None
 REPORT: Final = "report.html"
 METRICS: Final = "metrics.json"
 # What would make the JSON unreadable and is in the figures anyway.
-NOT_NUMBERS: Final = (Cohort, Maps, Roc, Scores)
-ARRAYS: Final = frozenset({"variants", "probabilities"})
+NOT_NUMBERS: Final = (Examined, Maps, Roc, Scores)
+ARRAYS: Final = frozenset({"example", "variants", "probabilities"})
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ from trainer.reporting.evaluate import (
 from trainer.reporting.figures import Band, Bar, Curve, Reliability
 from trainer.reporting.page import Cell, Picture, Sheet, plain, write_page
 from trainer.reporting.tripod import answered
+from trainer.reporting.wording import WORDING
 from trainer.statistics import ClassCoverage
+from trainer.subject import Example
 
 # Rows of the table of predictive values; the figure has all.
 SHOWN_PREVALENCES: Final = (0.1, 0.2, 0.3, 0.5, 0.7)
@@ -53,6 +55,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
         repeated=len(set(evaluation.cohort.groups.tolist())) < len(evaluation.cohort),
         paper=_paper(),
         fewest=FEWEST,
+        words=WORDING[evaluation.cohort.analysis],
     )
 
 
@@ -468,7 +471,8 @@ def _predictions(evaluation: Evaluation) -> Sheet:
 
 
 def _pictures(e: Evaluation) -> Iterator[Picture]:
-    yield _pipeline(e)
+    if e.example is not None:
+        yield _pipeline(e, e.example)
     if e.cohort.flow.steps:
         yield Picture("flow", figures.flow(e.cohort.flow.steps), "Flow of exams into the cohort")
     curves = [Curve(f"{m.name}, AUROC {m.auroc:.3f}", m.curve) for m in e.members]
@@ -494,14 +498,9 @@ def _pictures(e: Evaluation) -> Iterator[Picture]:
     yield from _map_pictures(e)
 
 
-def _pipeline(e: Evaluation) -> Picture:
-    first = int(np.flatnonzero(e.cohort.labels == 1)[0])
+def _pipeline(e: Evaluation, example: Example) -> Picture:
     content = figures.pipeline(
-        e.cohort.voxels[first].astype(np.float32),
-        e.variants,
-        e.network,
-        len(e.members),
-        e.cohort.recipe.spacing_mm,
+        example.voxels, e.variants, e.network, len(e.members), example.spacing_mm
     )
     return Picture("pipeline", content, "From the volume to the prediction")
 

@@ -5,11 +5,15 @@ import pytest
 
 from trainer.cohort import Exam
 from trainer.regional.cohort import REGIONS, RegionalCohort, Views
+from trainer.regional.nested import Material, fit_member
+from trainer.regional.run import DONE, RegionalRun, _read, _write
 from trainer.regional.settings import RegionalConfig
 from worker.crops import CropRecipe
 from worker.radiomics.config import Radiomics
+from worker.radiomics.extraction import LIBRARY, VERSION
 
 SIDE = 64
+MODEL = "fused"
 RECIPE = CropRecipe(
     fewest_pixels=10,
     side=SIDE,
@@ -31,21 +35,26 @@ def toy_views(labels, signal, rng):
     return Views(crops, exam_of, radiomics, np.full(len(labels), 10.0))
 
 
-@pytest.fixture(scope="session")
-def toy_regions():
+def regions_of_toys(seed):
     """Forty patients; ventricles tell nothing."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     labels = np.arange(40) % 2
     exams = tuple(
-        Exam(f"{number:016x}", f"{number:016x}", int(label), f"{number:064x}")
+        Exam(f"{number:016x}", f"{number:016x}", int(label), f"{1000 * seed + number:064x}")
         for number, label in enumerate(labels)
     )
     views = {
         region: toy_views(labels, signal, rng)
         for region, signal in zip(REGIONS, (0.0, 1.5), strict=True)
     }
-    measured_with = ("flash-radiomics", "1.0.0", RECIPE.radiomics.config_hash)
+    measured_with = (LIBRARY, VERSION, RECIPE.radiomics.config_hash)
     return RegionalCohort(exams, views, RECIPE, measured_with)
+
+
+@pytest.fixture(scope="session")
+def toy_regions():
+    """A cohort to train on."""
+    return regions_of_toys(0)
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +76,30 @@ def toy_regional_config():
         features={"numbers": (3, 6)},
         bundle={"name": "toy-regions", "statement": "toy"},
     )
+
+
+@pytest.fixture(scope="session")
+def trained(toy_regions, toy_regional_config, tmp_path_factory):
+    """One model on both regions, two outer folds."""
+    folder = tmp_path_factory.mktemp("run")
+    config = toy_regional_config.model_copy(
+        update={"models": {MODEL: toy_regional_config.models[MODEL]}}
+    )
+    index = {exam.exam: place for place, exam in enumerate(toy_regions.exams)}
+    # Exams alternate in label: each fold gets pairs.
+    pairs = np.arange(len(toy_regions)) // 2
+    members = {}
+    for region in REGIONS:
+        found = []
+        for fold in range(2):
+            material = Material(toy_regions.views[region], toy_regions.labels, toy_regions.groups)
+            held_out = np.flatnonzero(pairs % 2 == fold)
+            network = config.models[MODEL]
+            member = fit_member(material, held_out, network, config, fold, "cpu")
+            part = folder / region / MODEL / f"fold_{fold}"
+            _write(part, member, toy_regions, None)
+            assert (part / DONE).exists()
+            found.append(_read(folder, part.relative_to(folder), toy_regions, index))
+        members[region, MODEL] = tuple(found)
+    facts = {"folds_sha256": "none", "environment": {}, "command": "none"}
+    return RegionalRun(folder, config, facts, members)

@@ -3,43 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from trainer.cohort import write_json
-from trainer.regional.cohort import REGIONS, Proposals
-from trainer.regional.nested import Material, fit_member
+from tests.trainer.regional.conftest import MODEL
+from trainer.regional.cohort import Proposals
 from trainer.regional.proposed import on_proposals, overlaps, proposed_figures
-from trainer.regional.run import DONE, RegionalRun, _read, _write
 from trainer.regional.table import paper_table
-
-MODEL = "fused"
-
-
-@pytest.fixture(scope="module")
-def trained(toy_regions, toy_regional_config, tmp_path_factory):
-    """One model on both regions, two outer folds."""
-    folder = tmp_path_factory.mktemp("run")
-    config = toy_regional_config.model_copy(
-        update={"models": {MODEL: toy_regional_config.models[MODEL]}}
-    )
-    index = {exam.exam: place for place, exam in enumerate(toy_regions.exams)}
-    # Exams alternate in label: each fold gets pairs.
-    pairs = np.arange(len(toy_regions)) // 2
-    members = {}
-    for region in REGIONS:
-        found = []
-        for fold in range(2):
-            material = Material(toy_regions.views[region], toy_regions.labels, toy_regions.groups)
-            held_out = np.flatnonzero(pairs % 2 == fold)
-            network = config.models[MODEL]
-            member = fit_member(material, held_out, network, config, fold, "cpu")
-            part = folder / region / MODEL / f"fold_{fold}"
-            _write(part, member, toy_regions, None)
-            assert (part / DONE).exists()
-            found.append(_read(folder, part.relative_to(folder), toy_regions, index))
-        members[region, MODEL] = tuple(found)
-    write_json(folder / "run.json", {})
-    return RegionalRun(folder, config, {}, members)
 
 
 def with_proposals(cohort, change=lambda views: views, dice=0.8):

@@ -18,6 +18,7 @@ from trainer.reporting.evaluate import evaluate_bundle, evaluate_run
 from trainer.reporting.report import write_report
 from trainer.run import FoldResult, Run
 from trainer.settings import TrainingConfig
+from trainer.subject import Heads
 from worker import nets
 from worker.bundle import NOT_SUGGESTED, SUGGESTED, Reference, load_volume_bundle
 from worker.ensemble import Ensemble
@@ -150,7 +151,7 @@ def ensemble(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def external(ensemble, cohort):
-    return evaluate_bundle(ensemble, cohort, maps=0, on_progress=lambda done, total: None)
+    return evaluate_bundle(Heads(ensemble, cohort), 0, lambda done, total: None)
 
 
 @pytest.fixture(scope="session")

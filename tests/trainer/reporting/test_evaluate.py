@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from trainer.bern import BernItems
-from trainer.reporting.evaluate import NotComparable, evaluate_bundle, evaluate_run
+from trainer.reporting.evaluate import evaluate_bundle, evaluate_run
 from trainer.statistics import auroc, delong
+from trainer.subject import Heads, NotComparable
 from worker.ensemble import conformal_set
 from worker.occlusion import explain
 from worker.preprocess import Prepared, Recipe
@@ -191,7 +192,7 @@ def test_another_cohort_measures_the_calibration_of_the_ensemble(external):
 def test_the_cohort_that_trained_a_bundle_does_not_measure_it(ensemble, cohort, monkeypatch):
     monkeypatch.setattr("trainer.reporting.evaluate.seen_in_training", lambda *_: 1)
 
-    found = evaluate_bundle(ensemble, cohort, 0, unwatched)
+    found = evaluate_bundle(Heads(ensemble, cohort), 0, unwatched)
 
     assert found.same_cohort
     assert found.ensemble_calibration == "unverified"
@@ -201,4 +202,4 @@ def test_a_cohort_prepared_otherwise_is_refused(ensemble, cohort):
     other = Recipe(spacing_mm=(8.0, 8.0, 8.0), shape=cohort.recipe.shape)
 
     with pytest.raises(NotComparable, match="another recipe"):
-        evaluate_bundle(ensemble, replace(cohort, recipe=other), 0, unwatched)
+        evaluate_bundle(Heads(ensemble, replace(cohort, recipe=other)), 0, unwatched)
