@@ -30,6 +30,7 @@ from listener.settings import ListenerSettings
 from listener.watch import Duty, alone
 
 PATIENT_GROUP: Final = 0x0010
+STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
 
 
 class TrailFile:
@@ -159,14 +160,22 @@ class Audit:
 
     def queried(self, party: Party, sop_class: str, identifier: Dataset) -> None:
         """We asked somebody by C-FIND."""
-        if self._writer is None:
-            return
-        shown = identifier if isinstance(self._patients, Named) else _without_patient(identifier)
-        dataset = encode(shown, is_implicit_vr=False, is_little_endian=True) or b""
         source = self._us(codes.SOURCE, is_requestor=True)
-        asked = message.query(sop_class, dataset, ExplicitVRLittleEndian)
         participants = (source, _participant(party, codes.DESTINATION))
-        self._tell(Message(codes.QUERY, message.EXECUTE, participants, (asked,)))
+        self._tell_query(participants, sop_class, identifier)
+
+    def searched(self, text: str, by: Participant) -> None:
+        """Somebody was shown a list of patients, as a C-FIND with this text would have found it.
+
+        Args:
+            text: part of a name or ID; empty: the worklist, without a search.
+            by: who was.
+        """
+        wanted = Dataset()
+        wanted.QueryRetrieveLevel = "STUDY"
+        wanted.PatientName = f"*{text}*" if text else ""
+        participants = (replace(by, role=codes.SOURCE), self._us(codes.DESTINATION))
+        self._tell_query(participants, STUDY_ROOT_FIND, wanted)
 
     def viewed(self, study_uid: str, path: Path | None, by: Participant | None = None) -> None:
         """Somebody looked at a study; the account of this process unless another is named."""
@@ -306,6 +315,16 @@ class Audit:
                 outcome_text=failure,
             )
         )
+
+    def _tell_query(
+        self, participants: tuple[Participant, ...], sop_class: str, identifier: Dataset
+    ) -> None:
+        if self._writer is None:
+            return
+        shown = identifier if isinstance(self._patients, Named) else _without_patient(identifier)
+        dataset = encode(shown, is_implicit_vr=False, is_little_endian=True) or b""
+        asked = message.query(sop_class, dataset, ExplicitVRLittleEndian)
+        self._tell(Message(codes.QUERY, message.EXECUTE, participants, (asked,)))
 
     def _tell_transfer(
         self, share: Share, action: str, participants: tuple[Participant, ...]

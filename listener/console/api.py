@@ -154,8 +154,11 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
 
     @api.get("/studies", summary="The worklist, page by page", tags=["studies"])
     def studies(
-        wanted: Annotated[Wanted, Depends(asked.wanted)], turn: Annotated[Turn, Depends(asked.turn)]
+        request: Request,
+        wanted: Annotated[Wanted, Depends(asked.wanted)],
+        turn: Annotated[Turn, Depends(asked.turn)],
     ) -> Named:
+        desk.listed(request)
         page = worklist(desk.ledger, wanted, turn)
         return Named(page, dict(desk.patients.of(each.study_uid for each in page.studies)))
 
@@ -170,7 +173,8 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
         )
 
     @api.post("/search", summary="Studies by a patient's name or ID", tags=["studies"])
-    def find(body: Search) -> Hits:
+    def find(body: Search, request: Request) -> Hits:
+        desk.searched(request, body.text)
         return search(desk, body.text)
 
     @api.get("/studies/{study_uid}", summary="One study", tags=["studies"])

@@ -23,6 +23,8 @@ from listener.series import require_uid
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 
+WORKLIST = "worklist"
+
 
 @dataclass(frozen=True, eq=False)
 class Desk:
@@ -79,6 +81,15 @@ class Desk:
         """Put into the audit trail that somebody looked at a study."""
         self.looks.is_new(account_of(request).name, study_uid)
         self.audit.viewed(study_uid, self.ledger.path_of(study_uid), visitor(request))
+
+    def listed(self, request: Request) -> None:
+        """Put into the audit trail that somebody reads the worklist, once in a while."""
+        if self.looks.is_new(account_of(request).name, WORKLIST):
+            self.audit.searched("", visitor(request))
+
+    def searched(self, request: Request, text: str) -> None:
+        """Put into the audit trail that somebody searches for patients, each time."""
+        self.audit.searched(text, visitor(request))
 
     def retry(self, request: Request, study_uid: str, destination: str | None) -> tuple[int, int]:
         """Run again and send again; returns how many jobs and parked deliveries.

@@ -63,7 +63,8 @@ def router(desk: Desk, show: Show) -> APIRouter:
 def add_worklist(pages: APIRouter, desk: Desk, show: Show) -> None:
     """The worklist, and what searching for a patient leads to."""
 
-    def listed(wanted: Wanted, turn: Turn) -> dict[str, Any]:
+    def listed(request: Request, wanted: Wanted, turn: Turn) -> dict[str, Any]:
+        desk.listed(request)
         page = worklist(desk.ledger, wanted, turn)
         query = asked.as_query(wanted)
         here = {"before": turn.before or "", "after": turn.after or ""}
@@ -87,7 +88,7 @@ def add_worklist(pages: APIRouter, desk: Desk, show: Show) -> None:
         return show(
             request,
             "worklist.html",
-            **listed(wanted, turn),
+            **listed(request, wanted, turn),
             states=STATES,
             analyses=ANALYSES,
             bands=BANDS,
@@ -101,7 +102,7 @@ def add_worklist(pages: APIRouter, desk: Desk, show: Show) -> None:
         wanted: Annotated[Wanted, Depends(asked.wanted)],
         turn: Annotated[Turn, Depends(asked.turn)],
     ) -> Response:
-        return show(request, "worklist_rows.html", **listed(wanted, turn))
+        return show(request, "worklist_rows.html", **listed(request, wanted, turn))
 
     @pages.post("/search")
     def find(
@@ -111,6 +112,7 @@ def add_worklist(pages: APIRouter, desk: Desk, show: Show) -> None:
         text = text.strip()
         if UID.fullmatch(text.rstrip(".")) and "." in text:
             return RedirectResponse("/?" + urlencode({"uid": text}), SEE_OTHER)
+        desk.searched(request, text)
         hits = search(desk, text)
         return show(
             request, "search.html", text=text, hits=hits, page=hits.page, patients=hits.patients

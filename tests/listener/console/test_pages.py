@@ -1,5 +1,6 @@
 """The console as people and programs meet it, over HTTP and behind the gate."""
 
+import base64
 import html
 import json
 import logging
@@ -9,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from lxml import etree
 
 from listener.console.slices import LAYERS
 from listener.entries import Pending
+from tests.listener.audit.reading import Message
 from tests.listener.console.conftest import BUNDLE, Browser, House, a_head, a_localizer, a_study_of
 
 People = Callable[..., Browser]
@@ -223,6 +226,24 @@ def test_whoever_reads_a_study_past_its_page_is_in_the_audit_trail_once(
         if study_uid in each
     ]
     assert 'UserID="vera"' in line
+
+
+def test_who_reads_the_worklist_or_searches_for_patients_is_in_the_audit_trail(
+    console: People, house: House
+) -> None:
+    house.report("DOE^JANE", "P-1")
+    vera = console("vera")
+    for _ in range(3):
+        vera.get("/")
+        vera.get("/api/studies")
+    vera.post("/search", text="jane")
+    time.sleep(0.5)
+
+    lines = (house.settings.spool / "audit" / "audit.log").read_text().splitlines()
+    queries = [each for each in map(Message, lines) if each.event == "110112"]
+    assert len(queries) == 2, "one look at the list, one search"
+    assert all(b'UserID="vera"' in etree.tostring(each.root) for each in queries)
+    assert b"jane" not in base64.b64decode(queries[1].root.findtext(".//ParticipantObjectQuery"))
 
 
 def test_viewers_change_nothing_and_take_no_files_along(console: People, house: House) -> None:
