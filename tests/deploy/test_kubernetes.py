@@ -157,8 +157,8 @@ def data(*names: str) -> dict[str, str]:
 
 def secrets(folder: Path) -> dict[str, str]:
     """What the Secret would be, as files."""
-    for name in ("monro_broker", "monro_ledger"):
-        (folder / name).write_text(f"{name}://")
+    (folder / "monro_broker").write_text("redis://redis:6379/0")
+    (folder / "monro_ledger").write_text("postgresql+psycopg://ledger/monro")
     return {"MONRO_SECRETS": str(folder)}
 
 
