@@ -75,7 +75,7 @@ def test_every_service_is_contained(project: dict[str, Any]) -> None:
 def test_only_dicom_console_and_dashboards_leave_the_machine(project: dict[str, Any]) -> None:
     ports = {name: each["ports"] for name, each in project["services"].items() if "ports" in each}
 
-    assert set(ports) == {"listener", "grafana"}
+    assert set(ports) == {"listener", "grafana", "orthanc"}
     assert all(":-127.0.0.1}:" in port for of_service in ports.values() for port in of_service)
     assert project["networks"]["inside"] == {"internal": True}
     on_the_edge = {
