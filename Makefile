@@ -62,7 +62,7 @@ test: check system-tools ## everything that must hold, on real servers, on loopb
 		listener worker trainer deploy
 	@# A folder of our own: in its namespace everybody is root, and root's may be another's.
 	$(ALL_TOOLS) PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
-		$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests/system
+		$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/system
 	@$(CHAOS) $(SHORTLY)
 
 VIEWERS = OMP_NUM_THREADS=1 PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \

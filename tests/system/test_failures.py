@@ -21,7 +21,7 @@ Study = tuple[str, list[Path]]
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A synthetic study with signs."""
-    shown = render(draw_case(2024, positive=True, spectrum=OVERT))
+    shown = render(draw_case(2024, positive=True, spectrum=OVERT), spacing_mm=2.4)
     return study_uid(shown.case), write_study(shown, tmp_path_factory.mktemp("phantom"))
 
 

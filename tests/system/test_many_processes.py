@@ -158,7 +158,7 @@ def open_site(folder: Path, database: str) -> Iterator[Site]:
 
 def phantoms(folder: Path, refused: int) -> list[Study]:
     """One whole study and some with too few slices."""
-    shown = render(draw_case(2024, positive=True, spectrum=OVERT))
+    shown = render(draw_case(2024, positive=True, spectrum=OVERT), spacing_mm=2.4)
     whole = write_study(shown, folder / "whole")
     return [
         edited_copy(whole if number == 0 else whole[:TOO_FEW], folder / str(number))
