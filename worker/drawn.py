@@ -1,8 +1,9 @@
 """A reader's segmentation -> masks on the volume's grid.
 
 Where a voxel lies in the patient decides, not which frame is of which image: viewers write frames
-in any order, turn rows around and leave empty frames out. What cannot be laid on the volume without
-guessing is refused; the proposal does not take its place.
+in any order, turn rows around and leave empty frames out. Coordinates mean the same only within one
+Frame of Reference (PS3.3 C.7.4.1), so a drawing must bear the series' own. What cannot be laid on
+the volume without guessing is refused; the proposal does not take its place.
 """
 
 import math
@@ -87,6 +88,7 @@ class _Drawing:
         if self._kind not in (BINARY, FRACTIONAL, LABELMAP):
             raise _bad("a segmentation of an unknown type")
         self._full = header.whole("MaximumFractionalValue") or 255
+        self._frame_of_reference = header.text("FrameOfReferenceUID")
         headers = frame_headers(dataset)
         if sum((each.whole("Rows") or 0) * (each.whole("Columns") or 0) for each in headers) > (
             limits.voxels
@@ -106,6 +108,8 @@ class _Drawing:
 
     def over(self, volume: Volume, numbers: Collection[int]) -> Mask:
         """Bool (X, Y, Z): where one of these segments was drawn."""
+        if volume.frame_of_reference and self._frame_of_reference != volume.frame_of_reference:
+            raise _bad("a segmentation whose Frame of Reference UID is not the series'")
         mask = np.zeros(volume.voxels.shape, dtype=np.bool_)
         half = min(_step_mm(volume.slices), _step_mm(self._slices)) / 2
         for place, segment, values in zip(self._slices, self._segments, self._values, strict=True):

@@ -90,12 +90,14 @@ class Volume:
         affine: (4, 4), voxel index to RAS mm.
         slices: sorted along the slice normal, row x column.
         planes: (slices, rows, columns) float32, the same values as acquired, in slice order.
+        frame_of_reference: UID of the coordinates that all slices share; empty where none is given.
     """
 
     voxels: NDArray[np.float32]
     affine: NDArray[np.float64]
     slices: tuple[Slice, ...]
     planes: NDArray[np.float32]
+    frame_of_reference: str = ""
 
     @property
     def gaps_mm(self) -> NDArray[np.float64]:
@@ -147,7 +149,7 @@ def read_volume(paths: Sequence[Path], limits: Limits = LIMITS) -> Volume:
     planes = _planes(datasets, frames, np.argsort(order).tolist(), limits)
     slices = tuple(every[at].slice for at in order)
     voxels, affine = canonical(planes, LPS_TO_RAS @ _planes_to_lps(slices))
-    return Volume(np.ascontiguousarray(voxels), affine, slices, planes)
+    return Volume(np.ascontiguousarray(voxels), affine, slices, planes, every[0].frame_of_reference)
 
 
 # --- headers ---

@@ -370,6 +370,12 @@ def numberless(drawing):
     return edited
 
 
+def of_other_coordinates(drawing):
+    edited = deepcopy(drawing)
+    edited.FrameOfReferenceUID = generate_uid()
+    return edited
+
+
 def torn(drawing):
     return Encoder().encode(drawing)[:-5000]
 
@@ -390,6 +396,8 @@ BAD = {
     of_more_frames: "cannot be decoded",
     of_no_known_kind: "unknown type",
     numberless: "no pixel of it",
+    of_other_coordinates: "Frame of Reference",
+    without("FrameOfReferenceUID"): "Frame of Reference",
     torn: "",
 }
 
