@@ -10,11 +10,13 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 
+from listener.caller import call
 from listener.confirmation import (
     NO_SUCH_INSTANCE,
     STORAGE_COMMITMENT,
     STORAGE_COMMITMENT_INSTANCE,
 )
+from listener.remote import Entity
 
 
 @dataclass
@@ -84,8 +86,8 @@ class Archive:
         entity = AE(ae_title="PACS")
         entity.add_requested_context(STORAGE_COMMITMENT)
         title, port = self.answer_to
-        back = entity.associate(
-            "127.0.0.1", port, ae_title=title,
+        back = call(
+            entity, Entity(ae_title=title, host="127.0.0.1", port=port), None,
             ext_neg=[build_role(STORAGE_COMMITMENT, scp_role=True)],
         )  # fmt: skip
         status, _ = back.send_n_event_report(

@@ -24,6 +24,7 @@ from pydicom.uid import (
 from pynetdicom import AE
 
 from listener.backoff import Backoff
+from listener.caller import call
 from listener.commitment import Herald
 from listener.confirmation import Confirmations
 from listener.dispatch import Dispatcher, celery_app
@@ -31,6 +32,7 @@ from listener.entrance import Attendance, Entrance, open_ports
 from listener.entries import Answer, BundleRow, Plan, Received, Result
 from listener.ledger import Ledger
 from listener.recorder import Recorder
+from listener.remote import Entity
 from listener.series import InstanceKey
 from listener.server import listen
 from listener.settings import ListenerSettings
@@ -194,8 +196,12 @@ class Sender:
         for dataset in datasets:
             entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
         entity.add_requested_context("1.2.840.10008.1.1")
-        return entity.associate(
-            "127.0.0.1", self.settings.port, ae_title=called or self.settings.ae_title
+        return call(
+            entity,
+            Entity(
+                ae_title=called or self.settings.ae_title, host="127.0.0.1", port=self.settings.port
+            ),
+            None,
         )
 
 

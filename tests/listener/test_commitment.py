@@ -12,9 +12,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 
+from listener.caller import call
 from listener.commitment import Promises
 from listener.confirmation import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, reference
 from listener.ledger import Ledger
+from listener.remote import Entity
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 
@@ -66,8 +68,11 @@ def associated(settings: ListenerSettings, answers: Answers | None = None) -> An
     entity = AE(ae_title="SENDER")
     entity.add_requested_context(STORAGE_COMMITMENT)
     handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, answers.take)] if answers else []
-    return entity.associate(
-        "127.0.0.1", settings.port, ae_title=settings.ae_title, evt_handlers=handlers
+    return call(
+        entity,
+        Entity(ae_title=settings.ae_title, host="127.0.0.1", port=settings.port),
+        None,
+        evt_handlers=handlers,
     )
 
 

@@ -29,7 +29,9 @@ RECEIVE_ONE = """
 from pathlib import Path
 from pydicom import dcmread
 from pynetdicom import AE
+from listener.caller import call
 from listener.node import Node
+from listener.remote import Entity
 from listener.settings import read_settings
 
 settings = read_settings()
@@ -37,7 +39,7 @@ with Node(settings) as node:
     entity = AE("SENDER")
     dataset = dcmread(sys.argv[1])
     entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-    association = entity.associate("127.0.0.1", settings.port, ae_title="MONRO")
+    association = call(entity, Entity(ae_title="MONRO", host="127.0.0.1", port=settings.port), None)
     print(hex(association.send_c_store(dataset).Status))
     association.release()
 print(sorted(ABSENT & set(sys.modules)))

@@ -27,9 +27,11 @@ from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.dul import DULServiceProvider
 
 from listener import quick_store, server
+from listener.caller import call
 from listener.errors import CannotStoreQuickly
 from listener.ledger import Ledger
 from listener.quick_store import require_what_is_needed
+from listener.remote import Entity
 from listener.spool import Spool
 from tests.fuzz import wire
 
@@ -56,7 +58,9 @@ def store(sender: Any, dataset: Dataset, syntax: UID = ExplicitVRLittleEndian) -
     entity = AE(ae_title="SENDER")
     entity.add_requested_context(VERIFICATION)
     entity.add_requested_context(dataset.SOPClassUID, syntax)
-    association = entity.associate("127.0.0.1", sender.settings.port, ae_title="MONRO")
+    association = call(
+        entity, Entity(ae_title="MONRO", host="127.0.0.1", port=sender.settings.port), None
+    )
     assert association.is_established
     first = association.send_c_store(dataset).Status
     echo = association.send_c_echo().Status

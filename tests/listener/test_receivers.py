@@ -13,12 +13,14 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 
+from listener.caller import call
 from listener.entrance import open_ports
 from listener.entries import Received
 from listener.errors import CannotListen
 from listener.ledger import Ledger, process_name
 from listener.node import Node
 from listener.receivers import Receivers
+from listener.remote import Entity
 from listener.series import InstanceKey
 from listener.settings import ListenerSettings
 from listener.spool import Arrival, Held
@@ -46,7 +48,9 @@ def associate(settings: ListenerSettings, *datasets: Dataset) -> Any:
     entity.add_requested_context("1.2.840.10008.1.1")
     for dataset in datasets:
         entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-    return entity.associate("127.0.0.1", settings.port, ae_title=settings.ae_title)
+    return call(
+        entity, Entity(ae_title=settings.ae_title, host="127.0.0.1", port=settings.port), None
+    )
 
 
 def until_all_serve(settings: ListenerSettings, receivers: Receivers) -> None:

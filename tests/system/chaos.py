@@ -34,6 +34,8 @@ from pynetdicom import AE
 
 from deploy.stack import Stack
 from listener.accounting import account
+from listener.caller import call
+from listener.remote import Entity
 from listener.spool import Spool
 from tests.system.conftest import Hospital, Orthanc, edited_copy, open_hospital
 from trainer.phantom import OVERT, draw_case, render
@@ -150,8 +152,10 @@ class Sender(threading.Thread):
         entity.connection_timeout = 5
         entity.add_requested_context("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1")
         left = list(waiting)
-        association = entity.associate(
-            "127.0.0.1", self._dice.choice(self._ports), ae_title="MONRO"
+        association = call(
+            entity,
+            Entity(ae_title="MONRO", host="127.0.0.1", port=self._dice.choice(self._ports)),
+            None,
         )
         while association.is_established and left:
             try:

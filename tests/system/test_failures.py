@@ -12,6 +12,8 @@ import redis
 from pydicom import dcmread
 from pynetdicom import AE
 
+from listener.caller import call
+from listener.remote import Entity
 from trainer.phantom import OVERT, draw_case, render
 from trainer.phantom_study import study_uid, write_study
 
@@ -165,7 +167,7 @@ def stream(files: list[Path], port: int) -> Iterator[Path]:
     entity = AE(ae_title="PACS")
     entity.dimse_timeout = 5
     entity.add_requested_context("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1")
-    association = entity.associate("127.0.0.1", port, ae_title="MONRO")
+    association = call(entity, Entity(ae_title="MONRO", host="127.0.0.1", port=port), None)
     for path in files:
         if not association.is_established:
             return

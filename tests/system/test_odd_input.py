@@ -9,7 +9,9 @@ from pydicom import dcmread
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, AllStoragePresentationContexts, _config
 
+from listener.caller import call
 from listener.ledger import OWN_RESULT
+from listener.remote import Entity
 
 STORAGE = {context.abstract_syntax for context in AllStoragePresentationContexts}
 
@@ -75,7 +77,7 @@ def send(path: Path, port: int) -> int:
     meta = read_file_meta_info(path)
     entity = AE(ae_title="PACS")
     entity.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
-    association = entity.associate("127.0.0.1", port, ae_title="MONRO")
+    association = call(entity, Entity(ae_title="MONRO", host="127.0.0.1", port=port), None)
     assert association.is_established, f"no association for {path.name}"
     try:
         return int(association.send_c_store(path).Status)

@@ -34,9 +34,11 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from deploy.stack import Stack, free_ports
 from listener.__main__ import app
 from listener.audit.trail import NO_AUDIT
+from listener.caller import call
 from listener.monitoring.health import Health
 from listener.monitoring.metrics import ListenerCollector
 from listener.monitoring.pulse import Pulse
+from listener.remote import Entity
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.turned_away import TurnedAway
@@ -163,7 +165,7 @@ def contradicted(path: Path) -> Dataset:
 def store(port: int, dataset: Dataset) -> int:
     entity = AE(ae_title="PACS")
     entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-    association = entity.associate("127.0.0.1", port, ae_title="MONRO")
+    association = call(entity, Entity(ae_title="MONRO", host="127.0.0.1", port=port), None)
     try:
         return int(association.send_c_store(dataset).Status)
     finally:

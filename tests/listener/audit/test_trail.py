@@ -32,11 +32,13 @@ from listener.audit import codes
 from listener.audit.codes import Code
 from listener.audit.tally import Party
 from listener.audit.trail import open_audit
+from listener.caller import call
 from listener.confirmation import DimseConfirmer
 from listener.delivery import Courier
 from listener.entries import Received, Result
 from listener.ledger import Ledger
 from listener.node import Node
+from listener.remote import Entity
 from listener.retention import purge
 from listener.scout import Scout
 from listener.series import InstanceKey
@@ -68,7 +70,7 @@ def associate(settings: ListenerSettings, *datasets: Dataset, called: str = "MON
     entity.add_requested_context("1.2.840.10008.1.1")
     for dataset in datasets:
         entity.add_requested_context(dataset.SOPClassUID, ExplicitVRLittleEndian)
-    return entity.associate("127.0.0.1", settings.port, ae_title=called)
+    return call(entity, Entity(ae_title=called, host="127.0.0.1", port=settings.port), None)
 
 
 def send(settings: ListenerSettings, *datasets: Dataset) -> None:

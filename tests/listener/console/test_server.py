@@ -16,11 +16,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from listener.audit.trail import NO_AUDIT
+from listener.caller import call
 from listener.console.gate.accounts import Accounts
 from listener.console.server import ConsoleServer
 from listener.console.wellbeing import Checked
 from listener.ledger import Ledger
 from listener.node import Node
+from listener.remote import Entity
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from tests.listener.console.conftest import PASSWORDS, Browser
@@ -40,7 +42,7 @@ def status(settings: ListenerSettings, path: str = "/sign-in") -> int:
 def send(settings: ListenerSettings, dataset: Dataset) -> int:
     entity = AE("SENDER")
     entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-    association = entity.associate("127.0.0.1", settings.port, ae_title="MONRO")
+    association = call(entity, Entity(ae_title="MONRO", host="127.0.0.1", port=settings.port), None)
     try:
         return int(association.send_c_store(dataset).Status)
     finally:
