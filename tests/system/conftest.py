@@ -245,6 +245,8 @@ def open_hospital(
         "MONRO_RETRY_FIRST_SECONDS": "0.5",
         "MONRO_RETRY_CAP_SECONDS": "2",
         "MONRO_CONFIRM_FIRST_SECONDS": "1",
+        # A coarse map is a map to whatever is looked at here; test_demo.py has the bundle's own.
+        "MONRO_WORKER_MAP_MODE": "preview",
         **{name: filled(value) for name, value in changes.items()},
     }
     with Stack(folder, changes=settings) as stack:

@@ -87,6 +87,7 @@ def opened(place: Path) -> Iterator[tuple[Hospital, str]]:
         MONRO_CONSOLE_PORT=str(port),
         MONRO_WORKER_BUNDLES=json.dumps([str(bundles)]),
         MONRO_WORKER_LOOK_SECONDS="1",
+        MONRO_WORKER_MAP_MODE="bundle",
         MONRO_SITE="university-hospital",
     ) as hospital:
         publish_copy(bundles)

@@ -155,7 +155,6 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
         MONRO_LEDGER=f"sqlite:///{folder / 'database' / 'ledger.sqlite'}",
         MONRO_QUIET_SECONDS="2",
         MONRO_WORKER_BUNDLES=json.dumps([str(BUNDLES / "fistula-demo")]),
-        MONRO_WORKER_MAP_MODE="preview",
     ) as place:
         yield place
 

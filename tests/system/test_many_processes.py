@@ -141,6 +141,7 @@ def open_site(folder: Path, database: str) -> Iterator[Site]:
         "MONRO_RELEASED_QUIET_SECONDS": "4",
         "MONRO_QUIET_SECONDS": "6",
         "MONRO_RECEIVERS": "1",
+        "MONRO_WORKER_MAP_MODE": "preview",
     }
     archive = CountingArchive(folder / "archive", archive_port)
     with Stack(folder, changes=settings) as stack, archive:

@@ -263,7 +263,6 @@ def run_hospital(folder: Path, sent: dict[str, list[Path]], found: Run) -> None:
             folder,
             destinations=[picky.destination],
             on_broker=lambda port: monitors.append(Monitor(port)),
-            MONRO_WORKER_MAP_MODE="preview",
             MONRO_RESEND_SECONDS="0.2",
             MONRO_SOURCES='[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", '
             '"port": ORTHANC_PORT}]',

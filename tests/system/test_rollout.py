@@ -86,7 +86,6 @@ def test_a_shadow_is_compared_then_answers_then_is_taken_back_without_a_restart(
     with a_hospital(
         MONRO_WORKER_BUNDLES=json.dumps([str(bundles)]),
         MONRO_WORKER_LOOK_SECONDS="1",
-        MONRO_WORKER_MAP_MODE="preview",
         MONRO_CONSOLE_PORT=str(console_port),
     ) as hospital:
         ledger = hospital.stack.ledger
@@ -150,7 +149,6 @@ def test_a_promoted_bundle_that_was_tampered_with_judges_nothing_until_it_is_rol
     with a_hospital(
         MONRO_WORKER_BUNDLES=json.dumps([str(bundles)]),
         MONRO_WORKER_LOOK_SECONDS="1",
-        MONRO_WORKER_MAP_MODE="preview",
     ) as hospital:
         ledger = hospital.stack.ledger
         hospital.await_that(lambda: len(registered(ledger)) == 2)

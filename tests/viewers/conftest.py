@@ -51,7 +51,10 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
         "WebViewer": {"CachePath": str(folder / "viewer")},
     }
     with open_hospital(
-        folder, orthanc_changes=viewers, MONRO_ANALYSES=json.dumps(ANALYSES)
+        folder,
+        orthanc_changes=viewers,
+        MONRO_ANALYSES=json.dumps(ANALYSES),
+        MONRO_WORKER_MAP_MODE="bundle",
     ) as place:
         yield place
 
