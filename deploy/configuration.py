@@ -5,7 +5,6 @@ those of pydantic's JSON schemas; meanings are the fields' descriptions, or the 
 docstring of a class lists.
 """
 
-import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
+from listener.in_words import Schema, attributes, in_words
 from listener.secret_files import SECRETS
 from listener.settings import PREFIX, Commons, ListenerSettings
 from trainer.gathering.dicomweb import PREFIX as DICOMWEB_PREFIX
@@ -26,36 +26,6 @@ from worker.settings import WORKER_PREFIX, WorkerSettings
 
 REFERENCE: Final = Path(__file__).parents[1] / "docs" / "configuration.md"
 TEMPLATE: Final = "configuration.md.j2"
-
-Schema = Mapping[str, Any]
-
-UNITS: Final[Mapping[str, str]] = {
-    "_seconds": "seconds",
-    "_minutes": "minutes",
-    "_hours": "hours",
-    "_days": "days",
-    "_gib": "GiB",
-    "_mm": "millimetres",
-    "_degrees": "degrees",
-}
-"""Units ride on names."""
-
-WORDS: Final[Mapping[str, str]] = {
-    "string": "text",
-    "integer": "whole number",
-    "number": "number",
-    "boolean": "`true` or `false`",
-    "object": "object",
-}
-
-LIMITS: Final[Mapping[str, str]] = {
-    "exclusiveMinimum": "more than {}",
-    "minimum": "at least {}",
-    "exclusiveMaximum": "less than {}",
-    "maximum": "at most {}",
-}
-
-SEVERAL: Final[Mapping[str, str]] = {"text": "texts", "path": "paths"}
 
 EXAMPLES: Final = re.compile(r'\[?\{[^{}]*\}\]?|\["[^\]]*"\]')
 
@@ -166,7 +136,7 @@ def _by_name(root: Schema, name: str, field: Schema) -> Section:
     assert table is not None, f"{name} holds no tables"
     usual = ", ".join(f"`{each}`" for each in field["default"])
     meaning = (
-        f"{_attributes(root)[name]} Only in the file, with keys as below; unless the file names "
+        f"{attributes(root)[name]} Only in the file, with keys as below; unless the file names "
         f"any, they are {usual}."
     )
     return Section(f'{name}."NAME"', meaning, tuple(_rows(table, str)))
@@ -174,7 +144,7 @@ def _by_name(root: Schema, name: str, field: Schema) -> Section:
 
 def _tables(schema: Schema, root: Schema, path: str) -> Iterator[Section]:
     """Tables below a schema, each with those within it after it."""
-    told = _attributes(schema)
+    told = attributes(schema)
     for name, field in schema["properties"].items():
         table = _table(field, root)
         if table is None:
@@ -207,7 +177,7 @@ def _table(field: Schema, root: Schema) -> Schema | None:
 
 
 def _rows(schema: Schema, called: Any, kind: str = "") -> Iterator[Setting]:
-    told = _attributes(schema)
+    told = attributes(schema)
     for name, field in schema["properties"].items():
         meaning = field.get("description") or told.get(name)
         if not meaning:
@@ -215,7 +185,7 @@ def _rows(schema: Schema, called: Any, kind: str = "") -> Iterator[Setting]:
         secret = "**Secret.** " if _is_secret(field) else ""
         default = REQUIRED if name in schema.get("required", ()) else _value(field, name)
         told_of_it = _cell(secret + _prose(meaning))
-        yield Setting(f"`{called(name)}`", _cell(_words(field, name)), default, told_of_it)
+        yield Setting(f"`{called(name)}`", _cell(in_words(field, name)), default, told_of_it)
 
 
 def _prose(meaning: str) -> str:
@@ -231,62 +201,6 @@ def _summary(schema: Schema) -> str:
     return str(schema["description"]).partition("\n\n")[0].replace("\n", " ")
 
 
-def _attributes(schema: Schema) -> dict[str, str]:
-    """What a docstring says of each attribute."""
-    _, _, listed = inspect.cleandoc(schema.get("description", "")).partition("Attributes:\n")
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", listed, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
-
-
-def _words(field: Schema, name: str = "") -> str:
-    """A type in words, with its limits and unit.
-
-    >>> _words({"type": "number", "exclusiveMinimum": 0}, "quiet_seconds")
-    'seconds, more than 0'
-    >>> _words({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "null"}]})
-    'whole number, 1 to 65535'
-    """
-    if "$ref" in field:
-        target = field["$ref"].rpartition("/")[2]
-        return f"[{target}](#{target.lower()})"
-    if "anyOf" in field:
-        kinds = [each for each in field["anyOf"] if each.get("type") != "null"]
-        if {each.get("type") for each in kinds} == {"string", "integer"}:
-            return "size, such as `5GiB`"
-        return " or ".join(_words(each, name) for each in kinds)
-    if "enum" in field:
-        return "one of " + ", ".join(f"`{each}`" for each in field["enum"])
-    if field["type"] == "array":
-        return _list(field, name)
-    return ", ".join([_simple(field, name), *_limits(field)])
-
-
-def _list(field: Schema, name: str) -> str:
-    if "prefixItems" in field:
-        return f"list of {len(field['prefixItems'])} {_unit(name) or 'numbers'}"
-    first, comma, rest = _words(field["items"], name).partition(",")
-    plural = first.replace("one of", "any of").replace("number", "numbers")
-    return f"list of {SEVERAL.get(first, plural)}{comma}{rest}"
-
-
-def _simple(field: Schema, name: str) -> str:
-    if field.get("format") == "path":
-        return "path"
-    word = WORDS[field["type"]]
-    return _unit(name) or word if field["type"] in ("number", "integer") else word
-
-
-def _unit(name: str) -> str:
-    return next((unit for ending, unit in UNITS.items() if f"_{name}".endswith(ending)), "")
-
-
-def _limits(field: Schema) -> list[str]:
-    if "minimum" in field and "maximum" in field:
-        return [f"{field['minimum']} to {field['maximum']}"]
-    found = [text.format(field[key]) for key, text in LIMITS.items() if key in field]
-    return found if "pattern" not in field else [*found, f"as `{field['pattern']}`"]
-
-
 def _value(field: Schema, name: str) -> str:
     """A default as it would be written.
 
@@ -296,7 +210,7 @@ def _value(field: Schema, name: str) -> str:
     value = field.get("default")
     if value is None or value in ("", [], {}):
         return "empty"
-    if isinstance(value, int) and _words(field, name).startswith("size"):
+    if isinstance(value, int) and in_words(field, name).startswith("size"):
         return f"`{_size(value)}`"
     text = value if isinstance(value, str) else json.dumps(value)
     return _cell(f"`{text}`")

@@ -13,6 +13,7 @@ declare -A package_of=(
     [systemd-analyze]=systemd
     [unshare]=util-linux
     [chromium]=chromium
+    [kubectl]=kubernetes-client
 )
 
 look() {

@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from listener.settings import PREFIX, ListenerSettings
+from pydantic import BaseModel
+
+from listener.settings import PREFIX
 
 PASSWORDS: Final = (
     re.compile(r"(://[^:/?#@\s]*:)\S*(?=@)"),
@@ -22,11 +24,11 @@ class InForce:
     meaning: str
 
 
-def in_force(settings: ListenerSettings) -> list[InForce]:
-    """All settings, in the order of their class."""
+def in_force(settings: BaseModel, prefix: str = PREFIX) -> list[InForce]:
+    """All settings of a class, in its order."""
     return [
         InForce(
-            f"{PREFIX}{name.upper()}",
+            f"{prefix}{name.upper()}",
             _without_passwords(_shown(getattr(settings, name))),
             field.description or "",
         )
@@ -37,7 +39,7 @@ def in_force(settings: ListenerSettings) -> list[InForce]:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    return "\n".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return "\n".join(map(str, value)) if isinstance(value, tuple | frozenset) else str(value)
 
 
 def _without_passwords(text: str) -> str:

@@ -47,7 +47,11 @@ def _network(value: str) -> str:
 
 def _audit_target(value: str) -> str:
     """A URL of a collector of syslog messages or of a file, nothing for the usual file, or none."""
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:  # brackets that do not close, a port that is no number
+        parts = urlsplit("")
     is_file = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
     is_collector = parts.scheme in COLLECTORS and bool(parts.hostname) and parts.path in ("", "/")
     if value not in ("", "none") and not is_file and not is_collector:
@@ -55,7 +59,6 @@ def _audit_target(value: str) -> str:
             f"{value!r} is no target: give syslog+tls://host:port, syslog://host:port, "
             "file:///absolute/path, none, or nothing for a file inside the spool"
         )
-    _ = parts.port  # raises ValueError where it is no number
     return value
 
 

@@ -14,6 +14,7 @@ from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic.config import JsonDict
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from listener.complaint import explain_invalid, explain_no_json
 from listener.errors import BadSettings
 from listener.ledger import HOPELESS_ATTEMPTS
 from listener.remote import (
@@ -301,17 +302,6 @@ def refuse_unknown_names(
         )
 
 
-def explain_invalid(error: ValidationError, prefix: str = PREFIX) -> BadSettings:
-    """Turn pydantic's report into one line per setting, without the values."""
-    lines = [
-        f"{prefix}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}"
-        if item["loc"]
-        else item["msg"].removeprefix("Value error, ")
-        for item in error.errors(include_url=False, include_input=False)
-    ]
-    return BadSettings("; ".join(lines))
-
-
 def gather(kind: type[Kind], prefix: str, secrets: SecretFiles) -> Kind:
     """Settings of one class: from the environment, and what is not there from files.
 
@@ -321,9 +311,9 @@ def gather(kind: type[Kind], prefix: str, secrets: SecretFiles) -> Kind:
     try:
         return kind(_secrets_dir=secrets.folder)
     except ValidationError as error:
-        raise explain_invalid(error, prefix) from None
+        raise explain_invalid(error, kind, prefix) from None
     except SettingsError as error:
-        raise BadSettings(f"{error}: JSON was expected there") from None
+        raise explain_no_json(error, kind, prefix) from None
 
 
 def given_names(secrets: SecretFiles) -> list[str]:

@@ -8,18 +8,23 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from sqlalchemy.exc import SQLAlchemyError
 
+from listener.dispatch import broker_answers
 from listener.errors import MonroError
+from listener.in_force import in_force
 from listener.ledger import Ledger
-from listener.logs import set_up_logging
-from listener.spool import for_us_and_our_group
+from listener.logs import keep_values_out, set_up_logging
+from listener.spool import Spool, for_us_and_our_group
 from worker.app import WORKER_ARGUMENTS, worker_app
 from worker.bundle import RegionBundle, VolumeBundle, load_bundle
+from worker.device import require_device
 from worker.metrics import Observations
 from worker.presence import Presence
 from worker.quality import checks_table
 from worker.seal import BadBundle
-from worker.settings import read_settings
+from worker.settings import WORKER_PREFIX, read_settings
+from worker.shelf import verified
 from worker.signature import read_trusted_keys
 from worker.station import Station
 from worker.tasks import register
@@ -56,6 +61,30 @@ def serve() -> None:
         ledger = Ledger(settings.commons.ledger_url)
         with Presence(ledger, device, station.editions, station.shelf.troubles):
             celery.worker_main(list(WORKER_ARGUMENTS))
+
+
+@app.command("check-config")
+def check_config() -> None:
+    """Read the settings, say what is wrong with them, and look at what they point to."""
+    with explained():
+        settings = read_settings()
+        Spool(settings.commons.spool, settings.commons.keep_free)
+        Ledger(settings.commons.ledger_url).close()
+        require_device(settings.worker.device)
+        trusted = read_trusted_keys(settings.worker.trusted_keys)
+        bundles = list(verified(settings.worker.bundles, trusted))
+    table = Table("setting", "value", "meaning", title="settings in force")
+    for each in (*in_force(settings.commons), *in_force(settings.worker, WORKER_PREFIX)):
+        table.add_row(each.name, each.value, each.meaning)
+    console.print(table)
+    for bundle in bundles:
+        signed = f"signed by {bundle.signed_by}" if bundle.signed_by else "signature not looked at"
+        console.print(
+            f"bundle {bundle.name} {bundle.version} ({bundle.analysis}): verified, {signed}",
+            soft_wrap=True,
+        )
+    answers = "answers" if broker_answers(settings.commons.broker) else "does not answer now"
+    console.print(f"broker: {answers}")
 
 
 SHOWN = {VolumeBundle: ("recipe", "occlusion"), RegionBundle: ("recipe", "decisive", "features")}
@@ -95,10 +124,27 @@ def checks(analysis: str = "fistula") -> None:
 @contextmanager
 def explained() -> Iterator[None]:
     """Say what a user can mend in one line, without a traceback, and exit with 1."""
+    keep_values_out()
     try:
         yield
     except (MonroError, BadBundle) as error:
         complaints.print(f"monro: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        complaints.print(
+            f"monro: {error.filename or 'a file'}: {error.strerror}; correct the setting that "
+            "names it, or who may read and write there",
+            style="red",
+            markup=False,
+        )
+        raise typer.Exit(1) from None
+    except SQLAlchemyError as error:
+        complaints.print(
+            f"monro: the ledger at MONRO_LEDGER does not answer ({type(error).__name__}); "
+            "start it or correct the URL",
+            style="red",
+            markup=False,
+        )
         raise typer.Exit(1) from None
 
 

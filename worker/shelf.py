@@ -6,7 +6,7 @@ that is not what its manifest says, or that calls itself by the version of anoth
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,8 +78,7 @@ class Shelf:
         """
         self.look()
         for folder in self._folders:
-            if not _bundles_in(folder):
-                raise BadBundle(folder, f"no {MANIFEST}", "a bundle, or a folder of bundles")
+            _require_bundles(folder)
         for (folder, _), place in self._places.items():
             if place.trouble and folder in self._folders:
                 raise place.trouble
@@ -154,6 +153,24 @@ class Shelf:
                 self.look()
             except Exception as error:  # noqa: BLE001 - the next look may find disk and ledger again
                 log.error("bundles were not looked for: %s", where(error))
+
+
+def verified(folders: Sequence[Path], trusted: Sequence[TrustedKey]) -> Iterator[Bundle]:
+    """Every bundle of some folders, checked and not opened.
+
+    Raises:
+        BadBundle: a folder holds no bundle, or one of them must not be used.
+    """
+    for folder in folders:
+        for place, _ in _require_bundles(folder):
+            yield load_bundle(place, trusted)
+
+
+def _require_bundles(folder: Path) -> list[Stamp]:
+    found = _bundles_in(folder)
+    if not found:
+        raise BadBundle(folder, f"no {MANIFEST}", "a bundle, or a folder of bundles")
+    return found
 
 
 def _bundles_in(folder: Path) -> list[Stamp]:

@@ -18,6 +18,7 @@ from worker.analyses import open_analysis
 from worker.analyses.interface import Analysis, ReaderNeeded
 from worker.bundle import RegionBundle, VolumeBundle
 from worker.delta.baseline import computes_in
+from worker.device import require_device
 from worker.metrics import Observations
 from worker.occlusion import Effort, Mode
 from worker.pipeline import Commission, Estimate, commission, estimate, judge, propose, refuse
@@ -52,6 +53,7 @@ class Station:
         BadBundle: a bundle is missing, altered, or not signed by whom the settings trust.
         VersionTaken: a bundle calls itself by the version of another one.
         BadKey: the settings trust something that is no key.
+        BadSettings: this machine does not have the device.
     """
 
     def __init__(self, settings: Settings, observations: Observations | None = None) -> None:
@@ -269,7 +271,7 @@ def _watcher(lease: Lease) -> Callable[[int, int], None]:
 
 
 def _effort(settings: WorkerSettings) -> Effort:
-    device = torch.device(settings.device)
+    device = require_device(settings.device)
     dtype = torch.float32 if settings.map_precision == "float32" else torch.bfloat16
     if settings.map_precision == "auto" and not computes_in(dtype, device):
         dtype = torch.float32

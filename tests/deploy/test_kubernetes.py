@@ -13,10 +13,12 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import pytest
+import yaml
 
 from listener.dispatch import QUEUES
 from listener.settings import read_settings
 from tests.deploy.reading import DEPLOY, manifests, require_worker_metrics, set_only
+from tests.tools import program
 from trainer.settings import read_config
 
 FOLDERS = ("service", "scaling", "monitoring", "training")
@@ -62,14 +64,32 @@ def test_the_schemas_find_what_is_misspelt() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_kustomize_builds_it(folder: str) -> None:
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed: kustomizations were NOT built")
-    done = subprocess.run(
-        ["kubectl", "kustomize", DEPLOY / "kubernetes" / folder],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = kustomize(DEPLOY / "kubernetes" / folder)
+
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\nkind: ") == len(list(manifests(folder)))
+    built = list(yaml.safe_load_all(done.stdout))
+    assert sorted(map(named, built)) == sorted(map(named, manifests(folder)))
+    for each in built:
+        assert each["kind"] == "Namespace" or each["metadata"]["namespace"] == "monro"
+
+
+def test_kustomize_finds_a_file_that_is_not_there(tmp_path: Path) -> None:
+    copy = shutil.copytree(DEPLOY / "kubernetes" / "training", tmp_path / "training")
+    (copy / "fit.yaml").unlink()
+
+    done = kustomize(copy)
+
+    assert done.returncode != 0
+    assert "fit.yaml" in done.stderr
+
+
+def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [program("kubectl", "kubernetes-client"), "kustomize", folder]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def named(manifest: dict[str, Any]) -> tuple[str, str]:
+    return manifest["kind"], manifest["metadata"]["name"]
 
 
 @pytest.mark.parametrize(("name", "pod"), list(pods()))

@@ -47,9 +47,18 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def pixels(canvas: Locator) -> np.ndarray:
-    """What a viewer drew, without its buttons and scroll bars: (Y, X, RGB)."""
-    encoded = canvas.evaluate("canvas => canvas.toDataURL()").partition(",")[2]
+DRAWN = """shown => {
+    if (shown.toDataURL) return shown.toDataURL();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [shown.naturalWidth, shown.naturalHeight];
+    canvas.getContext("2d").drawImage(shown, 0, 0);
+    return canvas.toDataURL();
+}"""
+
+
+def pixels(shown: Locator) -> np.ndarray:
+    """What a viewer drew on a canvas or as an image, without buttons around it: (Y, X, RGB)."""
+    encoded = shown.evaluate(DRAWN).partition(",")[2]
     image = Image.open(BytesIO(base64.b64decode(encoded))).convert("RGB")
     return np.asarray(image).astype(int)
 
@@ -103,6 +112,14 @@ class Ohif:
         """Descriptions of all series, once as many as expected are listed."""
         eventually(lambda: self._thumbnails.count() >= expected)
         return [each.inner_text().splitlines()[1] for each in self._thumbnails.all()]
+
+    def thumbnail(self, description: str) -> Locator:
+        """The small picture of a series, once it is there and has loaded."""
+        image = self._thumbnails.filter(has_text=description).first.locator("img")
+        assert eventually(lambda: image.count() == 1), f"{description} has no thumbnail"
+        loaded = "image => image.complete && image.naturalWidth > 0"
+        assert eventually(lambda: image.evaluate(loaded)), f"{description}: it does not load"
+        return image
 
     def open(self, description: str) -> None:
         self._thumbnails.filter(has_text=description).first.dblclick()

@@ -24,6 +24,16 @@ class AnsweredStudy:
         """Of every series, in alphabetical order."""
         return sorted({str(each.SeriesDescription) for each in self._objects})
 
+    def image_series(self) -> list[str]:
+        """Descriptions of the series that are shown by themselves, as a Segmentation is not."""
+        return sorted(
+            {
+                str(each.SeriesDescription)
+                for each in self._objects
+                if "PixelData" in each and each.Modality != "SEG"
+            }
+        )
+
     def series(self, description: str) -> str:
         """What Orthanc calls a series."""
         (found,) = (

@@ -23,3 +23,9 @@ A_MAP_ON_THE_SCREEN = 2000
 
 A_REGION_ON_THE_SCREEN = 500
 """Pixels that the outlines and the tint of a small region colour at least."""
+
+A_THUMBNAIL = 5000
+"""Pixels of a thumbnail that are not black at least, where it shows a head."""
+
+COLOURS_OF_A_THUMBNAIL = 500
+"""Pixels that caption, colour bar and map colour at least in the thumbnail of an overlay."""

@@ -9,6 +9,8 @@ from tests.viewers.pacs import AnsweredStudy
 from tests.viewers.series import (
     A_MAP_ON_THE_SCREEN,
     A_REGION_ON_THE_SCREEN,
+    A_THUMBNAIL,
+    COLOURS_OF_A_THUMBNAIL,
     FISTULA_MAP,
     FISTULA_REPORT,
     FISTULA_SUMMARY,
@@ -30,6 +32,24 @@ def test_every_series_is_listed_under_its_description(in_ohif: Ohif, study: Answ
 
     assert sorted(listed) == study.descriptions()
     assert set(RESULTS) < set(listed)
+
+
+def test_every_series_of_images_has_a_thumbnail_that_shows_it(
+    in_ohif: Ohif, study: AnsweredStudy
+) -> None:
+    for series in study.image_series():
+        shown = in_ohif.thumbnail(series)
+        assert visible(shown) > A_THUMBNAIL, f"{series}: its thumbnail is black"
+        is_overlay = series in (FISTULA_MAP, INFECTION_MAP)
+        print(
+            series,
+            visible(shown),
+            coloured(shown),
+            shown.evaluate("i => [i.naturalWidth, i.naturalHeight]"),
+        )
+        assert (coloured(shown) > COLOURS_OF_A_THUMBNAIL) is is_overlay, (
+            f"{series}: {coloured(shown)} coloured pixels in its thumbnail"
+        )
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,21 @@ def test_both_halves_are_read(environment: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("MONRO_SITE", None, "MONRO_SITE: Field required"),
-        ("MONRO_WORKER_BUNDLES", "[]", "MONRO_WORKER_BUNDLES: Tuple should have at least 1"),
+        ("MONRO_SITE", None, "MONRO_SITE: found nothing; expected text"),
+        (
+            "MONRO_WORKER_BUNDLES",
+            "[]",
+            "MONRO_WORKER_BUNDLES: found a list of 0; expected list of "
+            "paths, at least 1 (ensembles to run",
+        ),
+        (
+            "MONRO_WORKER_EXTRAS",
+            '["map"]',
+            "MONRO_WORKER_EXTRAS, entry 1: found 'map'; expected one of float-map, region",
+        ),
         ("MONRO_WORKER_DEVISE", "cuda", "unknown settings MONRO_WORKER_DEVISE"),
         ("MONRO_BROCKER", "x", "unknown settings MONRO_BROCKER"),
-        ("MONRO_WORKER_ALGORITHM_PURPOSE", "1", "MONRO_WORKER_ALGORITHM_PURPOSE: Input should be"),
+        ("MONRO_WORKER_ALGORITHM_PURPOSE", "1", "MONRO_WORKER_ALGORITHM_PURPOSE: found '1'"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_and_is_named(

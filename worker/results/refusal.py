@@ -15,7 +15,7 @@ from worker.results.document import document
 from worker.results.letterhead import Letterhead, software_version
 from worker.results.outcome import NotJudged
 from worker.results.report import RESEARCH_USE_ONLY, tracking, tree
-from worker.results.summary import CAUTION, inputs, replacement, text
+from worker.results.summary import CAUTION, DIGITS_OF_SHA256, inputs, replacement, text
 from worker.results.terms import Kind
 
 
@@ -32,7 +32,7 @@ def refusal(letterhead: Letterhead, kind: Kind, refused: NotJudged) -> Dataset:
         algorithm_id=AlgorithmIdentification(
             name=f"{terms.PRODUCT} check of the input",
             version=software_version(),
-            parameters=[RESEARCH_USE_ONLY],
+            parameters=[*_asked(refused), RESEARCH_USE_ONLY],
         ),
         finding_sites=[FindingSite(anatomic_location=refused.terms.site)],
         qualitative_evaluations=[
@@ -42,6 +42,12 @@ def refusal(letterhead: Letterhead, kind: Kind, refused: NotJudged) -> Dataset:
         source_images=_images(refused),
     )
     return document(letterhead, kind, tree(refused, [group]), refused.sources)
+
+
+def _asked(refused: NotJudged) -> list[str]:
+    """The model that the input was checked for, though it may not have been run."""
+    lineage = refused.lineage
+    return [f"Checked for model {lineage.bundle}", f"Its weights sha256: {lineage.weights_sha256}"]
 
 
 def _images(refused: NotJudged) -> list[SourceImageForMeasurementGroup]:
@@ -79,6 +85,8 @@ def findings(refused: NotJudged) -> list[str]:
         f"Found: {refused.refusal.found}.",
         f"Needed: {refused.refusal.needed}.",
         inputs(refused),
+        f"Model asked: {refused.lineage.bundle}; weights sha256 "
+        f"{refused.lineage.weights_sha256[:DIGITS_OF_SHA256]}.",
         *map(str, refused.unused),
         *replacement(refused),
     ]

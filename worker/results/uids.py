@@ -11,7 +11,7 @@ from typing import Final
 
 # Raised whenever the content or the layout of a result changes: an old object then keeps its UID,
 # and a study judged again gets new objects that name the old ones as predecessors.
-RESULT_SPECIFICATION: Final = 2
+RESULT_SPECIFICATION: Final = 3
 
 MONRO: Final = uuid.UUID("26f0c097-0d1c-4173-81b9-33260f20d5f9")
 
@@ -44,7 +44,7 @@ class Lineage:
         """UID of one object of this result.
 
         >>> Lineage("A", "1.2", "fistula", "d", "b 1", "w", "exact").uid("overlay", 3)
-        '2.25.101717242557972211216280543628788119190'
+        '2.25.19252577376959978557995597897759436929'
         """
         return derive("result", *astuple(self), kind, index)
 

@@ -60,6 +60,7 @@ def test_a_refusal_says_in_plain_words_what_was_found_and_what_is_needed(refused
         "Found: no contrast agent named in any header.",
         "Needed: a T1 series after contrast agent.",
         'Input: series 7 "SAG T1 POST", 14 images.',
+        "Model asked: fistula-demo 1.2.3; weights sha256 0123456789ab.",
     ]
 
 

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pydicom
@@ -63,7 +64,12 @@ def of_infection(judged, origin="proposed"):
     cam = CamMap(outer * np.float32(0.02), outer, volume.affine, crops=4, members=2)
     return replace(
         judged,
-        lineage=replace(judged.lineage, analysis="infection", occlusion="grad-cam"),
+        lineage=replace(
+            judged.lineage,
+            analysis="infection",
+            bundle=f"{regions.name} {regions.version}",
+            occlusion="grad-cam",
+        ),
         bundle=regions,
         map=cam,
         regions=found,
@@ -125,6 +131,30 @@ def refusal(infection):
         infection.sources,
         no_series('series 3 "SAG T1": T1', "infection"),
     )
+
+
+def test_every_kind_of_object_names_software_and_model_with_their_versions_and_hash(
+    judged, infection, early, proposed, refusal
+):
+    with_extras = replace(judged, options=Options(extras=frozenset({Kind.REGION, Kind.FLOAT_MAP})))
+    seen = set()
+    for outcome in (with_extras, infection, early, proposed, refusal):
+        for each in objects(outcome):
+            seen.add(each.kind)
+            found = each.dataset
+            assert (found.ManufacturerModelName, found.SoftwareVersions) == (
+                "monro",
+                version("monro"),
+            ), each.kind
+            assert found.file_meta.ImplementationVersionName == f"MONRO {version('monro')}"
+            said = Encoder().encode(found).decode("latin-1")
+            name, _, number = outcome.lineage.bundle.rpartition(" ")
+            assert name in said, each.kind
+            assert number in said, each.kind
+            # Documents for people name as many digits as people compare.
+            digits = 12 if each.kind is Kind.REFUSAL_SUMMARY else 64
+            assert outcome.lineage.weights_sha256[:digits] in said, each.kind
+    assert seen == set(Kind)
 
 
 def of_kind(outcome, kind):
