@@ -1,6 +1,7 @@
 """What settings allow, and a site may not have meant: told at the start and by `check-config`."""
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from listener.remote import WebService, is_loopback
@@ -9,7 +10,7 @@ from listener.settings import ListenerSettings
 
 def cautions(settings: ListenerSettings) -> list[str]:
     """Sentences about settings that work, and leave a door open."""
-    return [*_titles(settings), *_tokens(settings), *_passwords(settings)]
+    return [*_titles(settings), *_tokens(settings), *_passwords(settings), *_proxies(settings)]
 
 
 def _titles(settings: ListenerSettings) -> Iterator[str]:
@@ -37,3 +38,12 @@ def _passwords(settings: ListenerSettings) -> Iterator[str]:
     is_open = settings.console_port is not None and not is_loopback(settings.bind)
     if is_open and settings.tls is None:
         yield "MONRO_CONSOLE_PORT: passwords travel in clear; set MONRO_TLS"
+
+
+def _proxies(settings: ListenerSettings) -> Iterator[str]:
+    for each in settings.console_proxies:
+        if ip_network(each, strict=False).prefixlen == 0:
+            yield (
+                f"MONRO_CONSOLE_PROXIES: with {each}, everybody chooses the address that limits "
+                "and audit trail know them by; name the proxies"
+            )

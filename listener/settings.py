@@ -22,6 +22,7 @@ from listener.remote import (
     AuditTarget,
     Destination,
     HostName,
+    Network,
     Oidc,
     Peer,
     Port,
@@ -218,6 +219,12 @@ class ListenerSettings(Commons):
         default=(),
         description='host names and addresses that the console is called by: ["monro.hospital"]; '
         "other ones are refused; empty: any",
+    )
+    console_proxies: tuple[Network, ...] = Field(
+        default=(),
+        description='addresses and networks of the proxies before the console: ["10.0.0.8"]; they '
+        "alone are believed about a visitor's address and scheme (X-Forwarded-For, "
+        "X-Forwarded-Proto); empty: nobody",
     )
     console_open_metrics: bool = Field(
         default=False, description="/metrics of the console needs no token: a decision"

@@ -3,11 +3,11 @@
 import asyncio
 import hashlib
 import logging
-import os
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS: Final = 256
 CONNECTIONS_OF_ONE_ADDRESS: Final = 64
+
+CONNECTIONS_OF_A_PROXY: Final = MOST_CONNECTIONS - CONNECTIONS_OF_ONE_ADDRESS
+"""It brings many people; monitors that come past it find room, too."""
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
@@ -69,19 +72,27 @@ class LimitedPort(socket.socket):
     """
 
     _open: "WeakSet[socket.socket]"
+    _is_proxy: Callable[[str], bool]
+
+    @classmethod
+    def of(cls, opened: socket.socket, is_proxy: Callable[[str], bool]) -> "LimitedPort":
+        """One that takes the place of a plain socket."""
+        port = cls(opened.family, opened.type, opened.proto, opened.detach())
+        port._open, port._is_proxy = WeakSet(), is_proxy
+        return port
 
     def dup(self) -> "LimitedPort":
         """Another one for the same port."""
-        return LimitedPort(self.family, self.type, self.proto, os.dup(self.fileno()))
+        return self.of(super().dup(), self._is_proxy)
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection; raises BlockingIOError where one was turned away."""
         connection, address = super().accept()
-        if not hasattr(self, "_open"):
-            self._open = WeakSet()
         here = [each for each in self._open if each.fileno() >= 0]
         from_there = sum(_peer(each) == address[0] for each in here)
-        if len(here) >= MOST_CONNECTIONS or from_there >= CONNECTIONS_OF_ONE_ADDRESS:
+        is_proxy = self._is_proxy(address[0])
+        most = CONNECTIONS_OF_A_PROXY if is_proxy else CONNECTIONS_OF_ONE_ADDRESS
+        if len(here) >= MOST_CONNECTIONS or from_there >= most:
             log.warning("turned a connection from %s away: there are too many", address[0])
             connection.close()
             raise BlockingIOError
@@ -105,6 +116,7 @@ class WebPort:
         port: likewise.
         encryption: of HTTPS; None for HTTP.
         idle_seconds: a connection without a request is closed after so long.
+        is_proxy: whether many people come from an address; it may have more connections.
 
     Raises:
         CannotListen: the port is taken or not ours.
@@ -117,11 +129,12 @@ class WebPort:
         port: int,
         encryption: ssl.SSLContext | None,
         idle_seconds: float,
+        is_proxy: Callable[[str], bool] = lambda _address: False,
     ) -> None:
         self._what, self._address = what, (address, port)
         self._encryption, self._idle_seconds = encryption, idle_seconds
         opened = open_port(address, port)
-        self._port = LimitedPort(opened.family, opened.type, opened.proto, opened.detach())
+        self._port = LimitedPort.of(opened, is_proxy)
         self._server: uvicorn.Server | None = None
         self._thread = threading.Thread()
 
@@ -171,7 +184,7 @@ class WebPort:
             log_config=None,
             log_level="warning",
             access_log=False,
-            # Whoever forwards for others is not believed about their addresses.
+            # Who is believed about others' addresses is for the application to know.
             proxy_headers=False,
             server_header=False,
             # Between requests; and as long may the header of the next one take.

@@ -7,6 +7,7 @@ from starlette.routing import BaseRoute
 from listener.audit.trail import Audit
 from listener.console.app import create_app
 from listener.console.gate.gate import Gate
+from listener.console.gate.hops import Proxies
 from listener.console.patients import Patients
 from listener.console.wellbeing import Look
 from listener.dicomweb.tls import web_context
@@ -51,6 +52,7 @@ class ConsoleServer:
             settings.console_port,
             web_context(settings.tls, asks=False) if settings.tls is not None else None,
             settings.association_timeout_seconds,
+            Proxies(settings.console_proxies).has,
         )
         self._patients = Patients(ledger)
         gate = Gate(ledger, settings, audit)

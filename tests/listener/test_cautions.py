@@ -37,6 +37,8 @@ PACS = {"name": "pacs", "ae_title": "PACS", "host": "pacs", "port": 104}
             "MONRO_CONSOLE_PORT: passwords travel in clear",
         ),
         ({"console_port": 8443}, None),
+        ({"console_proxies": ["10.0.0.8", "10.244.0.0/16"]}, None),
+        ({"console_proxies": ["::/0"]}, "MONRO_CONSOLE_PROXIES: with ::/0, everybody chooses"),
         (
             {
                 "bind": "0.0.0.0",

@@ -4,6 +4,7 @@ passwords.py  which passwords are taken, and how they are kept
 accounts.py   who may come in
 sessions.py   who is in: browsers, and programs with tokens
 limits.py     how fast, and what wrong guesses cost
+hops.py       which proxies are believed about where a request comes from
 origin.py     where a request comes from, and where it may lead
 cookies.py    what browsers keep for us
 headers.py    what browsers are told with every answer

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from listener.console.gate.oidc import Errand
-from listener.console.gate.origin import local_path
+from listener.console.gate.origin import is_encrypted, local_path
 
 ERRAND_SECONDS: Final = 600
 """That a sign-in at the provider may take."""
@@ -21,55 +21,57 @@ ERRAND_SECONDS: Final = 600
 class Cookies:
     """Gives, reads and drops cookies.
 
-    Args:
-        is_encrypted: whether TLS is spoken: then no other host and no unencrypted page can set
-            them (__Host-).
+    Where the visitor speaks HTTPS, no other host and no unencrypted page can set them (__Host-).
     """
-
-    def __init__(self, is_encrypted: bool) -> None:
-        self._is_encrypted = is_encrypted
-        self._session = "__Host-monro" if is_encrypted else "monro"
-        self._errand = f"{self._session}-errand"
 
     def session_of(self, request: Request) -> str:
         """The token that a browser showed; empty: none."""
-        return request.cookies.get(self._session, "")
+        return request.cookies.get(_session(request), "")
 
-    def give_session(self, answer: Response, token: str) -> None:
+    def give_session(self, request: Request, answer: Response, token: str) -> None:
         """Let a browser keep a token until it is closed."""
-        self._give(answer, self._session, token, "strict")
+        _give(request, answer, _session(request), token, "strict")
 
-    def drop_session(self, answer: Response) -> None:
+    def drop_session(self, request: Request, answer: Response) -> None:
         """Let it forget the token."""
-        self._give(answer, self._session, "", "strict", 0)
+        _give(request, answer, _session(request), "", "strict", 0)
 
     def errand_of(self, request: Request) -> Errand | None:
         """The errand that a browser is on."""
-        secret, _, wanted = request.cookies.get(self._errand, "").partition(".")
+        secret, _, wanted = request.cookies.get(_errand(request), "").partition(".")
         return Errand(secret, local_path(unquote(wanted))) if secret else None
 
-    def give_errand(self, answer: Response, errand: Errand) -> None:
+    def give_errand(self, request: Request, answer: Response, errand: Errand) -> None:
         """Send a browser on an errand."""
         value = f"{errand.secret}.{quote(errand.wanted, safe='')}"
-        self._give(answer, self._errand, value, "lax", ERRAND_SECONDS)
+        _give(request, answer, _errand(request), value, "lax", ERRAND_SECONDS)
 
-    def drop_errand(self, answer: Response) -> None:
+    def drop_errand(self, request: Request, answer: Response) -> None:
         """The errand is over, however it went."""
-        self._give(answer, self._errand, "", "lax", 0)
+        _give(request, answer, _errand(request), "", "lax", 0)
 
-    def _give(
-        self,
-        answer: Response,
-        name: str,
-        value: str,
-        same_site: Literal["lax", "strict"],
-        seconds: int | None = None,
-    ) -> None:
-        answer.set_cookie(
-            name,
-            value,
-            max_age=seconds,
-            secure=self._is_encrypted,
-            httponly=True,
-            samesite=same_site,
-        )
+
+def _session(request: Request) -> str:
+    return "__Host-monro" if is_encrypted(request.scope) else "monro"
+
+
+def _errand(request: Request) -> str:
+    return f"{_session(request)}-errand"
+
+
+def _give(
+    request: Request,
+    answer: Response,
+    name: str,
+    value: str,
+    same_site: Literal["lax", "strict"],
+    seconds: int | None = None,
+) -> None:
+    answer.set_cookie(
+        name,
+        value,
+        max_age=seconds,
+        secure=is_encrypted(request.scope),
+        httponly=True,
+        samesite=same_site,
+    )

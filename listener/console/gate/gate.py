@@ -23,8 +23,9 @@ from listener.audit.trail import NO_AUDIT, Audit
 from listener.console.gate.accounts import Account, Accounts
 from listener.console.gate.cookies import Cookies
 from listener.console.gate.headers import STATIC, Answer
+from listener.console.gate.hops import Proxies
 from listener.console.gate.limits import Pace, subscriber
-from listener.console.gate.origin import is_called_by, is_of_ours
+from listener.console.gate.origin import is_called_by, is_encrypted, is_of_ours
 from listener.console.gate.pages import FOR_PROGRAMS, Pages, Refused, is_at, too_many
 from listener.console.gate.sessions import Found, Sessions
 from listener.console.gate.sign_in import SEE_OTHER, SignIn, provider_host
@@ -39,6 +40,8 @@ READS: Final = frozenset({"GET", "HEAD"})
 """Methods that change nothing; all others need an operator."""
 
 PROBES: Final = ("/healthz", "/readyz")
+"""At no pace: who counts as dead for asking often is started anew. Looks are remembered there."""
+
 METRICS: Final = "/metrics"
 
 WITHOUT_SESSION: Final = (STATIC, *PROBES)
@@ -125,10 +128,10 @@ class Gate:
     ) -> None:
         self._audit = audit
         self._hosts = settings.console_hosts
-        self._is_encrypted = settings.tls is not None
+        self._proxies = Proxies(settings.console_proxies)
         open_metrics = (METRICS,) if settings.console_open_metrics else ()
         self._without_session = (*WITHOUT_SESSION, *open_metrics)
-        self._cookies = Cookies(self._is_encrypted)
+        self._cookies = Cookies()
         self._sessions = Sessions.of(ledger, settings, clock)
         self._pages = Pages(provider_host(settings))
         self._sign_in = SignIn(
@@ -156,7 +159,8 @@ class Gate:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        answer = Answer(send, scope["path"], self._is_encrypted)
+        scope = self._proxies.seen_through(scope)
+        answer = Answer(send, scope["path"], is_encrypted(scope))
         try:
             await self._serve(app, scope, receive, answer)
         except ClientDisconnect:
@@ -189,9 +193,10 @@ class Gate:
 
     def _require_usual(self, request: Request, visit: Visit) -> None:
         """Refuse who asks too often, and who calls us by a name that is not ours."""
-        if wait := self._pace.wait(subscriber(visit.address)):
-            raise too_many(wait, "Too many requests came from your address")
         path = request.scope["path"]
+        wait = 0.0 if is_at(path, PROBES) else self._pace.wait(subscriber(visit.address))
+        if wait:
+            raise too_many(wait, "Too many requests came from your address")
         is_named = bool(self._hosts) and not is_at(path, BY_ADDRESS)
         if is_named and not is_called_by(self._hosts, request.headers):
             self._audit.refused(visit.by, "a request for a host that MONRO_CONSOLE_HOSTS lacks")
@@ -237,7 +242,7 @@ class Gate:
         """
         path = request.scope["path"]
         is_program = visit.found is not None and visit.found.kind == "program"
-        if not is_program and not is_of_ours(request.headers, self._is_encrypted):
+        if not is_program and not is_of_ours(request.headers, is_encrypted(request.scope)):
             self._audit.refused(visit.by, f"{request.method} from a page of another site")
             raise Refused(403, "This was not sent from a page of this console.")
         if visit.account is None or is_at(path, (*WITHOUT_ROLE, *ONLY_ASKING)):

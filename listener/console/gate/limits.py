@@ -17,6 +17,9 @@ V6_NETWORK_BITS: Final = 64
 FORGET_SECONDS: Final = 3600.0
 """Without a wrong guess for this long, the earlier ones are forgotten."""
 
+USUAL_SECONDS: Final = 30 * 86400.0
+"""For which a place counts as one that somebody signs in from."""
+
 Value = TypeVar("Value")
 
 
@@ -109,6 +112,27 @@ class Pauses:
         now = self._clock()
         wrong, at = self._wrong.get(whom) or (0, now)
         return (0, now) if now - at >= FORGET_SECONDS else (wrong, at)
+
+
+class Usual:
+    """Who signed in from where lately; in a month it is forgotten.
+
+    Args:
+        clock: seconds, of any beginning.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._at = _Recent[float]()
+
+    def note(self, whom: str) -> None:
+        """They signed in."""
+        self._at.put(whom, self._clock())
+
+    def has(self, whom: str) -> bool:
+        """Whether they did lately."""
+        at = self._at.get(whom)
+        return at is not None and self._clock() - at < USUAL_SECONDS
 
 
 class _Recent(Generic[Value]):

@@ -5,6 +5,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.types import Scope
 
 HOME: Final = "/"
 LONGEST_PATH: Final = 2000
@@ -23,7 +24,12 @@ def is_called_by(hosts: Collection[str], headers: Headers) -> bool:
     return found in {host.strip("[]").lower() for host in hosts}
 
 
-def is_of_ours(headers: Headers, is_encrypted: bool) -> bool:
+def is_encrypted(scope: Scope) -> bool:
+    """Whether the visitor speaks HTTPS, with us or with a proxy that is believed (hops.py)."""
+    return bool(scope["scheme"] == "https")
+
+
+def is_of_ours(headers: Headers, encrypted: bool) -> bool:
     """Whether a browser says that a page of ours made the request.
 
     Browsers send Sec-Fetch-Site over HTTPS only, and Origin with all that changes something; at
@@ -35,7 +41,7 @@ def is_of_ours(headers: Headers, is_encrypted: bool) -> bool:
     if origin is None:
         return site is not None
     scheme, _, host = origin.partition("://")
-    schemes = ("https",) if is_encrypted else ("https", "http")  # something before us may encrypt
+    schemes = ("https",) if encrypted else ("https", "http")  # something before us may encrypt
     return scheme in schemes and bool(host) and host.lower() == headers.get("host", "").lower()
 
 

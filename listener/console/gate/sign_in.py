@@ -16,9 +16,9 @@ from listener.audit.people import visitor
 from listener.audit.trail import Audit
 from listener.console.gate.accounts import Account, Accounts, BadAccount, normal_name
 from listener.console.gate.cookies import Cookies
-from listener.console.gate.limits import Pauses, subscriber
+from listener.console.gate.limits import Pauses, Usual, subscriber
 from listener.console.gate.oidc import Errand, Identity, NotVouched, Provider, ProviderAway
-from listener.console.gate.origin import local_path
+from listener.console.gate.origin import is_encrypted, local_path
 from listener.console.gate.pages import Pages, Refused, too_many
 from listener.console.gate.sessions import Sessions
 from listener.dicomweb.service import address_of
@@ -39,14 +39,21 @@ COME_AGAIN_SECONDS: Final = 5.0
 ASKED_AT_ONCE: Final = 4
 """Of the provider; a slow one must not take all our threads."""
 
-FREE_OF_ADDRESS, FREE_OF_ACCOUNT = 10, 5
+FREE_OF_ADDRESS: Final = 10
 """Wrong guesses without a pause. Many people may share an address."""
+
+FREE_OF_PAIR: Final = 5
+"""At one account from one address."""
+
+FREE_OF_ACCOUNT: Final = 50
+"""At one account from all addresses: whoever commands many of them guesses no faster for that."""
 
 FIRST_PAUSE_SECONDS: Final = 2.0
 LONGEST_OF_ADDRESS_SECONDS: Final = 900.0
+LONGEST_OF_PAIR_SECONDS: Final = 300.0
 
 LONGEST_OF_ACCOUNT_SECONDS: Final = 60.0
-"""Short: anybody may keep the owner of an account waiting by guessing wrong."""
+"""Short: strangers may keep the owner of an account waiting where the owner never signed in."""
 
 WRONG: Final = "Name or password is wrong, or the account is disabled."
 
@@ -74,14 +81,15 @@ class SignIn:
     ) -> None:
         self._accounts, self._sessions = accounts, sessions
         self._audit, self._pages = audit, pages
-        self._is_encrypted = settings.tls is not None
-        self._cookies = Cookies(self._is_encrypted)
+        self._cookies = Cookies()
         self._provider = None if settings.oidc is None else Provider(settings.oidc, clock)
         self._hashing = anyio.CapacityLimiter(HASHED_AT_ONCE)
         self._asking = anyio.CapacityLimiter(ASKED_AT_ONCE)
         self._of_address = Pauses(
             FREE_OF_ADDRESS, FIRST_PAUSE_SECONDS, LONGEST_OF_ADDRESS_SECONDS, clock
         )
+        self._of_pair = Pauses(FREE_OF_PAIR, FIRST_PAUSE_SECONDS, LONGEST_OF_PAIR_SECONDS, clock)
+        self._usual = Usual(clock)
         self._of_account = Pauses(
             FREE_OF_ACCOUNT, FIRST_PAUSE_SECONDS, LONGEST_OF_ACCOUNT_SECONDS, clock
         )
@@ -137,7 +145,7 @@ class SignIn:
         if request.state.account is not None:
             self._audit.signed_out(request.state.by)
         answer = RedirectResponse("/sign-in", SEE_OTHER, {"Clear-Site-Data": '"cache", "storage"'})
-        self._cookies.drop_session(answer)
+        self._cookies.drop_session(request, answer)
         return answer
 
     async def leave(self, request: Request) -> Response:
@@ -150,7 +158,7 @@ class SignIn:
             answer = RedirectResponse(await run_sync(going, limiter=self._asking), SEE_OTHER)
         except (Refused, ProviderAway) as error:
             return self._turned_away(error, request)
-        self._cookies.give_errand(answer, errand)
+        self._cookies.give_errand(request, answer, errand)
         return answer
 
     async def come_back(self, request: Request) -> Response:
@@ -169,27 +177,38 @@ class SignIn:
         else:
             answer = self._pages.moving_on(errand.wanted)
             await self._open(request, answer, account, identity.subject)
-        self._cookies.drop_errand(answer)
+        self._cookies.drop_errand(request, answer)
         return answer
 
     async def _verified(self, name: str, password: str, address: str) -> Account | None:
         """The account whose password this is.
 
+        What others guess from elsewhere, or at other accounts from here, keeps nobody waiting
+        where they have signed in before.
+
         Raises:
             Refused: there were too many wrong guesses.
         """
         whence, whose = subscriber(address), normal_name(name)[:64]
-        self._require_patience(max(self._of_address.left(whence), self._of_account.left(whose)))
+        pair = f"{whose} {whence}"
+        wait = self._of_pair.left(pair)
+        if not self._usual.has(pair):
+            wait = max(wait, self._of_address.left(whence), self._of_account.left(whose))
+        self._require_patience(wait)
         if self._hashing.statistics().tasks_waiting >= WAITING_AT_MOST:
             raise too_many(COME_AGAIN_SECONDS, "Too many sign in at present")
-        self._of_address.note(whence)
-        self._of_account.note(whose)
+        noted = ((self._of_address, whence), (self._of_account, whose), (self._of_pair, pair))
+        for pauses, whom in noted:
+            pauses.note(whom)
         verify = partial(self._accounts.verify, name, password)
         account = await run_sync(verify, limiter=self._hashing)
         if account is not None:
-            # Not all of the address: who has one account could guess others' in between.
+            # Not all of the address: who has one account could guess others' in between. Nor of
+            # the account: its owner's visits would give strangers elsewhere as many guesses anew.
             self._of_address.take_back(whence)
-            self._of_account.forgive(whose)
+            self._of_account.take_back(whose)
+            self._of_pair.forgive(pair)
+            self._usual.note(pair)
         return account
 
     async def _identified(self, errand: Errand, request: Request) -> Identity:
@@ -219,12 +238,12 @@ class SignIn:
         """Begin a new session; the one that this browser had ends."""
         await run_sync(self._sessions.end, self._cookies.session_of(request))
         token = await run_sync(self._sessions.open, account.name)
-        self._cookies.give_session(answer, token)
+        self._cookies.give_session(request, answer, token)
         self._audit.signed_in(visitor(account.name, address_of(request), vouched))
 
     def _back(self, request: Request) -> str:
         """Where the provider sends browsers back to; it knows this URL."""
-        scheme = "https" if self._is_encrypted else "http"
+        scheme = "https" if is_encrypted(request.scope) else "http"
         return f"{scheme}://{request.headers.get('host', '')}/sign-in/oidc/return"
 
     def _require_patience(self, seconds: float) -> None:

@@ -1,9 +1,11 @@
 """The console beside the listener: it comes and goes, and studies never wait for it."""
 
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,40 @@ def test_what_monitoring_brings_is_served_and_shown(
         assert [each["ok"] for each in vera.json("/api/health")["checks"]] == [True, False]
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize(("proxies", "most"), [([], 3), (["127.0.0.1"], 5)])
+def test_a_proxy_brings_more_connections_than_one_person(
+    settings_for: Settings,
+    free_port: int,
+    ledger: Ledger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    proxies: list[str],
+    most: int,
+) -> None:
+    monkeypatch.setattr("listener.web_port.CONNECTIONS_OF_ONE_ADDRESS", 3)
+    monkeypatch.setattr("listener.web_port.CONNECTIONS_OF_A_PROXY", 5)
+    settings = settings_for(console_port=free_port, console_proxies=proxies)
+    server = ConsoleServer(settings, ledger, Spool(tmp_path / "spool"), NO_AUDIT)
+    server.start()
+    try:
+        with ExitStack() as opened:
+            answered = 0
+            for _ in range(7):
+                one = opened.enter_context(socket.create_connection(("127.0.0.1", free_port), 10))
+                answered += is_answered(one)
+            assert answered == most
+    finally:
+        server.stop()
+
+
+def is_answered(connection: socket.socket) -> bool:
+    try:
+        connection.sendall(b"GET /static/monro.svg HTTP/1.1\r\nHost: x\r\n\r\n")
+        return connection.recv(8) == b"HTTP/1.1"
+    except ConnectionError:
+        return False
 
 
 def test_a_console_that_does_not_start_again_stops_no_study(

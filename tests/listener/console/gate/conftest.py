@@ -47,6 +47,7 @@ def served(app: Any, **options: Any) -> Iterator[int]:
     """An application on a loopback port."""
     with socket.socket() as port:
         port.bind(("127.0.0.1", 0))
+        options = {"proxy_headers": False} | options  # as web_port.py has it
         config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none", **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([port],), daemon=True)
@@ -77,6 +78,7 @@ async def page(request: Request) -> Response:
             "role": account and account.role,
             "csrf": request.state.csrf,
             "by": request.state.by.user_id,
+            "from": request.state.by.address,
             "form": form,
         }
     )

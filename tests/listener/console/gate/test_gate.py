@@ -390,8 +390,10 @@ def test_who_asks_too_often_is_told_when_to_come_again(
     monkeypatch.setattr("listener.console.gate.gate.PER_SECOND", 0.01)
     with opening() as console:
         browser = console.browser()
-        statuses = [browser.get("/healthz").status for _ in range(6)]
+        statuses = [browser.get("/sign-in").status for _ in range(6)]
         assert statuses == [200] * 5 + [429]
+        probed = [browser.get(path).status for path in ("/healthz", "/readyz") * 3]
+        assert probed == [200] * 6, "a probe that asks often is told that we are dead"
         answer = browser.get("/sign-in")
         assert "Too many requests came from your address" in answer.problem
         wait = int(answer.headers["retry-after"])

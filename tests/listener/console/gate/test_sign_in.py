@@ -8,16 +8,16 @@ from pytest import LogCaptureFixture, MonkeyPatch
 
 from listener.console.gate import limits
 from listener.console.gate.limits import Pace, Pauses, subscriber
-from listener.console.gate.sign_in import FREE_OF_ACCOUNT, FREE_OF_ADDRESS
+from listener.console.gate.sign_in import FREE_OF_ADDRESS, FREE_OF_PAIR
 from tests.listener.console.gate.conftest import PASSWORD, Console
 
 AUTHENTICATION, ALERT = "110114", "110113"
 LOGIN, LOGOUT = "110122", "110123"
 
 
-def test_wrong_guesses_at_one_account_are_slowed_for_everybody_and_told(console: Console) -> None:
+def test_wrong_guesses_at_one_account_are_slowed_and_told(console: Console) -> None:
     browser, other = console.browser(), console.browser()
-    for _ in range(FREE_OF_ACCOUNT + 1):
+    for _ in range(FREE_OF_PAIR + 1):
         assert browser.sign_in(password="wrong").status == 403
     waits = []
     for _ in range(3):
@@ -40,7 +40,7 @@ def test_an_unknown_account_is_slowed_as_a_known_one_is(console: Console) -> Non
     answers = []
     for name in ("anna", "nobody"):
         browser = console.browser()
-        told = [browser.sign_in(name, "wrong") for _ in range(FREE_OF_ACCOUNT + 2)]
+        told = [browser.sign_in(name, "wrong") for _ in range(FREE_OF_PAIR + 2)]
         answers.append(
             [(each.status, each.headers.get("retry-after"), each.problem) for each in told]
         )
@@ -77,8 +77,8 @@ def test_many_guesses_at_once_are_many(console: Console) -> None:
         each.start()
     for each in guesses:
         each.join()
-    assert statuses.count(403) <= FREE_OF_ACCOUNT + 1
-    assert statuses.count(429) >= 20 - FREE_OF_ACCOUNT - 1
+    assert statuses.count(403) <= FREE_OF_PAIR + 1
+    assert statuses.count(429) >= 20 - FREE_OF_PAIR - 1
 
 
 def test_what_is_remembered_of_strangers_is_bounded(monkeypatch: MonkeyPatch) -> None:
@@ -130,12 +130,12 @@ def test_who_comes_fails_and_goes_is_in_the_trail(console: Console) -> None:
 
 def test_repeated_failures_raise_one_alert(console: Console) -> None:
     browser = console.browser()
-    for _ in range(FREE_OF_ACCOUNT + 10):
+    for _ in range(FREE_OF_PAIR + 10):
         browser.sign_in(password="wrong")
 
     (alert,) = console.trail(ALERT, 1)
     assert (alert.outcome, alert.detail) == ("4", "sign-in at the console: too many attempts")
-    assert len(console.trail(AUTHENTICATION)) == FREE_OF_ACCOUNT + 1
+    assert len(console.trail(AUTHENTICATION)) == FREE_OF_PAIR + 1
 
 
 @pytest.mark.parametrize("field", ["name", "password"])
