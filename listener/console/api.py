@@ -11,14 +11,15 @@ from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
 from starlette.responses import FileResponse
 
-from listener.audit.patient import Patient
 from listener.console import asked, rollouts
 from listener.console.bundle_list import Bundle, read_bundles
 from listener.console.choice import Choice, SeriesHeader, choices, rules_of
 from listener.console.desk import Desk, require_operator
 from listener.console.document import Document, read_documents
+from listener.console.identity import Identity
 from listener.console.job import JobView
 from listener.console.kept import KeptResult, file_of, read_results
+from listener.console.patients import Reach
 from listener.console.slices import NoPicture, Slices, read_layer, read_pack, read_slices
 from listener.console.study import Event, StudyView
 from listener.console.tester import BadHeaders, read_pasted
@@ -32,6 +33,7 @@ from listener.console.worklist import (
     Page,
     Turn,
     Wanted,
+    beginning_so,
     refusals,
     scanners,
     these_studies,
@@ -44,11 +46,13 @@ StudyUID = Annotated[str, Path(max_length=64, description="Study Instance UID")]
 JobID = Annotated[str, Path(pattern="^[0-9a-f-]{36}$")]
 
 MOST_FOUND = 200
-"""Studies that a search by name lists."""
+"""Studies that a search lists."""
 
 
 class Search(BaseModel):
-    """What to search for: words of a patient's name or ID, or how a Study Instance UID begins."""
+    """What to search for: words of a patient's name or ID, an accession number, or how a Study
+    Instance UID begins, with a dot in it.
+    """
 
     text: Annotated[str, Field(min_length=1, max_length=asked.SEARCH_CHARACTERS)]
 
@@ -62,10 +66,10 @@ class Pasted(BaseModel):
 
 @dataclass(frozen=True)
 class Named:
-    """A page of the worklist, and who the patients are; those that are not read yet are null."""
+    """A page of the worklist, and whose the studies are, by Study Instance UID."""
 
     page: Page
-    patients: dict[str, Patient | None]
+    patients: dict[str, Identity]
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,13 @@ class Hits:
 
     Attributes:
         is_all: whether there are no more.
-        known: studies whose patients are known so far.
-        of: studies that there are.
+        reach: the studies that were looked at by name.
     """
 
     page: Page
-    patients: dict[str, Patient | None]
+    patients: dict[str, Identity]
     is_all: bool
-    known: int
-    of: int
+    reach: Reach
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,14 @@ class Cancelled:
 
 
 def search(desk: Desk, text: str) -> Hits:
-    """Studies by words of a patient's name or ID."""
-    found = desk.patients.search(text, MOST_FOUND)
-    page = these_studies(desk.ledger, found.study_uids)
-    reach = desk.patients.reach
-    names = dict(desk.patients.of(each.study_uid for each in page.studies))
-    return Hits(page, names, found.is_all, reach.known, reach.studies)
+    """Studies by what `Search` says. All of it stays here: a patient's ID may look like a UID."""
+    named = desk.patients.search(text, MOST_FOUND)
+    begun = beginning_so(desk.ledger, text.strip(), MOST_FOUND + 1)
+    study_uids = list(dict.fromkeys([*named.study_uids, *begun]))
+    page = these_studies(desk.ledger, study_uids[:MOST_FOUND])
+    patients = desk.patients.of(each.study_uid for each in page.studies)
+    is_all = named.is_all and len(study_uids) <= MOST_FOUND
+    return Hits(page, patients, is_all, desk.patients.reach)
 
 
 def router(desk: Desk) -> APIRouter:
@@ -160,7 +164,7 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
     ) -> Named:
         desk.listed(request)
         page = worklist(desk.ledger, wanted, turn)
-        return Named(page, dict(desk.patients.of(each.study_uid for each in page.studies)))
+        return Named(page, desk.patients.of(each.study_uid for each in page.studies))
 
     @api.get("/filters", summary="What the worklist can be filtered by", tags=["studies"])
     def filters() -> Filters:
@@ -172,7 +176,7 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
             scanners=scanners(desk.ledger),
         )
 
-    @api.post("/search", summary="Studies by a patient's name or ID", tags=["studies"])
+    @api.post("/search", summary="Studies by name, ID, accession number or UID", tags=["studies"])
     def find(body: Search, request: Request) -> Hits:
         desk.searched(request, body.text)
         return search(desk, body.text)

@@ -35,7 +35,6 @@ from listener.console.worklist import (
 from listener.in_force import in_force
 from listener.segmentation import REGIONS
 from listener.selection import ANALYSES
-from listener.series import UID
 
 STATES: Final[Mapping[str, str]] = {
     name: told[0] for table in (STUDY_STATES, JOB_STATES) for name, told in table.items()
@@ -110,8 +109,6 @@ def add_worklist(pages: APIRouter, desk: Desk, show: Show) -> None:
         text: Annotated[str, Form(max_length=asked.SEARCH_CHARACTERS)] = "",
     ) -> Response:
         text = text.strip()
-        if UID.fullmatch(text.rstrip(".")) and "." in text:
-            return RedirectResponse("/?" + urlencode({"uid": text}), SEE_OTHER)
         desk.searched(request, text)
         hits = search(desk, text)
         return show(

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or
 
 from listener.console.latest import LATEST_FIRST, LATEST_LAST, Place
 from listener.ledger import Ledger
+from listener.series import UID
 from listener.tables import deliveries, jobs, results, studies
 
 PAGE_STUDIES: Final = 50
@@ -213,6 +214,15 @@ def these_studies(ledger: Ledger, study_uids: Iterable[str]) -> Page:
     with ledger.reading() as connection:
         rows = connection.execute(query.order_by(*LATEST_FIRST)).all()
         return Page(_listed(connection, rows))
+
+
+def beginning_so(ledger: Ledger, text: str, most: int) -> list[str]:
+    """UIDs of studies that begin with a text of digits and dots; none where it is another one."""
+    if "." not in text or not UID.fullmatch(text.rstrip(".")):
+        return []
+    with ledger.reading() as connection:
+        query = select(studies.c.study_uid).where(_begins(connection, text)).limit(most)
+        return list(connection.scalars(query))
 
 
 def scanners(ledger: Ledger) -> tuple[str, ...]:

@@ -338,11 +338,75 @@ def test_patients_are_found_by_name_and_id_and_the_name_is_in_no_address(
         assert answer.status == 200
         assert found in answer.data.decode()
         assert others not in answer.data.decode()
-    by_uid = vera.post("/search", text=jane[:20])
-    assert by_uid.status == 303
-    assert by_uid.headers["Location"] == f"/?uid={jane[:20]}"
+    by_uid = vera.post("/search", text=jane[:-1])
+    assert by_uid.status == 200
+    assert jane in by_uid.data.decode()
+    assert richard not in by_uid.data.decode()
     hits = json.loads(vera.post_json("/api/search", {"text": "doe"}).data)
     assert [each["study_uid"] for each in hits["page"]["studies"]] == [jane]
+
+
+def test_a_patient_id_of_digits_and_dots_is_an_id_and_stands_in_no_address(
+    console: People, house: House
+) -> None:
+    number = "756.1234.5678.97"
+    study_uid = house.receive(*a_head("DOE^JANE", number))
+    vera = console("vera")
+    vera.get("/")  # reads the name
+
+    answer = vera.post("/search", text=number)
+    assert answer.status == 200
+    assert f'href="/studies/{study_uid}"' in answer.data.decode()
+    hits = json.loads(vera.post_json("/api/search", {"text": number}).data)
+    assert [each["study_uid"] for each in hits["page"]["studies"]] == [study_uid]
+    by_uid = json.loads(vera.post_json("/api/search", {"text": study_uid[:-1]}).data)
+    assert [each["study_uid"] for each in by_uid["page"]["studies"]] == [study_uid]
+    time.sleep(0.5)
+    lines = (house.settings.spool / "audit" / "audit.log").read_text().splitlines()
+    assert sum(Message(each).event == "110112" for each in lines) == 4  # one of them: the worklist
+
+
+def test_a_study_is_told_by_its_examination_and_found_by_its_accession_number(
+    console: People, house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    told = {
+        "AccessionNumber": "ACC-PLANTED", "StudyDate": "20260301",
+        "StudyDescription": "MR head PLANTED",
+    }  # fmt: skip
+    person = {"PatientBirthDate": "19470229", "PatientSex": "F"}
+    study_uid = house.receive(*a_localizer("DOE^JANE", "P-61", **told, **person))
+    vera = console("vera")
+
+    listed = text_of(vera.get("/"))
+    assert f"DOE, JANE P-61 2026-03-01, MR head PLANTED, ACC-PLANTED {study_uid}" in listed
+    page = text_of(vera.get(f"/studies/{study_uid}"))
+    assert (
+        "Born 1947-02-29 Sex F Study date 2026-03-01 Description MR head PLANTED "
+        "Accession number ACC-PLANTED" in page
+    )
+    assert study_uid in vera.post("/search", text="acc-planted").data.decode()
+    (named,) = vera.json("/api/studies")["patients"].values()
+    assert (named["state"], named["accession_number"]) == ("known", "ACC-PLANTED")
+    assert "PLANTED" not in caplog.text
+    assert "1947" not in caplog.text
+
+
+def test_pages_say_that_nothing_names_the_patient_of_a_purged_study(
+    console: People, house: House
+) -> None:
+    study_uid, _ = house.report("DOE^JANE", "P-62")
+    house.purge(study_uid)
+    vera = console("vera")
+
+    assert "no file left that names the patient" in text_of(vera.get("/"))
+    listed = text_of(vera.get("/"))
+    assert "Names of 0 of 1 studies are known so far; a search by name finds these." in listed
+    assert "Of 1 no file is left in the spool" in listed
+    found = text_of(vera.post("/search", text="jane").data.decode())
+    assert "0 studies found. Names of 0 of 1 studies are known so far" in found
+    page = text_of(vera.get(f"/studies/{study_uid}"))
+    assert "No file of this study is left in the spool, so nothing here names the patient" in page
 
 
 def test_no_name_is_logged_whatever_goes_wrong(
