@@ -13,7 +13,7 @@ from starlette.responses import FileResponse
 
 from listener.console import asked, rollouts
 from listener.console.bundle_list import Bundle, read_bundles
-from listener.console.choice import Choice, SeriesHeader, choices, rules_of
+from listener.console.choice import Choice, Decided, SeriesHeader, choices, decided, rules_of
 from listener.console.desk import Desk, require_operator
 from listener.console.document import Document, read_documents
 from listener.console.identity import Identity
@@ -89,8 +89,18 @@ class Hits:
 
 @dataclass(frozen=True)
 class ChoiceView:
-    """Which series each analysis would take now, and why; and what headers say."""
+    """Which series each analysis was given, and which it would take now, and why.
 
+    Attributes:
+        decided: as the study was planned; empty for headers that were pasted.
+        missing: why it cannot be said what would be taken now; empty where it can.
+        choices: as the rules that are in force now see the headers.
+        headers: what they say.
+        unreadable: series UID to the reason.
+    """
+
+    decided: tuple[Decided, ...]
+    missing: str
     choices: tuple[Choice, ...]
     headers: dict[str, SeriesHeader]
     unreadable: dict[str, str]
@@ -143,6 +153,20 @@ def search(desk: Desk, text: str) -> Hits:
     return Hits(page, patients, is_all, desk.patients.reach)
 
 
+def choices_of(desk: Desk, request: Request, study_uid: str) -> ChoiceView:
+    """Which series were taken of a study, and would be now."""
+    study = desk.study(study_uid)
+    desk.glanced_at(request, study_uid)
+    headers = desk.read_headers(study)
+    return ChoiceView(
+        decided(study),
+        headers.missing,
+        desk.choices(headers),
+        dict(headers.shown),
+        dict(headers.unreadable),
+    )
+
+
 def router(desk: Desk) -> APIRouter:
     """The routes below /api."""
     api = APIRouter(prefix="/api", dependencies=[Depends(desk.looked_at)])
@@ -186,9 +210,8 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
         return desk.study(study_uid)
 
     @api.get("/studies/{study_uid}/choices", summary="Which series, and why", tags=["studies"])
-    def study_choices(study_uid: StudyUID) -> ChoiceView:
-        headers = desk.read_headers(desk.study(study_uid))
-        return ChoiceView(desk.choices(headers), dict(headers.shown), dict(headers.unreadable))
+    def study_choices(study_uid: StudyUID, request: Request) -> ChoiceView:
+        return choices_of(desk, request, study_uid)
 
     @api.get("/studies/{study_uid}/events", summary="What happened to it", tags=["studies"])
     def study_events(study_uid: StudyUID) -> tuple[Event, ...]:
@@ -315,12 +338,11 @@ def add_house(api: APIRouter, desk: Desk) -> None:
         return {each: tuple(Rule(*row) for row in rules_of(each)) for each in ANALYSES}
 
     @api.post("/rules", summary="Try the rules of selection", tags=["house"])
-    def rules(body: Pasted) -> ChoiceView:
+    def rules(body: Pasted, request: Request) -> ChoiceView:
         if body.study_uid:
-            headers = desk.read_headers(desk.study(body.study_uid))
-            return ChoiceView(desk.choices(headers), dict(headers.shown), dict(headers.unreadable))
+            return choices_of(desk, request, body.study_uid)
         try:
             facts = read_pasted(body.text)
         except BadHeaders as error:
             raise HTTPException(422, str(error)) from None
-        return ChoiceView(choices(ANALYSES, facts), {}, {})
+        return ChoiceView((), "", choices(ANALYSES, facts), {}, {})

@@ -560,6 +560,49 @@ def test_what_is_asked_wrongly_is_refused_without_repeating_it(
     assert b"PLANTED" not in vera.data("/?limit=PLANTED")
 
 
+def test_of_a_purged_study_the_page_tells_what_was_decided_then_and_concludes_nothing(
+    console: People, house: House
+) -> None:
+    study_uid, job_id = house.report("DOE^JANE", "P-63")
+    vera, choices = console("vera"), f"/api/studies/{study_uid}/choices"
+    before = vera.json(choices)
+    assert before["missing"] == ""
+    taken = before["choices"][0]["chosen"]
+    house.purge(study_uid)
+
+    page = text_of(vera.get(f"/studies/{study_uid}"))
+    assert "As decided What each analysis was given" in page
+    assert f"fistula {taken} 3 1 As the rules in force now see" in page
+    assert "Nothing is said here: its files were removed by policy. What was decided then" in page
+    assert "not wanted: a wanted series is not a localizer" in page
+    for false in ("Takes nothing", "not looked at", "is refused with a reason"):
+        assert false not in page
+    told = vera.json(choices)
+    assert told["decided"] == before["decided"]
+    assert [(each["job_id"], each["series_uid"]) for each in told["decided"]] == [(job_id, taken)]
+    assert (told["choices"], told["missing"]) == ([], "its files were removed by policy")
+    tried = text_of(vera.get(f"/rules?study={study_uid}"))
+    assert "Nothing is said here: its files were removed by policy." in tried
+    assert "Takes nothing" not in tried
+
+
+@pytest.mark.parametrize("by", ["page", "program"])
+def test_whoever_tries_rules_on_a_study_is_in_the_audit_trail(
+    console: People, house: House, by: str
+) -> None:
+    study_uid, _ = house.report()
+    vera = console("vera")
+    if by == "page":
+        vera.get(f"/rules?study={study_uid}")
+    else:
+        assert vera.post_json("/api/rules", {"study_uid": study_uid}).status == 200
+    time.sleep(0.5)
+
+    lines = (house.settings.spool / "audit" / "audit.log").read_text().splitlines()
+    (message,) = [Message(each) for each in lines if study_uid in each]
+    assert message.event == "110103"
+
+
 def test_a_study_page_survives_files_that_are_gone(console: People, house: House) -> None:
     study_uid, _ = house.report("DOE^JANE", "P-9")
     house.spool.drop_study_results(study_uid)
@@ -569,5 +612,7 @@ def test_a_study_page_survives_files_that_are_gone(console: People, house: House
     page = text_of(console().get(f"/studies/{study_uid}"))
 
     assert "its files are not to be had at present" in page
+    assert "Nothing is said here: its files are not to be had at present." in page
+    assert "Takes nothing" not in page
     assert "The pictures of this job are gone from the spool" in page
     assert a_study_of("P-9") == study_uid
