@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from io import BytesIO
@@ -56,27 +57,36 @@ def read_patient(path: Path | None) -> Patient:
     if path is None:
         return Patient()
     try:
-        header = _read_as_far_as_needed(path)
+        header = read_front(path, (PATIENT_ID, PATIENT_NAME))
         return Patient(*(str(header.get(each, "")) for each in ("PatientID", "PatientName")))
     except BROKEN as error:
         log.warning("%s does not tell whose it is: %s", path.name, type(error).__name__)
         return Patient()
 
 
-def _read_as_far_as_needed(path: Path) -> Dataset:
-    """Read an instance up to its patient, within bounds: others wrote it."""
+def read_front(path: Path, wanted: Sequence[int]) -> Dataset:
+    """Read an instance up to the last of some elements, within bounds: others wrote it.
+
+    Args:
+        path: of a DICOM file.
+        wanted: tags of the elements to keep.
+
+    Raises:
+        Exception: one of BROKEN.
+    """
     meta = read_file_meta_info(path)
     begun = PREAMBLE_BYTES + META_LENGTH_BYTES + int(meta.FileMetaInformationGroupLength)
     with path.open("rb") as file:
         file.seek(begun)
         encoded = BytesIO(file.read(MOST_BYTES))
+    last = max(wanted)
     return read_encoded(
         encoded,
         UID(meta.TransferSyntaxUID),
         most_bytes=MOST_BYTES,
         most_pieces=MOST_PIECES,
-        stop_when=lambda tag, _vr, _length: tag > PATIENT_ID,
-        only=[PATIENT_NAME, PATIENT_ID],
+        stop_when=lambda tag, _vr, _length: tag > last,
+        only=wanted,
     )
 
 

@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom.dsutils import encode
@@ -19,7 +21,7 @@ from listener.audit import codes, message
 from listener.audit.codes import Code
 from listener.audit.lines import Lines
 from listener.audit.message import Message, Origin, Participant, Subject
-from listener.audit.patient import Named, Patient, Pseudonymous, read_patient
+from listener.audit.patient import PATIENT_NAME, Named, Patient, Pseudonymous, read_patient
 from listener.audit.people import operator
 from listener.audit.repeats import Repeats
 from listener.audit.syslog import Collector, Forwarder, Outbox
@@ -173,7 +175,9 @@ class Audit:
         """
         wanted = Dataset()
         wanted.QueryRetrieveLevel = "STUDY"
-        wanted.PatientName = f"*{text}*" if text else ""
+        # People search for more than a name may have.
+        name = f"*{text}*" if text else ""
+        wanted.add(DataElement(PATIENT_NAME, "PN", name, validation_mode=IGNORE))
         participants = (replace(by, role=codes.SOURCE), self._us(codes.DESTINATION))
         self._tell_query(participants, STUDY_ROOT_FIND, wanted)
 

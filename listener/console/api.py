@@ -11,14 +11,15 @@ from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
 from starlette.responses import FileResponse
 
-from listener.audit.patient import Patient
 from listener.console import asked, rollouts
 from listener.console.bundle_list import Bundle, read_bundles
-from listener.console.choice import Choice, SeriesHeader, choices, rules_of
+from listener.console.choice import Choice, Decided, SeriesHeader, choices, decided, rules_of
 from listener.console.desk import Desk, require_operator
 from listener.console.document import Document, read_documents
+from listener.console.identity import Identity
 from listener.console.job import JobView
 from listener.console.kept import KeptResult, file_of, read_results
+from listener.console.patients import Reach
 from listener.console.slices import NoPicture, Slices, read_layer, read_pack, read_slices
 from listener.console.study import Event, StudyView
 from listener.console.tester import BadHeaders, read_pasted
@@ -32,6 +33,7 @@ from listener.console.worklist import (
     Page,
     Turn,
     Wanted,
+    beginning_so,
     refusals,
     scanners,
     these_studies,
@@ -44,11 +46,13 @@ StudyUID = Annotated[str, Path(max_length=64, description="Study Instance UID")]
 JobID = Annotated[str, Path(pattern="^[0-9a-f-]{36}$")]
 
 MOST_FOUND = 200
-"""Studies that a search by name lists."""
+"""Studies that a search lists."""
 
 
 class Search(BaseModel):
-    """What to search for: words of a patient's name or ID, or how a Study Instance UID begins."""
+    """What to search for: words of a patient's name or ID, an accession number, or how a Study
+    Instance UID begins, with a dot in it.
+    """
 
     text: Annotated[str, Field(min_length=1, max_length=asked.SEARCH_CHARACTERS)]
 
@@ -62,10 +66,10 @@ class Pasted(BaseModel):
 
 @dataclass(frozen=True)
 class Named:
-    """A page of the worklist, and who the patients are; those that are not read yet are null."""
+    """A page of the worklist, and whose the studies are, by Study Instance UID."""
 
     page: Page
-    patients: dict[str, Patient | None]
+    patients: dict[str, Identity]
 
 
 @dataclass(frozen=True)
@@ -74,21 +78,29 @@ class Hits:
 
     Attributes:
         is_all: whether there are no more.
-        known: studies whose patients are known so far.
-        of: studies that there are.
+        reach: the studies that were looked at by name.
     """
 
     page: Page
-    patients: dict[str, Patient | None]
+    patients: dict[str, Identity]
     is_all: bool
-    known: int
-    of: int
+    reach: Reach
 
 
 @dataclass(frozen=True)
 class ChoiceView:
-    """Which series each analysis would take now, and why; and what headers say."""
+    """Which series each analysis was given, and which it would take now, and why.
 
+    Attributes:
+        decided: as the study was planned; empty for headers that were pasted.
+        missing: why it cannot be said what would be taken now; empty where it can.
+        choices: as the rules that are in force now see the headers.
+        headers: what they say.
+        unreadable: series UID to the reason.
+    """
+
+    decided: tuple[Decided, ...]
+    missing: str
     choices: tuple[Choice, ...]
     headers: dict[str, SeriesHeader]
     unreadable: dict[str, str]
@@ -131,12 +143,28 @@ class Cancelled:
 
 
 def search(desk: Desk, text: str) -> Hits:
-    """Studies by words of a patient's name or ID."""
-    found = desk.patients.search(text, MOST_FOUND)
-    page = these_studies(desk.ledger, found.study_uids)
-    reach = desk.patients.reach
-    names = dict(desk.patients.of(each.study_uid for each in page.studies))
-    return Hits(page, names, found.is_all, reach.known, reach.studies)
+    """Studies by what `Search` says. All of it stays here: a patient's ID may look like a UID."""
+    named = desk.patients.search(text, MOST_FOUND)
+    begun = beginning_so(desk.ledger, text.strip(), MOST_FOUND + 1)
+    study_uids = list(dict.fromkeys([*named.study_uids, *begun]))
+    page = these_studies(desk.ledger, study_uids[:MOST_FOUND])
+    patients = desk.patients.of(each.study_uid for each in page.studies)
+    is_all = named.is_all and len(study_uids) <= MOST_FOUND
+    return Hits(page, patients, is_all, desk.patients.reach)
+
+
+def choices_of(desk: Desk, request: Request, study_uid: str) -> ChoiceView:
+    """Which series were taken of a study, and would be now."""
+    study = desk.study(study_uid)
+    desk.glanced_at(request, study_uid)
+    headers = desk.read_headers(study)
+    return ChoiceView(
+        decided(study),
+        headers.missing,
+        desk.choices(headers),
+        dict(headers.shown),
+        dict(headers.unreadable),
+    )
 
 
 def router(desk: Desk) -> APIRouter:
@@ -160,7 +188,7 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
     ) -> Named:
         desk.listed(request)
         page = worklist(desk.ledger, wanted, turn)
-        return Named(page, dict(desk.patients.of(each.study_uid for each in page.studies)))
+        return Named(page, desk.patients.of(each.study_uid for each in page.studies))
 
     @api.get("/filters", summary="What the worklist can be filtered by", tags=["studies"])
     def filters() -> Filters:
@@ -172,7 +200,7 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
             scanners=scanners(desk.ledger),
         )
 
-    @api.post("/search", summary="Studies by a patient's name or ID", tags=["studies"])
+    @api.post("/search", summary="Studies by name, ID, accession number or UID", tags=["studies"])
     def find(body: Search, request: Request) -> Hits:
         desk.searched(request, body.text)
         return search(desk, body.text)
@@ -182,9 +210,8 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
         return desk.study(study_uid)
 
     @api.get("/studies/{study_uid}/choices", summary="Which series, and why", tags=["studies"])
-    def study_choices(study_uid: StudyUID) -> ChoiceView:
-        headers = desk.read_headers(desk.study(study_uid))
-        return ChoiceView(desk.choices(headers), dict(headers.shown), dict(headers.unreadable))
+    def study_choices(study_uid: StudyUID, request: Request) -> ChoiceView:
+        return choices_of(desk, request, study_uid)
 
     @api.get("/studies/{study_uid}/events", summary="What happened to it", tags=["studies"])
     def study_events(study_uid: StudyUID) -> tuple[Event, ...]:
@@ -311,12 +338,11 @@ def add_house(api: APIRouter, desk: Desk) -> None:
         return {each: tuple(Rule(*row) for row in rules_of(each)) for each in ANALYSES}
 
     @api.post("/rules", summary="Try the rules of selection", tags=["house"])
-    def rules(body: Pasted) -> ChoiceView:
+    def rules(body: Pasted, request: Request) -> ChoiceView:
         if body.study_uid:
-            headers = desk.read_headers(desk.study(body.study_uid))
-            return ChoiceView(desk.choices(headers), dict(headers.shown), dict(headers.unreadable))
+            return choices_of(desk, request, body.study_uid)
         try:
             facts = read_pasted(body.text)
         except BadHeaders as error:
             raise HTTPException(422, str(error)) from None
-        return ChoiceView(choices(ANALYSES, facts), {}, {})
+        return ChoiceView((), "", choices(ANALYSES, facts), {}, {})

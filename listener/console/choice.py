@@ -1,6 +1,7 @@
 """Which series each analysis takes and why the others were not: the rules, one by one.
 
-The same code chooses when a study is planned; here it says what it thinks on the way.
+The same code chooses when a study is planned; here it says what it thinks on the way. What was
+decided then stands in the ledger (`decided`): rules may be others today, and files may be gone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from threading import Lock
 from typing import Final
 
 from listener.completion import in_series, read_facts
+from listener.console.study import StudyView
 from listener.ledger import Ledger
 from listener.segmentation import SEGMENTATIONS
 from listener.selection import Selection, Verdict, checked, rules_table, select
@@ -17,6 +19,7 @@ from listener.series import SeriesFacts
 REMEMBERED: Final = 256
 """Studies whose headers are kept in mind: large ones take a second to read."""
 
+GONE: Final = "its files were removed by policy"
 AWAY: Final = "its files are not to be had at present"
 
 
@@ -65,6 +68,22 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """What an analysis was given when the study was planned.
+
+    Attributes:
+        series_uid: that it took; None: no series suited, and the study was refused as a whole.
+        inputs: instances that it was given.
+    """
+
+    analysis: str
+    job_id: str
+    revision: int
+    series_uid: str | None
+    inputs: int
+
+
+@dataclass(frozen=True)
 class SeriesHeader:
     """What the headers of a series say, as far as selection looks at it."""
 
@@ -89,10 +108,12 @@ class Headers:
     Attributes:
         facts: of those that could be read.
         unreadable: series UID to the reason.
+        missing: why nothing can be concluded from them; empty where all files were there.
     """
 
     facts: tuple[SeriesFacts, ...]
     unreadable: Mapping[str, str]
+    missing: str = ""
 
     @property
     def images(self) -> tuple[SeriesFacts, ...]:
@@ -114,27 +135,36 @@ class HeaderReader:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._known: dict[tuple[str, int], Headers] = {}
+        self._known: dict[tuple[str, int, int], Headers] = {}
         self._lock = Lock()
 
-    def read(self, study_uid: str, received: int) -> Headers:
-        """The headers of a study of which so many instances were received."""
-        key = study_uid, received
+    def read(self, study: StudyView) -> Headers:
+        """The headers of a study, as far as its files are there."""
+        key = study.study_uid, study.received, study.purged
         with self._lock:
             known = self._known.get(key)
         if known is not None:
             return known
-        by_series = in_series(self._ledger.instances_of(study_uid))
+        by_series = in_series(self._ledger.instances_of(study.study_uid))
         try:
             facts, unreadable = read_facts(by_series)
         except OSError:
-            return Headers((), dict.fromkeys(by_series, AWAY))
-        found = Headers(tuple(facts), unreadable)
+            return Headers((), dict.fromkeys(by_series, AWAY), AWAY)
+        is_cut = study.purged > 0 and self._ledger.is_partly_purged(study.study_uid)
+        found = Headers(tuple(facts), unreadable, GONE if is_cut else "")
         with self._lock:
             while len(self._known) >= REMEMBERED:
                 self._known.pop(next(iter(self._known)))
             self._known[key] = found
         return found
+
+
+def decided(study: StudyView) -> tuple[Decided, ...]:
+    """What the answers of a study were given."""
+    return tuple(
+        Decided(each.analysis, each.job_id, each.revision, each.series_uid, each.inputs)
+        for each in study.answers
+    )
 
 
 def choices(analyses: Iterable[str], facts: Sequence[SeriesFacts]) -> tuple[Choice, ...]:

@@ -74,6 +74,10 @@ class Desk:
             require_uid("StudyInstanceUID", study_uid)
         except BadAttribute:
             return  # there is no such study
+        self.glanced_at(request, study_uid)
+
+    def glanced_at(self, request: Request, study_uid: str) -> None:
+        """The same of a study that the path does not name."""
         if self.looks.is_new(account_of(request).name, study_uid):
             self.viewed(request, study_uid)
 
@@ -120,11 +124,11 @@ class Desk:
 
     def read_headers(self, study: StudyView) -> Headers:
         """What the headers of a study say, as far as its files are there."""
-        return self.headers.read(study.study_uid, study.received)
+        return self.headers.read(study)
 
     def choices(self, headers: Headers) -> tuple[Choice, ...]:
-        """What each analysis that is known would take."""
-        return choices(ANALYSES, headers.images)
+        """What each analysis that is known would take; nothing where that cannot be told."""
+        return () if headers.missing else choices(ANALYSES, headers.images)
 
     def _acted(self, request: Request, what: str, study_uid: str, *, failed: bool = False) -> None:
         self.audit.acted(

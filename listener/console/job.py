@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
+from listener.console.answers import last_of_all
 from listener.console.appearance import Appearance, appearances
 from listener.console.chances import Chance, chance
 from listener.tables import bundles, job_inputs, jobs, results
@@ -105,7 +106,7 @@ def read_jobs(connection: Connection, study_uid: str) -> tuple[JobView, ...]:
         select(jobs, bundles.c.name.label("bundle_name"), bundles.c.card)
         .outerjoin(bundles, edition)
         .where(of_study)
-        .order_by(jobs.c.analysis, jobs.c.revision, jobs.c.created_at, jobs.c.role.desc())
+        .order_by(jobs.c.analysis, jobs.c.revision, jobs.c.role.desc(), *last_of_all())
     )
     found = [
         _job(row, tuple(made[row.job_id]), inputs.get(row.job_id, 0))

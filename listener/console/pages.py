@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from listener.console import asked, rollouts
 from listener.console.api import JobID, StudyUID, search
-from listener.console.choice import choices, rules_of
+from listener.console.choice import choices, decided, rules_of
 from listener.console.desk import Desk, require_operator
 from listener.console.document import read_documents
 from listener.console.job import JobView
@@ -35,7 +35,6 @@ from listener.console.worklist import (
 from listener.in_force import in_force
 from listener.segmentation import REGIONS
 from listener.selection import ANALYSES
-from listener.series import UID
 
 STATES: Final[Mapping[str, str]] = {
     name: told[0] for table in (STUDY_STATES, JOB_STATES) for name, told in table.items()
@@ -110,8 +109,6 @@ def add_worklist(pages: APIRouter, desk: Desk, show: Show) -> None:
         text: Annotated[str, Form(max_length=asked.SEARCH_CHARACTERS)] = "",
     ) -> Response:
         text = text.strip()
-        if UID.fullmatch(text.rstrip(".")) and "." in text:
-            return RedirectResponse("/?" + urlencode({"uid": text}), SEE_OTHER)
         desk.searched(request, text)
         hits = search(desk, text)
         return show(
@@ -134,7 +131,9 @@ def add_study(pages: APIRouter, desk: Desk, show: Show) -> None:
         return {
             "study": study,
             "patient": desk.patients.of([uid])[uid],
+            "decided": decided(study),
             "choices": desk.choices(headers),
+            "missing": headers.missing,
             "headers": headers.shown,
             "unreadable": headers.unreadable,
             "asked_for": desk.settings.analyses,
@@ -209,15 +208,16 @@ def add_viewer(pages: APIRouter, desk: Desk, show: Show) -> None:
 
 def add_for_operators(pages: APIRouter, desk: Desk, show: Show) -> None:
     """What viewers do not see: files, and who saw a study."""
+    looked_at = [Depends(desk.looked_at)]
 
-    @pages.get("/studies/{study_uid}/jobs/{job_id}/results")
+    @pages.get("/studies/{study_uid}/jobs/{job_id}/results", dependencies=looked_at)
     def results(request: Request, study_uid: StudyUID, job_id: JobID) -> Response:
         require_operator(request)
         study, job = desk.job(study_uid, job_id)
         kept = read_results(desk.ledger, study_uid, job_id)
         return show(request, "results.html", study=study, job=job, results=kept)
 
-    @pages.get("/studies/{study_uid}/audit")
+    @pages.get("/studies/{study_uid}/audit", dependencies=looked_at)
     def audit(request: Request, study_uid: StudyUID) -> Response:
         require_operator(request)
         study = desk.study(study_uid)
@@ -279,8 +279,8 @@ def add_rules(pages: APIRouter, desk: Desk, show: Show) -> None:
     def page(request: Request, **values: Any) -> Response:
         tables = {analysis: rules_of(analysis) for analysis in ANALYSES}
         usual: dict[str, Any] = {
-            "text": "", "study_uid": "", "mistake": "", "choices": (), "headers": {},
-            "unreadable": {},
+            "text": "", "study_uid": "", "mistake": "", "choices": (), "missing": "",
+            "headers": {}, "unreadable": {},
         }  # fmt: skip
         return show(
             request,
@@ -302,10 +302,12 @@ def add_rules(pages: APIRouter, desk: Desk, show: Show) -> None:
             headers = desk.read_headers(desk.study(study))
         except HTTPException as error:
             return page(request, study_uid=study, mistake=error.detail)
+        desk.glanced_at(request, study)
         return page(
             request,
             study_uid=study,
             choices=desk.choices(headers),
+            missing=headers.missing,
             headers=headers.shown,
             unreadable=headers.unreadable,
         )

@@ -123,14 +123,15 @@ def take_labels(desk: Desk, request: Request, analysis: str, text: str) -> Kept:
 
 
 def compared(
-    desk: Desk, analysis: str, shadow: Edition, shown: int
+    desk: Desk, request: Request, analysis: str, shadow: Edition, shown: int
 ) -> tuple[Bundle, Bundle, Comparison]:
-    """The active bundle, another one, and what both said; raises HTTPException 404."""
+    """The active bundle, another one, and what both said of whom; raises HTTPException 404."""
     of_analysis = [each for each in read_bundles(desk.ledger) if each.analysis == analysis]
     active = next((each for each in of_analysis if each.role == "active"), None)
     other = next((each for each in of_analysis if each.edition == shadow), None)
     if active is None or other is None or active is other:
         raise HTTPException(404, "there are no two bundles to compare: a shadow and an active one")
+    desk.listed(request)
     editions = active.edition, other.edition
     return active, other, compare(desk.ledger, analysis, *editions, MOST_COMPARED, shown)
 
@@ -186,9 +187,10 @@ def add_api(api: APIRouter, desk: Desk) -> None:
         analysis: Analysis,
         weights: Weights,
         version: Version,
+        request: Request,
         limit: Annotated[int, Query(ge=1, le=MOST_COMPARED, description="pairs listed")] = 1_000,
     ) -> Comparison:
-        return compared(desk, analysis, (weights, version), limit)[2]
+        return compared(desk, request, analysis, (weights, version), limit)[2]
 
     @api.post("/labels", summary="What turned out to be true of studies", tags=tags)
     def labels(table: Table, request: Request) -> Kept:
@@ -250,7 +252,7 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
     def comparison(
         analysis: Analysis, weights: Weights, version: Version, request: Request
     ) -> Response:
-        active, other, found = compared(desk, analysis, (weights, version), MOST_DRAWN)
+        active, other, found = compared(desk, request, analysis, (weights, version), MOST_DRAWN)
         scored = [each for each in found.pairs if each.difference is not None]
         return show(
             request,

@@ -74,6 +74,15 @@ def person(name: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def day(date: str) -> str:
+    """A date of DICOM (PS3.5 6.2, DA) as ISO 8601 has it; what is no date stays as it is.
+
+    >>> day("20260301"), day("2026"), day("")
+    ('2026-03-01', '2026', '')
+    """
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdigit() else date
+
+
 def plain(value: Any) -> Any:
     """A value of a summary: numbers short, lists joined.
 
@@ -96,6 +105,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "percent": percent,
         "seconds": seconds,
         "person": person,
+        "day": day,
         "plain": plain,
     }
 )

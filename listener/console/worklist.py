@@ -5,15 +5,17 @@ place in an index, and instances are not counted but read from where they were.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, exists, func, or_, select
 
+from listener.console.answers import is_answer, last_of_all, may_answer, unindexed
 from listener.console.latest import LATEST_FIRST, LATEST_LAST, Place
 from listener.ledger import Ledger
+from listener.series import UID
 from listener.tables import deliveries, jobs, results, studies
 
 PAGE_STUDIES: Final = 50
@@ -53,7 +55,7 @@ JOB_STATES: Final[Mapping[str, tuple[str, str]]] = {
     "failed": ("failed", "FAILED"),
     "cancelled": ("cancelled", "CANCELLED"),
 }
-"""States that some job of the study is in."""
+"""States that some answer of the study is in."""
 
 BANDS: Final = ("suggested", "not suggested", "undetermined")
 
@@ -70,9 +72,9 @@ class Wanted:
 
     Attributes:
         state: a key of STUDY_STATES or JOB_STATES.
-        analysis: of some job.
-        band: of the same job: suggested, not suggested or undetermined.
-        refusal: of the same job: its coded reason.
+        analysis: of some answer.
+        band: of the same answer: suggested, not suggested or undetermined.
+        refusal: of the same answer: its coded reason.
         scanner: that the images come from.
         since: first day of what came in, in the server's time.
         until: last day, inclusive.
@@ -215,6 +217,15 @@ def these_studies(ledger: Ledger, study_uids: Iterable[str]) -> Page:
         return Page(_listed(connection, rows))
 
 
+def beginning_so(ledger: Ledger, text: str, most: int) -> list[str]:
+    """UIDs of studies that begin with a text of digits and dots; none where it is another one."""
+    if "." not in text or not UID.fullmatch(text.rstrip(".")):
+        return []
+    with ledger.reading() as connection:
+        query = select(studies.c.study_uid).where(_begins(connection, text)).limit(most)
+        return list(connection.scalars(query))
+
+
 def scanners(ledger: Ledger) -> tuple[str, ...]:
     """All scanners that studies came from."""
     query = select(studies.c.scanner).where(studies.c.scanner.is_not(None)).distinct()
@@ -224,7 +235,8 @@ def scanners(ledger: Ledger) -> tuple[str, ...]:
 
 def refusals(ledger: Ledger) -> tuple[str, ...]:
     """The coded reasons that some study was refused for."""
-    query = select(jobs.c.refusal).where(jobs.c.state == "REFUSED", jobs.c.refusal.is_not(None))
+    refused = and_(jobs.c.state == "REFUSED", jobs.c.role == "active")
+    query = select(jobs.c.refusal).where(refused, jobs.c.refusal.is_not(None))
     with ledger.reading() as connection:
         return tuple(sorted(connection.scalars(query.distinct())))
 
@@ -245,7 +257,7 @@ def _query(connection: Connection, wanted: Wanted) -> tuple[Select[Any], bool]:
         query = query.where(STUDY_STATES[wanted.state][1])
     of_job = _job_conditions(wanted)
     if of_job:
-        query = query.where(_has_job(connection, and_(jobs.c.role == "active", *of_job)))
+        query = query.where(*_has_answer(connection, of_job))
     if wanted.trouble:
         troubled = _troubled(connection)
         is_cut = len(troubled) > MOST_TROUBLED
@@ -253,7 +265,7 @@ def _query(connection: Connection, wanted: Wanted) -> tuple[Select[Any], bool]:
     return query, is_cut
 
 
-def _job_conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+def _job_conditions(wanted: Wanted) -> list[tuple[Column[str], str]]:
     state = JOB_STATES.get(wanted.state)
     asked = (
         (jobs.c.state, state and state[1]),
@@ -261,16 +273,23 @@ def _job_conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
         (jobs.c.band, wanted.band),
         (jobs.c.refusal, wanted.refusal),
     )
-    return [column == value for column, value in asked if value]
+    return [(column, value) for column, value in asked if value]
 
 
-def _has_job(connection: Connection, wanted: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether a study has a job; asked in the way that is quick for as many as there are."""
-    of_jobs = select(jobs.c.study_uid).where(wanted)
+def _has_answer(
+    connection: Connection, wanted: Sequence[tuple[Column[str], str]]
+) -> Iterator[ColumnElement[bool]]:
+    """Whether an answer of a study is so; asked in the way that is quick for as many as there are.
+
+    What was said earlier and is the answer no more does not count.
+    """
+    here = [unindexed(column) == value for column, value in wanted]
+    yield exists().where(jobs.c.study_uid == studies.c.study_uid, *here, is_answer())
+    anywhere = [column == value for column, value in wanted]
+    of_jobs = select(jobs.c.study_uid).where(jobs.c.role == "active", *anywhere)
     some = of_jobs.limit(FEW + 1).subquery()
     if (connection.scalar(select(func.count()).select_from(some)) or 0) <= FEW:
-        return studies.c.study_uid.in_(of_jobs)
-    return exists().where(jobs.c.study_uid == studies.c.study_uid, wanted)
+        yield studies.c.study_uid.in_(of_jobs)
 
 
 def _troubled(connection: Connection) -> list[str]:
@@ -319,15 +338,15 @@ def _listed(connection: Connection, rows: Sequence[Any]) -> tuple[StudyRow, ...]
 
 
 def _answers(connection: Connection, uids: list[str]) -> Mapping[str, dict[str, AnswerRow]]:
-    """The last job of each analysis of each study that nothing has superseded."""
+    """The answers of each study, by analysis."""
     columns = (
         jobs.c.job_id, jobs.c.analysis, jobs.c.state, jobs.c.probability, jobs.c.band,
         jobs.c.refusal, jobs.c.reason, jobs.c.progress, jobs.c.answered, jobs.c.finished_at,
     )  # fmt: skip
     query = (
         select(jobs.c.study_uid, *columns)
-        .where(jobs.c.study_uid.in_(uids), jobs.c.role == "active", jobs.c.state != "SUPERSEDED")
-        .order_by(jobs.c.analysis, jobs.c.revision, jobs.c.created_at)
+        .where(jobs.c.study_uid.in_(uids), may_answer())
+        .order_by(jobs.c.analysis, *last_of_all())
     )
     found: dict[str, dict[str, AnswerRow]] = defaultdict(dict)
     for study_uid, *values in connection.execute(query):

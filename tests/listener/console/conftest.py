@@ -20,6 +20,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
     generate_uid,
 )
+from sqlalchemy import update
 
 from listener.audit.trail import open_audit
 from listener.completion import plan_studies
@@ -30,6 +31,7 @@ from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.tables import instances
 from tests.listener.conftest import free_port, make_settings
 
 PASSWORDS = {"vera": "a heron stands in the reeds", "oskar": "seven lanterns over the harbour"}
@@ -131,6 +133,14 @@ class House:
         with self.ledger.lease(job_id, "worker-1", 60, {BUNDLE.edition}) as lease:
             assert lease is not None
             self.ledger.keep(lease.job, Answer("REFUSED", reason, summary={"refused": code}))
+
+    def purge(self, study_uid: str) -> None:
+        """Remove the files of a study by policy."""
+        self.spool.remove(self.ledger.known(study_uid))
+        self.spool.drop_study_results(study_uid)
+        with self.ledger.writing() as connection:
+            of_study = instances.c.study_uid == study_uid
+            connection.execute(update(instances).where(of_study).values(purged_at=self.ledger.now))
 
     def report(self, name: str = "DOE^JANE", patient_id: str = "P-1") -> tuple[str, str]:
         """A study that was received, judged and reported; returns its UID and that of the job."""

@@ -338,11 +338,75 @@ def test_patients_are_found_by_name_and_id_and_the_name_is_in_no_address(
         assert answer.status == 200
         assert found in answer.data.decode()
         assert others not in answer.data.decode()
-    by_uid = vera.post("/search", text=jane[:20])
-    assert by_uid.status == 303
-    assert by_uid.headers["Location"] == f"/?uid={jane[:20]}"
+    by_uid = vera.post("/search", text=jane[:-1])
+    assert by_uid.status == 200
+    assert jane in by_uid.data.decode()
+    assert richard not in by_uid.data.decode()
     hits = json.loads(vera.post_json("/api/search", {"text": "doe"}).data)
     assert [each["study_uid"] for each in hits["page"]["studies"]] == [jane]
+
+
+def test_a_patient_id_of_digits_and_dots_is_an_id_and_stands_in_no_address(
+    console: People, house: House
+) -> None:
+    number = "756.1234.5678.97"
+    study_uid = house.receive(*a_head("DOE^JANE", number))
+    vera = console("vera")
+    vera.get("/")  # reads the name
+
+    answer = vera.post("/search", text=number)
+    assert answer.status == 200
+    assert f'href="/studies/{study_uid}"' in answer.data.decode()
+    hits = json.loads(vera.post_json("/api/search", {"text": number}).data)
+    assert [each["study_uid"] for each in hits["page"]["studies"]] == [study_uid]
+    by_uid = json.loads(vera.post_json("/api/search", {"text": study_uid[:-1]}).data)
+    assert [each["study_uid"] for each in by_uid["page"]["studies"]] == [study_uid]
+    time.sleep(0.5)
+    lines = (house.settings.spool / "audit" / "audit.log").read_text().splitlines()
+    assert sum(Message(each).event == "110112" for each in lines) == 4  # one of them: the worklist
+
+
+def test_a_study_is_told_by_its_examination_and_found_by_its_accession_number(
+    console: People, house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    told = {
+        "AccessionNumber": "ACC-PLANTED", "StudyDate": "20260301",
+        "StudyDescription": "MR head PLANTED",
+    }  # fmt: skip
+    person = {"PatientBirthDate": "19470229", "PatientSex": "F"}
+    study_uid = house.receive(*a_localizer("DOE^JANE", "P-61", **told, **person))
+    vera = console("vera")
+
+    listed = text_of(vera.get("/"))
+    assert f"DOE, JANE P-61 2026-03-01, MR head PLANTED, ACC-PLANTED {study_uid}" in listed
+    page = text_of(vera.get(f"/studies/{study_uid}"))
+    assert (
+        "Born 1947-02-29 Sex F Study date 2026-03-01 Description MR head PLANTED "
+        "Accession number ACC-PLANTED" in page
+    )
+    assert study_uid in vera.post("/search", text="acc-planted").data.decode()
+    (named,) = vera.json("/api/studies")["patients"].values()
+    assert (named["state"], named["accession_number"]) == ("known", "ACC-PLANTED")
+    assert "PLANTED" not in caplog.text
+    assert "1947" not in caplog.text
+
+
+def test_pages_say_that_nothing_names_the_patient_of_a_purged_study(
+    console: People, house: House
+) -> None:
+    study_uid, _ = house.report("DOE^JANE", "P-62")
+    house.purge(study_uid)
+    vera = console("vera")
+
+    assert "no file left that names the patient" in text_of(vera.get("/"))
+    listed = text_of(vera.get("/"))
+    assert "Names of 0 of 1 studies are known so far; a search by name finds these." in listed
+    assert "Of 1 no file is left in the spool" in listed
+    found = text_of(vera.post("/search", text="jane").data.decode())
+    assert "0 studies found. Names of 0 of 1 studies are known so far" in found
+    page = text_of(vera.get(f"/studies/{study_uid}"))
+    assert "No file of this study is left in the spool, so nothing here names the patient" in page
 
 
 def test_no_name_is_logged_whatever_goes_wrong(
@@ -496,6 +560,49 @@ def test_what_is_asked_wrongly_is_refused_without_repeating_it(
     assert b"PLANTED" not in vera.data("/?limit=PLANTED")
 
 
+def test_of_a_purged_study_the_page_tells_what_was_decided_then_and_concludes_nothing(
+    console: People, house: House
+) -> None:
+    study_uid, job_id = house.report("DOE^JANE", "P-63")
+    vera, choices = console("vera"), f"/api/studies/{study_uid}/choices"
+    before = vera.json(choices)
+    assert before["missing"] == ""
+    taken = before["choices"][0]["chosen"]
+    house.purge(study_uid)
+
+    page = text_of(vera.get(f"/studies/{study_uid}"))
+    assert "As decided What each analysis was given" in page
+    assert f"fistula {taken} 3 1 As the rules in force now see" in page
+    assert "Nothing is said here: its files were removed by policy. What was decided then" in page
+    assert "not wanted: a wanted series is not a localizer" in page
+    for false in ("Takes nothing", "not looked at", "is refused with a reason"):
+        assert false not in page
+    told = vera.json(choices)
+    assert told["decided"] == before["decided"]
+    assert [(each["job_id"], each["series_uid"]) for each in told["decided"]] == [(job_id, taken)]
+    assert (told["choices"], told["missing"]) == ([], "its files were removed by policy")
+    tried = text_of(vera.get(f"/rules?study={study_uid}"))
+    assert "Nothing is said here: its files were removed by policy." in tried
+    assert "Takes nothing" not in tried
+
+
+@pytest.mark.parametrize("by", ["page", "program"])
+def test_whoever_tries_rules_on_a_study_is_in_the_audit_trail(
+    console: People, house: House, by: str
+) -> None:
+    study_uid, _ = house.report()
+    vera = console("vera")
+    if by == "page":
+        vera.get(f"/rules?study={study_uid}")
+    else:
+        assert vera.post_json("/api/rules", {"study_uid": study_uid}).status == 200
+    time.sleep(0.5)
+
+    lines = (house.settings.spool / "audit" / "audit.log").read_text().splitlines()
+    (message,) = [Message(each) for each in lines if study_uid in each]
+    assert message.event == "110103"
+
+
 def test_a_study_page_survives_files_that_are_gone(console: People, house: House) -> None:
     study_uid, _ = house.report("DOE^JANE", "P-9")
     house.spool.drop_study_results(study_uid)
@@ -505,5 +612,7 @@ def test_a_study_page_survives_files_that_are_gone(console: People, house: House
     page = text_of(console().get(f"/studies/{study_uid}"))
 
     assert "its files are not to be had at present" in page
+    assert "Nothing is said here: its files are not to be had at present." in page
+    assert "Takes nothing" not in page
     assert "The pictures of this job are gone from the spool" in page
     assert a_study_of("P-9") == study_uid

@@ -6,26 +6,26 @@ import time
 
 import pytest
 
-from listener.audit.patient import Patient
 from listener.console import patients as patients_module
 from listener.console.chances import chance
 from listener.console.document import read_documents
-from listener.console.patients import Patients
+from listener.console.identity import UNREAD, Identity
+from listener.console.patients import Patients, Reach
 from listener.console.tester import EXAMPLE, BadHeaders, read_pasted
 from listener.selection import select
-from tests.listener.console.conftest import CARD, House
+from tests.listener.console.conftest import CARD, House, a_head
 
 
 def test_a_search_goes_on_while_somebody_is_added(house: House) -> None:
     study_uid, _ = house.report("DOE^JANE", "P-1")
     patients = Patients(house.ledger)
     for number in range(5_000):
-        patients._known[f"1.2.{number}"] = Patient("ROE^RICHARD", f"R-{number}"), "roe richard"
+        patients._known[f"1.2.{number}"] = Identity("ROE^RICHARD", f"R-{number}"), "roe richard"
     patients.of([study_uid])
 
     def add(_phase: str, _info: dict[str, int]) -> None:
         """Another thread may have its turn whenever rubbish is collected."""
-        patients._known[f"1.3.{len(patients._known)}"] = Patient("", ""), ""
+        patients._known[f"1.3.{len(patients._known)}"] = Identity(), ""
 
     usual = gc.get_threshold()
     gc.callbacks.append(add)
@@ -119,9 +119,58 @@ def test_a_page_waits_for_names_only_so_long(house: House) -> None:
     study_uid, _ = house.report("DOE^JANE", "P-1")
     patients = Patients(house.ledger)
 
-    assert patients.of([study_uid], seconds=-1) == {study_uid: None}
-    assert patients.of([study_uid])[study_uid].name == "DOE^JANE"  # type: ignore[union-attr]
-    assert patients.of([study_uid], seconds=-1)[study_uid] is not None
+    assert patients.of([study_uid], seconds=-1) == {study_uid: UNREAD}
+    assert patients.of([study_uid])[study_uid].name == "DOE^JANE"
+    assert patients.of([study_uid], seconds=-1)[study_uid].name == "DOE^JANE"
+
+
+def test_no_name_a_file_that_cannot_be_read_and_none_that_is_left_are_told_apart(
+    house: House,
+) -> None:
+    nobody = house.receive(*a_head("", ""))
+    away = house.receive(*a_head("DOE^JANE", "P-31"))
+    gone = house.receive(*a_head("ROE^RICHARD", "P-32"))
+    files = house.spool.root / "studies" / away
+    aside = files.rename(files.with_name("aside"))
+    house.purge(gone)
+    patients = Patients(house.ledger)
+
+    patients._read_all()
+    found = patients.of([nobody, away, gone])
+    assert {uid: each.state for uid, each in found.items()} == {
+        nobody: "known",
+        away: "unreadable",
+        gone: "gone",
+    }
+    assert patients.reach == Reach(known=1, gone=1, unreadable=1, studies=3)
+    assert not patients.reach.is_complete
+
+    aside.rename(files)
+    patients._read_all()
+    assert patients.search("jane", 5).study_uids == (away,)
+    assert patients.reach == Reach(known=2, gone=1, unreadable=0, studies=3)
+
+
+def test_each_round_looks_for_some_of_the_files_that_were_gone_and_the_next_for_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patients_module, "MOST_IN_VAIN", 1)
+    uids = [house.receive(*a_head("DOE^JANE", f"P-4{number}")) for number in range(3)]
+    patients = Patients(house.ledger)
+    folder = house.spool.root / "studies"
+    aside = folder.rename(folder.with_name("aside"))
+    patients._read_all()
+    assert patients.reach.unreadable == 3
+    aside.rename(folder)
+    (folder / uids[0]).rename(folder / "lost")
+    (folder / uids[1]).rename(folder / "lost too")
+
+    rounds = 0
+    while patients.reach.known == 0:
+        patients._read_all()
+        rounds += 1
+        assert rounds <= 3
+    assert patients.reach == Reach(known=1, gone=0, unreadable=2, studies=3)
 
 
 def test_a_report_is_a_tree_of_sentences(house: House) -> None:

@@ -6,8 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
+from listener.console import looks
 from listener.entries import Answer, BundleRow
 from listener.workforce import Worker, Workforce
+from tests.listener.audit.reading import Message
 from tests.listener.console.conftest import BUNDLE, Browser, House, a_head
 from tests.listener.console.test_pages import text_of
 
@@ -151,6 +155,24 @@ def test_a_shadow_is_compared_with_the_active_bundle_on_what_turned_out_to_be_tr
     shadowed = text_of(oskar.get(f"/studies/{study_uid}"))
     assert "1: fistula, shadow shadow: never sent reported 20.0 % not suggested" in shadowed
     assert "20.0 %" not in shadowed[: shadowed.index("All jobs of the study")]
+
+
+def test_a_comparison_names_patients_and_is_a_list_for_the_audit_trail(
+    console: People, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "LATELY_SECONDS", 0.0)  # signing in led past the worklist
+    house.ledger.register_bundle(NEWER)
+    judge_by_both(house)
+    vera = console("vera")
+    trail = house.settings.spool / "audit" / "audit.log"
+
+    def lists() -> int:
+        time.sleep(0.5)
+        return sum(Message(line).event == "110112" for line in trail.read_text().splitlines())
+
+    before = lists()
+    assert "DOE, JANE" in text_of(vera.get(f"{PLACE}/comparison"))
+    assert lists() == before + 1
 
 
 def test_a_table_of_labels_is_uploaded_as_a_file(console: People, house: House) -> None:

@@ -135,6 +135,62 @@ def test_every_filter_finds_what_it_names_whichever_way_it_is_asked(
     assert refusals(ledger) == ("REASON-X",)
 
 
+@pytest.mark.parametrize("few", [0, 2_000])
+def test_filters_look_at_the_answer_and_at_nothing_that_was_said_before(
+    ledger: Ledger,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+) -> None:
+    monkeypatch.setattr(module, "FEW", few)
+    for number in range(1, 5):
+        add_study(ledger, f"1.{number}", DAY - number, revision=2)
+    add_job(ledger, "1.1", "REPORTED", band="suggested")
+    add_job(ledger, "1.1", "REPORTED", band="not suggested", revision=2)
+    add_job(ledger, "1.2", "REFUSED", refusal="REASON-X")
+    add_job(ledger, "1.2", "RUNNING", revision=2)
+    add_job(ledger, "1.3", "REPORTED", band="suggested")
+    add_job(ledger, "1.3", "SUPERSEDED", revision=2)
+    add_job(ledger, "1.3", "REPORTED", band="not suggested", role="shadow", revision=2)
+    add_job(ledger, "1.3", "REPORTED", band="not suggested", analysis="infection", revision=2)
+    # The same revision, planned again for another bundle.
+    again = {"created_at": DAY, "band": "suggested"}
+    add_job(ledger, "1.4", "REPORTED", finished_at=DAY + 20, **{**again, "band": "undetermined"})
+    add_job(ledger, "1.4", "REPORTED", finished_at=DAY + 10, **again)
+
+    assert listed(ledger, band="suggested") == ["1.3"]
+    assert listed(ledger, band="not suggested") == ["1.1", "1.3"]
+    assert listed(ledger, band="undetermined") == ["1.4"]
+    assert listed(ledger, refusal="REASON-X") == []
+    assert listed(ledger, state="refused") == []
+    assert listed(ledger, state="running") == ["1.2"]
+    assert listed(ledger, analysis="fistula", band="not suggested") == ["1.1"]
+    (row,) = these_studies(ledger, ["1.4"]).studies
+    assert [each.band for each in row.answers] == ["undetermined"]
+    study = read_study(ledger, "1.4")
+    assert study is not None
+    assert [each.band for each in study.answers] == ["undetermined"]
+
+
+@pytest.mark.parametrize("few", [0, 2_000])
+def test_a_filter_looks_among_the_jobs_of_a_study_and_not_among_all_of_an_analysis(
+    ledger: Ledger,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+) -> None:
+    """With 100,000 studies the other way takes ten seconds."""
+    monkeypatch.setattr(module, "FEW", few)
+    with ledger.reading() as connection:
+        if connection.dialect.name != "sqlite":
+            pytest.skip("PostgreSQL counts rows before it chooses")
+        wanted = Wanted(state="refused", analysis="fistula", band="suggested", refusal="X")
+        query, _ = module._query(connection, wanted)
+        literal = query.compile(connection.engine, compile_kwargs={"literal_binds": True})
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {literal}").all()
+
+    by_study = [row[3] for row in plan if "ix_jobs_study_uid (study_uid=?)" in row[3]]
+    assert len(by_study) == 2, plan
+
+
 def test_a_row_shows_the_last_answer_of_each_analysis_and_no_shadow(
     ledger: Ledger,  # noqa: F811
 ) -> None:
