@@ -163,7 +163,7 @@ def _run(folder: Path, own: Path | None) -> list[Answered]:
         ]
         for title, _uid, files in sent:
             on_step(f"sending {len(files)} files: {title}")
-            _send(files, stack.listener_port)
+            send(files, stack.listener_port)
         answered = []
         for title, uid, _files in sent:
             on_step(f"waiting for the results: {title}")
@@ -212,7 +212,7 @@ def _by_study(folder: Path) -> dict[str, list[Path]]:
     return studies
 
 
-def _send(files: Sequence[Path], port: int) -> None:
+def send(files: Sequence[Path], port: int) -> None:
     """Send files in one association, as a scanner would.
 
     Raises:
