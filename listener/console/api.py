@@ -121,6 +121,7 @@ class Retried:
 
     jobs: int
     parked: int
+    hurried: int
 
 
 @dataclass(frozen=True)
