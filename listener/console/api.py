@@ -133,6 +133,7 @@ class Retried:
 
     jobs: int
     parked: int
+    hurried: int
 
 
 @dataclass(frozen=True)

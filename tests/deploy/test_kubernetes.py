@@ -21,7 +21,7 @@ from tests.deploy.reading import DEPLOY, manifests, require_worker_metrics, set_
 from tests.tools import program
 from trainer.settings import read_config
 
-FOLDERS = ("service", "scaling", "monitoring", "training")
+FOLDERS = ("service", "scaling", "monitoring", "training", "filling")
 VERSIONS = ("1.29", "1.32", kubernetes_validate.latest_version())
 """The oldest that the Indexed Job needs, one in between, and the newest whose schemas are here."""
 
@@ -36,6 +36,8 @@ def pods() -> Iterator[tuple[str, dict[str, Any]]]:
     for _folder, each in ALL:
         if "template" in each["spec"] if "spec" in each else False:
             yield each["metadata"]["name"], each["spec"]["template"]["spec"]
+        if each["kind"] == "Pod":
+            yield each["metadata"]["name"], each["spec"]
 
 
 def of_kind(kind: str) -> dict[str, dict[str, Any]]:
@@ -194,6 +196,31 @@ def test_workers_are_as_many_as_the_queues_ask_for() -> None:
             f"redis.monro.svc.cluster.local:{redis['spec']['ports'][0]['port']}"
         )
         assert trigger["authenticationRef"]["name"] in of_kind("TriggerAuthentication")
+
+
+def test_every_claim_that_a_pod_mounts_is_there_and_may_be_mounted_so() -> None:
+    claims = of_kind("PersistentVolumeClaim")
+    mounted = set()
+    for name, pod in pods():
+        for volume in pod["volumes"]:
+            claim = volume.get("persistentVolumeClaim")
+            if claim:
+                mounted.add(claim["claimName"])
+                modes = claims[claim["claimName"]]["spec"]["accessModes"]
+                # Somebody has to fill it, and several nodes read it.
+                assert modes == ["ReadWriteMany"], (name, claim)
+    assert mounted == set(claims)
+
+
+def test_bundles_are_filled_where_workers_look_and_workers_cannot_change_them() -> None:
+    def mounts(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        return {each["name"]: each for each in pod["containers"][0]["volumeMounts"]}
+
+    found = dict(pods())
+    worker, filling = mounts(found["monro-worker"]), mounts(found["monro-fill"])
+    assert worker["bundles"]["mountPath"] == filling["bundles"]["mountPath"]
+    assert worker["bundles"]["readOnly"]
+    assert mounts(found["monro-fit"])["data"]["mountPath"] == filling["training"]["mountPath"]
 
 
 def test_each_fold_is_an_index_of_the_job(tmp_path: Path) -> None:

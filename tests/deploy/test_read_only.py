@@ -1,4 +1,4 @@
-"""A listener as a container runs it, without one: no capability, and nothing to write to."""
+"""Listener and worker as containers run them: no capability, and nothing to write to."""
 
 import json
 import os
@@ -8,28 +8,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
-from deploy.stack import answers, free_ports
+from deploy.local import send
+from deploy.stack import BUNDLES, Stack, answers, free_ports
+from tests.deploy.contained import contained, require_mounts
 from tests.deploy.reading import DEPLOY
+from trainer.phantom import OVERT, draw_case, render
+from trainer.phantom_study import study_of, write_study
 
-APART = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--map-root-user", "--mount"]
-
-INSIDE = """
-set -e
-mount --make-rprivate /
-mount --bind "$MONRO_SPOOL" "$MONRO_SPOOL"
-mount -o remount,bind,ro /
-cd "$MONRO_SPOOL"
-! touch /read-only-indeed 2>/dev/null
-exec setpriv --no-new-privs --bounding-set -all --inh-caps -all --ambient-caps -all \
-    "$0" -m listener serve
-"""
+HEAD = 2024
+"""Seed of a synthetic head with signs."""
 
 
 def test_a_listener_needs_its_spool_and_no_other_place_to_write_to(tmp_path: Path) -> None:
-    if subprocess.run([*APART, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("mount namespaces are not permitted here, so this was NOT tested")
+    require_mounts()
     port, console = free_ports(2)
     spool = tmp_path / "spool"
     spool.mkdir()
@@ -50,7 +41,7 @@ def test_a_listener_needs_its_spool_and_no_other_place_to_write_to(tmp_path: Pat
     }
     with (tmp_path / "log").open("wb") as log:
         listener = subprocess.Popen(
-            [*APART, "sh", "-c", INSIDE, sys.executable],
+            contained([sys.executable, "-m", "listener", "serve"], spool),
             env={"PATH": os.environ["PATH"], **settings},
             stdout=log,
             stderr=log,
@@ -72,9 +63,45 @@ def test_a_listener_needs_its_spool_and_no_other_place_to_write_to(tmp_path: Pat
     assert not is_healthy(settings)
 
 
-def is_healthy(settings: Mapping[str, str]) -> bool:
+def test_a_worker_needs_its_spool_and_a_place_for_what_is_temporary(tmp_path: Path) -> None:
+    require_mounts()
+    head = render(draw_case(HEAD, positive=True, spectrum=OVERT))
+    write_study(head, tmp_path / "phantom")
+    files = sorted((tmp_path / "phantom" / "study").rglob("*.dcm"))
+    (figures,) = free_ports(1)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    settings = {
+        "MONRO_WORKER_METRICS_PORT": str(figures),
+        "MONRO_WORKER_MAP_MODE": "preview",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "HOME": str(temporary),
+        "TMPDIR": str(temporary),
+    }
+    with Stack(tmp_path / "stack", [BUNDLES / "fistula-demo"]) as stack:
+        stack.start_redis()
+        stack.start_listener()
+        spool = Path(stack.environment["MONRO_SPOOL"])
+        worker = contained([sys.executable, "-m", "worker", "serve"], spool, temporary)
+        stack.spawn("worker", worker, settings)
+        stack.wait_for_bundles()
+        send(files, stack.listener_port)
+        study, ended = study_of(head).uid, {"REPORTED", "REFUSED", "FAILED"}
+        stack.wait_until("worker", lambda: bool(states(stack, study) & ended))
+        stack.wait_until("worker", lambda: is_healthy(settings, "worker"))
+
+        assert states(stack, study) == {"REPORTED"}, stack.log("worker").read_text()
+
+
+def states(stack: Stack, study_uid: str) -> set[str]:
+    known = stack.ledger.study(study_uid) or {}
+    return {job["state"] for job in known.get("jobs", ())}
+
+
+def is_healthy(settings: Mapping[str, str], program: str = "listener") -> bool:
     """What the container's health check says."""
-    check = [sys.executable, "-I", str(DEPLOY / "containers" / "healthy.py"), "listener"]
+    check = [sys.executable, "-I", str(DEPLOY / "containers" / "healthy.py"), program]
     return (
         subprocess.run(check, env=settings, check=False, stdout=subprocess.DEVNULL).returncode == 0
     )
