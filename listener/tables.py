@@ -25,10 +25,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     update,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised with every change of the tables below."""
 
 TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -211,8 +212,12 @@ accounts = Table(
     Column("password", String(255)),
     Column("created_at", Double, nullable=False),
     Column("disabled_at", Double),
+    Column("issuer", String(512)),
+    Column("subject", String(255)),
+    UniqueConstraint("issuer", "subject"),
 )
-"""Who may sign in at the console; `password` is an Argon2 hash, None where another vouches."""
+"""Who may sign in at the console; `password` is an Argon2 hash, None where another vouches: the
+provider `issuer`, for whom it knows as `subject` for ever, whatever they are called."""
 
 sessions = Table(
     "sessions",

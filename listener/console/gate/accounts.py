@@ -13,10 +13,10 @@ from listener.errors import MonroError
 from listener.ledger import Ledger
 from listener.tables import accounts, sessions
 
-Role = Literal["viewer", "operator"]
+Role = Literal["monitor", "viewer", "operator"]
 
-RANKS: Mapping[Role, int] = MappingProxyType({"viewer": 1, "operator": 2})
-"""Whoever has a higher rank may do all that a lower one may."""
+RANKS: Mapping[Role, int] = MappingProxyType({"monitor": 0, "viewer": 1, "operator": 2})
+"""Whoever has a higher rank may do all that a lower one may. A monitor reads /metrics alone."""
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.@+-]{0,63}")
 
@@ -41,6 +41,21 @@ class Account:
         False
         """
         return RANKS[self.role] >= RANKS[role]
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody as a provider of OpenID Connect knows them; names may change hands, this does not.
+
+    >>> str(Person("https://login.hospital", "7f3c"))
+    '7f3c of https://login.hospital'
+    """
+
+    issuer: str
+    subject: str
+
+    def __str__(self) -> str:
+        return f"{self.subject} of {self.issuer}"
 
 
 @dataclass(frozen=True)
@@ -73,34 +88,58 @@ class Accounts:
         self._insert(name, role, hashed(password))
         return Account(name, role)
 
-    def vouched(self, name: str, role: Role) -> Account:
+    def vouched(self, name: str, role: Role, person: Person) -> Account:
         """The account of somebody whom another vouches for, made on the first time.
 
+        It stays theirs, under the name that it was made with, whatever they are called later.
+
+        Args:
+            name: that they are called now.
+            role: that they have now.
+            person: whom the provider vouches for.
+
         Raises:
-            BadAccount: it is disabled, or has a password: then it is somebody else's.
+            BadAccount: it is disabled, or somebody else's.
         """
         name = _required_name(name)
+        bound = {"role": role, "issuer": person.issuer, "subject": person.subject}
         with self._ledger.writing() as connection:
-            row = _row(connection, name)
-            if row is not None and row.password is not None:
-                raise BadAccount(f"account {name} signs in with a password")
-            if row is not None and row.disabled_at is not None:
-                raise BadAccount(f"account {name} is disabled")
+            row = _row_of(connection, person) or _row(connection, name)
             if row is None:
-                made = {"name": name, "role": role, "created_at": self._ledger.now}
+                made = {"name": name, "created_at": self._ledger.now, **bound}
                 connection.execute(insert(accounts).values(made))
-            elif row.role != role:
-                connection.execute(
-                    update(accounts).where(accounts.c.name == name).values(role=role)
-                )
-        return Account(name, role)
+                return Account(name, role)
+            _require_theirs(row, person)
+            if row.role != role or row.subject is None:
+                this = accounts.c.name == row.name
+                connection.execute(update(accounts).where(this).values(bound))
+        return Account(row.name, role)
 
-    def no_longer_vouched(self, name: str) -> None:
+    def no_longer_vouched(self, person: Person) -> None:
         """End the sessions of somebody whom another vouched for, and does no longer."""
         with self._ledger.writing() as connection:
-            row = _row(connection, normal_name(name))
-            if row is not None and row.password is None:
+            row = _row_of(connection, person)
+            if row is not None:
                 _end_sessions(connection, row.name)
+
+    def release(self, name: str) -> None:
+        """Let an account belong to whom the provider next calls so; ends sessions and tokens.
+
+        Raises:
+            BadAccount: there is none of that name, or nobody vouches for it.
+        """
+        with self._ledger.writing() as connection:
+            row = _required(connection, name)
+            if row.password is not None:
+                raise BadAccount(
+                    f"account {row.name} signs in with a password: it is nobody else's"
+                )
+            connection.execute(
+                update(accounts)
+                .where(accounts.c.name == row.name)
+                .values(issuer=None, subject=None)
+            )
+            _end_sessions(connection, row.name)
 
     def verify(self, name: str, password: str) -> Account | None:
         """The account, if that is its password; None as late as otherwise.
@@ -122,6 +161,12 @@ class Accounts:
                     .values(password=hashed(password))
                 )
         return _account(row)
+
+    def has_password(self, name: str) -> bool:
+        """Whether an account signs in with a password; another vouches for it otherwise."""
+        with self._ledger.reading() as connection:
+            row = _row(connection, normal_name(name))
+        return row is not None and row.password is not None
 
     def is_known(self, name: str) -> bool:
         """Whether there is an account of that name."""
@@ -222,6 +267,25 @@ def _required_name(name: str) -> str:
 
 def _row(connection: Connection, name: str) -> Row[Any] | None:
     return connection.execute(select(accounts).where(accounts.c.name == name)).one_or_none()
+
+
+def _row_of(connection: Connection, person: Person) -> Row[Any] | None:
+    theirs = (accounts.c.issuer == person.issuer, accounts.c.subject == person.subject)
+    return connection.execute(select(accounts).where(*theirs)).one_or_none()
+
+
+def _require_theirs(row: Row[Any], person: Person) -> None:
+    """Raise BadAccount where an account that is there cannot be this person's."""
+    if row.password is not None:
+        raise BadAccount(f"account {row.name} signs in with a password")
+    if row.disabled_at is not None:
+        raise BadAccount(f"account {row.name} is disabled")
+    if row.subject is not None and (row.issuer, row.subject) != (person.issuer, person.subject):
+        raise BadAccount(
+            f"account {row.name} belongs to somebody else of that name (another `sub` or issuer): "
+            f"ask who runs monro; if you are the same person, `accounts release {row.name}` "
+            "gives it to you"
+        )
 
 
 def _required(connection: Connection, name: str) -> Row[Any]:

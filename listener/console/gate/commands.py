@@ -1,6 +1,7 @@
 """Accounts on the command line: `python -m listener accounts`."""
 
 import json
+import secrets
 import sys
 from dataclasses import asdict
 from datetime import datetime
@@ -25,7 +26,11 @@ LONGEST_LINE = 1024
 
 Name = Annotated[str, typer.Argument(help="name of the account")]
 RoleOption = Annotated[
-    Role, typer.Option(help="a viewer reads; an operator may also change what the listener does")
+    Role,
+    typer.Option(
+        help="a monitor reads /metrics alone; a viewer reads all pages; an operator may also "
+        "change what the listener does"
+    ),
 ]
 PasswordFile = Annotated[
     Path | None,
@@ -38,9 +43,11 @@ PasswordFile = Annotated[
 
 @accounts.command()
 def add(name: Name, role: RoleOption, password_file: PasswordFile = None) -> None:
-    """Let somebody in."""
+    """Let somebody in. A monitor needs no password: nobody knows it then, and tokens do."""
     with explained(), acting(f"accounts add, role {role}: {name}", kind=codes.USER_SECURITY):
-        account = Accounts(_ledger()).add(name, role, _password(password_file))
+        is_for_tokens = role == "monitor" and password_file is None
+        password = secrets.token_urlsafe() if is_for_tokens else _password(password_file)
+        account = Accounts(_ledger()).add(name, role, password)
     console.print(f"account {account.name} may come in as {role}", markup=False)
 
 
@@ -104,6 +111,13 @@ def enable(name: Name) -> None:
     """Let an account in again; its sessions and tokens stay ended."""
     with explained(), acting(f"accounts enable: {name}", kind=codes.USER_SECURITY):
         Accounts(_ledger()).enable(name)
+
+
+@accounts.command()
+def release(name: Name) -> None:
+    """Let an account belong to whom MONRO_OIDC calls so next; its sessions and tokens end."""
+    with explained(), acting(f"accounts release: {name}", kind=codes.USER_SECURITY):
+        Accounts(_ledger()).release(name)
 
 
 @accounts.command()

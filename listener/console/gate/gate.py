@@ -22,10 +22,12 @@ from listener.audit.people import visitor
 from listener.audit.trail import NO_AUDIT, Audit
 from listener.console.gate.accounts import Account, Accounts
 from listener.console.gate.cookies import Cookies
+from listener.console.gate.guesses import Guesses
 from listener.console.gate.headers import STATIC, Answer
 from listener.console.gate.hops import Proxies
 from listener.console.gate.limits import Pace, subscriber
 from listener.console.gate.origin import is_called_by, is_encrypted, is_of_ours
+from listener.console.gate.own_password import OwnPassword
 from listener.console.gate.pages import FOR_PROGRAMS, Pages, Refused, is_at, too_many
 from listener.console.gate.sessions import Found, Sessions
 from listener.console.gate.sign_in import SEE_OTHER, SignIn, provider_host
@@ -49,8 +51,10 @@ WITHOUT_SESSION: Final = (STATIC, *PROBES)
 
 WITHOUT_ACCOUNT: Final = ("/sign-in", "/sign-in/")
 
-WITHOUT_ROLE: Final = (*WITHOUT_ACCOUNT, "/sign-out")
+WITHOUT_ROLE: Final = (*WITHOUT_ACCOUNT, "/sign-out", "/password")
 """Where everybody may send something."""
+
+FOR_MONITORS: Final = (METRICS, "/sign-in", "/sign-in/", "/sign-out")
 
 BY_ITSELF: Final = ("/fragment/",)
 """What pages ask for every few seconds: whoever has left is signed out all the same."""
@@ -134,15 +138,18 @@ class Gate:
         self._cookies = Cookies()
         self._sessions = Sessions.of(ledger, settings, clock)
         self._pages = Pages(provider_host(settings))
+        accounts = Accounts(ledger)
+        guesses = Guesses(accounts, clock)
         self._sign_in = SignIn(
-            Accounts(ledger), self._sessions, settings, audit, self._pages, clock
+            accounts, self._sessions, guesses, settings, audit, self._pages, clock
         )
+        self._own = OwnPassword(accounts, self._sessions, guesses, audit, self._pages)
         self._pace = Pace(BURST, PER_SECOND, clock)
 
     @property
     def routes(self) -> list[BaseRoute]:
         """The way in and out, for the application."""
-        return self._sign_in.routes
+        return [*self._sign_in.routes, *self._own.routes]
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """Put the gate before an application."""
@@ -179,6 +186,7 @@ class Gate:
             visit = await self._visit(request, visit)
             if visit.account is None and self._needs_account(scope["path"]):
                 raise Refused(SEE_OTHER, "Sign in.", {"Location": _sign_in_of(request)})
+            self._require_may_look(scope["path"], visit)
             if request.method not in READS:
                 self._require_may_change(request, visit)
                 body = await _body(request)
@@ -233,6 +241,14 @@ class Gate:
 
     def _needs_account(self, path: str) -> bool:
         return not is_at(path, (*self._without_session, *WITHOUT_ACCOUNT))
+
+    def _require_may_look(self, path: str, visit: Visit) -> None:
+        """Refuse a monitor everything that is not its own."""
+        if visit.account is None or visit.account.may_act_as("viewer"):
+            return
+        if not is_at(path, FOR_MONITORS):
+            self._audit.refused(visit.by, "a monitor reads /metrics and nothing else")
+            raise Refused(403, "Your account may read /metrics, and nothing else.")
 
     def _require_may_change(self, request: Request, visit: Visit) -> None:
         """Refuse what another site makes a browser do, and what a role may not.

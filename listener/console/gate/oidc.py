@@ -31,7 +31,7 @@ from joserfc.jwk import KeySet
 from urllib3 import PoolManager, Timeout
 from urllib3.exceptions import HTTPError
 
-from listener.console.gate.accounts import Role
+from listener.console.gate.accounts import Person, Role
 from listener.errors import BadSettings, MonroError
 from listener.remote import Oidc
 
@@ -56,6 +56,9 @@ NEW_KEY_SECONDS: Final = 60.0
 """Keys are asked for again when none fits, and no sooner than this: anybody may name a key."""
 
 SECRET_BYTES: Final = 32
+
+LONGEST_SUBJECT: Final = 255
+"""Characters (OpenID Connect Core 1.0, 2)."""
 
 
 class NotVouched(MonroError):
@@ -109,12 +112,12 @@ class Identity:
     Attributes:
         name: of the account.
         role: that the lists of the settings give; None: they may not come in.
-        subject: by which the provider knows them for ever.
+        person: as the provider knows them for ever.
     """
 
     name: str
     role: Role | None
-    subject: str
+    person: Person
 
 
 class Provider:
@@ -247,8 +250,11 @@ class Provider:
         name = claims.get(self._oidc.name)
         if not isinstance(name, str) or not name:
             raise NotVouched(f"the ID token has no claim {self._oidc.name}")
-        if self._oidc.name == "email" and claims.get("email_verified") is False:
-            raise NotVouched("the provider has not verified the e-mail address")
+        if self._oidc.name == "email" and claims.get("email_verified") is not True:
+            raise NotVouched("the provider does not say that it verified the e-mail address")
+        subject = claims["sub"]
+        if not isinstance(subject, str) or not 1 <= len(subject) <= LONGEST_SUBJECT:
+            raise NotVouched("the ID token's sub is no text of 1 to 255 characters")
         found = claims.get(self._oidc.claim)
         groups = {found} if isinstance(found, str) else set(_texts(found))
         role: Role | None = None
@@ -256,7 +262,7 @@ class Provider:
             role = "operator"
         elif not groups.isdisjoint(self._oidc.viewers):
             role = "viewer"
-        return Identity(name, role, f"{claims['sub']} of {self._oidc.issuer}")
+        return Identity(name, role, Person(self._oidc.issuer, subject))
 
     def _secret(self) -> str:
         """Read each time, so that it may change."""

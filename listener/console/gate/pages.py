@@ -65,6 +65,19 @@ class Pages:
         content = page.render(next=wanted, problem=problem, name=name, provider=self._provider)
         return HTMLResponse(content, status, headers)
 
+    def password(self, name: str, csrf: str, problem: str = "", status: int = 200) -> Response:
+        """The form for another password of one's own."""
+        page = self._templates.get_template("password.html")
+        return HTMLResponse(page.render(name=name, csrf=csrf, problem=problem), status)
+
+    def done(self, title: str, message: str) -> Response:
+        """Something came about."""
+        page = self._templates.get_template("told.html")
+        content = page.render(
+            title=title, message=message, link=HOME, link_text="To the first page"
+        )
+        return HTMLResponse(content)
+
     def refusal(self, refused: Refused, path: str) -> Response:
         """What somebody is told, in the form that fits the path."""
         if is_at(path, FOR_PROGRAMS):

@@ -15,7 +15,15 @@ from lxml import etree
 from listener.console.slices import LAYERS
 from listener.entries import Pending
 from tests.listener.audit.reading import Message
-from tests.listener.console.conftest import BUNDLE, Browser, House, a_head, a_localizer, a_study_of
+from tests.listener.console.conftest import (
+    BUNDLE,
+    Browser,
+    House,
+    a_head,
+    a_localizer,
+    a_study_of,
+    opened,
+)
 
 People = Callable[..., Browser]
 
@@ -507,11 +515,22 @@ def test_an_evaluation_report_is_shown_in_a_frame_that_may_do_nothing(
             assert vera.status(report) == 404, report
 
 
-def test_settings_are_shown_without_passwords(console: People, house: House) -> None:
-    page = text_of(console().get("/settings"))
+def test_settings_are_shown_without_passwords(house: House) -> None:
+    """in_force.py knows every form of them (test_in_force.py)."""
+    planted = {
+        "broker": "redis://:PLANTED@broker/0",
+        "ledger": "postgresql://monro:x PLANTED@db/monro",
+    }
+    house.settings = house.settings.model_copy(update=planted)
+    with opened(house):
+        vera = Browser(house.settings.console_port or 0, "vera")
+        page, told = text_of(vera.get("/settings")), vera.json("/api/settings")
 
     assert "MONRO_SITE test-site" in page
-    assert "MONRO_CONSOLE_PORT" in page
+    assert "MONRO_LEDGER postgresql://monro:***@db/monro" in page
+    assert "PLANTED" not in page
+    assert "MONRO_BROKER" in str(told)
+    assert "PLANTED" not in str(told)
 
 
 def test_programs_read_the_rules_and_what_can_be_filtered_by(console: People, house: House) -> None:

@@ -7,11 +7,13 @@ from argon2 import PasswordHasher
 from sqlalchemy import select
 
 from listener.console.gate import passwords
-from listener.console.gate.accounts import Account, Accounts, BadAccount
+from listener.console.gate.accounts import Account, Accounts, BadAccount, Person
 from listener.console.gate.passwords import WeakPassword
 from listener.ledger import Ledger
 from listener.tables import accounts
 from tests.listener.console.gate.conftest import PASSWORD
+
+OTTO = Person("https://login.hospital", "7f3c")
 
 
 @pytest.fixture(name="book")
@@ -50,7 +52,7 @@ def test_unknown_disabled_and_vouched_names_take_as_long_as_a_wrong_password(
 ) -> None:
     book.add("berta", "viewer", PASSWORD)
     book.disable("berta")
-    book.vouched("otto", "viewer")
+    book.vouched("otto", "viewer", OTTO)
     hashes = []
 
     def noted(hash_: str, password: str) -> bool:
@@ -137,16 +139,45 @@ def test_whom_another_vouches_for_does_not_become_an_account_with_a_password(
     book: Accounts,
 ) -> None:
     with pytest.raises(BadAccount, match="signs in with a password"):
-        book.vouched("anna", "operator")
+        book.vouched("anna", "operator", OTTO)
 
-    assert book.vouched("otto", "viewer") == Account("otto", "viewer")
+    assert book.vouched("otto", "viewer", OTTO) == Account("otto", "viewer")
     with pytest.raises(BadAccount, match="MONRO_OIDC vouches"):
         book.change_password("otto", PASSWORD)
     assert book.verify("otto", "") is None
 
 
+@pytest.mark.parametrize(
+    "other", [Person(OTTO.issuer, "other"), Person("https://other.hospital", OTTO.subject)]
+)
+def test_a_name_that_changes_hands_does_not_take_the_account_along(
+    book: Accounts, other: Person
+) -> None:
+    book.vouched("otto", "operator", OTTO)
+    with pytest.raises(BadAccount, match="account otto belongs to somebody else of that name"):
+        book.vouched("otto", "viewer", other)
+    assert {each.name: each.role for each in book.all()}["otto"] == "operator"
+
+
+def test_a_person_keeps_the_account_under_another_name(book: Accounts) -> None:
+    book.vouched("otto", "viewer", OTTO)
+    assert book.vouched("otto.new", "operator", OTTO) == Account("otto", "operator")
+    assert [each.name for each in book.all()] == ["anna", "otto"]
+
+
+def test_an_account_that_was_released_is_whose_the_provider_says_next(book: Accounts) -> None:
+    new = Person(OTTO.issuer, "made-anew")
+    book.vouched("otto", "viewer", OTTO)
+    book.release("otto")
+    assert book.vouched("otto", "viewer", new) == Account("otto", "viewer")
+    with pytest.raises(BadAccount, match="somebody else"):
+        book.vouched("otto", "viewer", OTTO)
+    with pytest.raises(BadAccount, match="anna signs in with a password"):
+        book.release("anna")
+
+
 def test_changes_to_nobody_are_refused(book: Accounts) -> None:
-    for change in (book.disable, book.enable, book.require):
+    for change in (book.disable, book.enable, book.require, book.release):
         with pytest.raises(BadAccount, match="no account 'nobody' is there"):
             change("nobody")
     with pytest.raises(BadAccount):

@@ -51,6 +51,13 @@ def test_an_account_is_made_with_a_password_from_a_file_or_standard_input(
     assert book.verify("berta", "x" + PASSWORD) is not None
 
 
+def test_a_monitor_is_made_without_a_password_that_anybody_knows(book: Accounts) -> None:
+    added = run("add", "prometheus", "--role", "monitor", typed="")
+    assert (added.exit_code, added.stdout) == (0, "account prometheus may come in as monitor\n")
+    assert book.verify("prometheus", "") is None
+    assert run("token", "prometheus").stdout.startswith("monro_")
+
+
 @pytest.mark.parametrize(
     ("arguments", "typed", "complaint"),
     [

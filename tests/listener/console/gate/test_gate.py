@@ -56,6 +56,33 @@ def test_without_an_account_few_places_are_open(console: Console, path: str, sta
     assert ("location: /sign-in" in answer) == (status == 303)
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/metrics", 200),
+        ("/healthz", 200),
+        ("/", 403),
+        ("/studies/1.2.3", 403),
+        ("/api/studies", 403),
+        ("/fragment/worklist", 403),
+        ("/metrics/", 403),
+        ("/nowhere", 403),
+    ],
+)
+def test_a_monitor_reads_metrics_and_nothing_else(console: Console, path: str, status: int) -> None:
+    console.accounts.add("prometheus", "monitor", PASSWORD)
+    token = token_of(console, "prometheus")
+    assert console.browser().get(path, **bearer(token)).status == status
+    assert console.browser("prometheus").get(path).status == status
+
+
+def test_a_monitor_sends_nothing(console: Console) -> None:
+    console.accounts.add("prometheus", "monitor", PASSWORD)
+    token = token_of(console, "prometheus")
+    for path in ("/search", "/api/search", "/metrics", "/studies/1.2.3"):
+        assert console.browser().post(path, **bearer(token)).status == 403
+
+
 def test_metrics_are_open_where_a_site_says_so(opening: Opening) -> None:
     with opening(console_open_metrics=True) as console:
         assert console.browser().get("/metrics").status == 200

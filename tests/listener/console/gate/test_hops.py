@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from pytest import MonkeyPatch
 
+from listener.console.gate.guesses import FREE_OF_ACCOUNT, FREE_OF_ADDRESS, FREE_OF_PAIR
 from listener.console.gate.hops import Proxies
-from listener.console.gate.sign_in import FREE_OF_ACCOUNT, FREE_OF_ADDRESS, FREE_OF_PAIR
 from tests.listener.console.gate.conftest import PASSWORD, Answer, Browser, Console, Opening
 
 AUTHENTICATION = "110114"

@@ -106,14 +106,38 @@ def test_odd_groups_let_nobody_in(console: Console, provider: Provider, groups: 
     assert "otto" not in [each.name for each in console.accounts.all()]
 
 
+def test_another_person_who_got_the_name_is_refused_in_plain_words(
+    console: Console, provider: Provider
+) -> None:
+    browser = console.browser()
+    go(browser)
+    provider.person |= {"sub": "another", "groups": ["mri-leads"]}
+    refused = go(console.browser())
+    assert refused.status == 403
+    assert "account otto belongs to somebody else of that name" in refused.problem
+    assert browser.get("/").json["role"] == "viewer", "a stranger changed the account's role"
+
+
+def test_who_lost_the_role_under_a_new_name_is_signed_out(
+    console: Console, provider: Provider
+) -> None:
+    browser = console.browser()
+    go(browser)
+    provider.person |= {"preferred_username": "otto.new", "groups": []}
+    assert go(console.browser()).status == 403
+    assert browser.get("/").status == 303
+
+
 def test_a_group_may_be_one_text_under_another_name(vouching: Vouching, provider: Provider) -> None:
     provider.person = {"sub": "7f3c", "email": "otto@hospital", "role": "radiology"}
+    provider.person["email_verified"] = True
     with vouching(claim="role", name="email") as console:
         browser = console.browser()
         go(browser)
         assert browser.get("/").json["name"] == "otto@hospital"
-        provider.person["email_verified"] = False
-        assert "not verified the e-mail" in go(console.browser()).problem
+        for said in (False, "true", None):
+            provider.person["email_verified"] = said
+            assert "does not say that it verified" in go(console.browser()).problem
 
 
 def stranger() -> RSAKey:
@@ -171,6 +195,8 @@ def answering(**changes: str) -> Callable[[Provider], None]:
         (claiming(iat=int(time.time()) + 3600), "iat"),
         (claiming(at_hash="forged"), "at_hash"),
         (claiming(sub=None), "sub"),
+        (claiming(sub=7), "sub"),
+        (claiming(sub="x" * 256), "no text of 1 to 255 characters"),
         (claiming(preferred_username=None), "no claim preferred_username"),
         (claiming(preferred_username=["otto"]), "no claim preferred_username"),
         (claiming(preferred_username="../../otto"), "no name of an account"),
@@ -249,6 +275,13 @@ def test_whom_a_provider_vouches_for_has_no_password_to_guess(console: Console) 
     go(console.browser())
     for password in ("", "None", "null"):
         assert console.browser().sign_in("otto", password).status == 403
+
+
+def test_who_is_vouched_for_changes_the_password_elsewhere(console: Console) -> None:
+    browser = console.browser()
+    go(browser)
+    answer = browser.get("/password")
+    assert (answer.status, "change the password there" in answer.problem) == (403, True)
 
 
 def test_a_new_key_of_the_provider_is_asked_for_but_not_by_every_stranger(

@@ -7,8 +7,8 @@ import pytest
 from pytest import LogCaptureFixture, MonkeyPatch
 
 from listener.console.gate import limits
+from listener.console.gate.guesses import FREE_OF_ADDRESS, FREE_OF_PAIR
 from listener.console.gate.limits import Pace, Pauses, subscriber
-from listener.console.gate.sign_in import FREE_OF_ADDRESS, FREE_OF_PAIR
 from tests.listener.console.gate.conftest import PASSWORD, Console
 
 AUTHENTICATION, ALERT = "110114", "110113"
