@@ -41,7 +41,6 @@ from trainer.pointing import TRIALS, all_signs, judge, localisation
 from trainer.recalibrate import recalibrate
 from trainer.regional.cohort import read_regional_cohort
 from trainer.regional.export import export_regions
-from trainer.regional.proposed import proposed_figures
 from trainer.regional.run import fit_regions, read_regional_run
 from trainer.regional.settings import INFECTION, RegionalConfig, read_any_config
 from trainer.regional.table import best_model, headline_figures, paper_table, rich_tables
@@ -505,7 +504,7 @@ def _export_regions(cohort: Path, run: Path, out: Path, model: str) -> None:
     trained = read_regional_run(run, exams)
     rows = paper_table(trained)
     chosen = model or best_model(trained, rows)
-    figures = headline_figures(rows, chosen) | proposed_figures(trained, exams, chosen)
+    figures = headline_figures(rows, chosen)
     with progress("members judged again") as report:
         command = f"{trained.facts['command']} && {_command()}"
         difference = export_regions(out, trained, exams, chosen, figures, command, report)
