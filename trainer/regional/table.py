@@ -71,12 +71,13 @@ def rich_tables(rows: tuple[Row, ...], regions: str) -> tuple[Table, Table]:
     """The table as the service decides, and the accuracy by every strategy.
 
     Args:
-        rows: of the table.
+        rows: of the table; "none called" is how many folds call nobody positive.
         regions: whose they are, as in "regions as drawn".
     """
     cells = {(row.region, row.model, row.strategy): row.figures for row in rows}
     said = f"{regions}: %, mean ± sd of folds"
-    first = _table(f"Patients, by mean log odds, {said}", HEADINGS.values())
+    silent = {(row.region, row.model): row.silent for row in rows if row.strategy == IN_SERVICE}
+    first = _table(f"Patients, by mean log odds, {said}", (*HEADINGS.values(), "none called"))
     second = _table(f"Accuracy, {said}", STRATEGY_WORDS.values())
     before = ""
     for region, model in dict.fromkeys((row.region, row.model) for row in rows):
@@ -85,7 +86,8 @@ def rich_tables(rows: tuple[Row, ...], regions: str) -> tuple[Table, Table]:
             if region != before:
                 table.add_row(region, style="bold")
         in_service = figures_of[IN_SERVICE]
-        first.add_row(f"  {model}", *(percent(in_service[metric]) for metric in METRICS))
+        shown = (percent(in_service[metric]) for metric in METRICS)
+        first.add_row(f"  {model}", *shown, str(silent[region, model]))
         accuracies = (percent(figures_of[each]["accuracy"]) for each in STRATEGIES)
         second.add_row(f"  {model}", *accuracies)
         before = region
