@@ -24,7 +24,7 @@ from listener.ledger import Ledger
 from trainer.cohort import Examined, analysis_of, read_cohort, write_json
 from trainer.compare import RULE, compare
 from trainer.export import enclose_report, export, record_metrics
-from trainer.folds import read_folds, settle_folds
+from trainer.folds import settle_folds
 from trainer.gathering.deidentify import read_salt
 from trainer.gathering.dicomweb import DicomWebSource, read_settings
 from trainer.gathering.gather import GatherSettings, Slec, gather
@@ -41,7 +41,6 @@ from trainer.pointing import TRIALS, all_signs, judge, localisation
 from trainer.recalibrate import recalibrate
 from trainer.regional.cohort import read_regional_cohort
 from trainer.regional.export import export_regions
-from trainer.regional.proposed import proposed_figures
 from trainer.regional.run import fit_regions, read_regional_run
 from trainer.regional.settings import INFECTION, RegionalConfig, read_any_config
 from trainer.regional.table import best_model, headline_figures, paper_table, rich_tables
@@ -487,7 +486,7 @@ def _fit_regions(
 def _evaluate_regions(cohort: Path, run: Path, out: Path) -> None:
     """The paper's table, and a report."""
     exams = read_regional_cohort(cohort)
-    found = evaluate_regions(read_regional_run(run, exams), exams, read_folds(cohort, exams))
+    found = evaluate_regions(read_regional_run(run, exams), exams)
     page = write_regional_report(out, found)
     for table in rich_tables(found.rows, "regions as gathered"):
         console.print(table)
@@ -496,7 +495,7 @@ def _evaluate_regions(cohort: Path, run: Path, out: Path) -> None:
     for overlap in found.overlaps:
         console.print(str(overlap), soft_wrap=True)
     for words in found.words:
-        console.print(words, soft_wrap=True)
+        console.print(str(words), soft_wrap=True)
     console.print(f"report: {page}", soft_wrap=True)
 
 
@@ -505,7 +504,7 @@ def _export_regions(cohort: Path, run: Path, out: Path, model: str) -> None:
     trained = read_regional_run(run, exams)
     rows = paper_table(trained)
     chosen = model or best_model(trained, rows)
-    figures = headline_figures(rows, chosen) | proposed_figures(trained, exams, chosen)
+    figures = headline_figures(rows, chosen)
     with progress("members judged again") as report:
         command = f"{trained.facts['command']} && {_command()}"
         difference = export_regions(out, trained, exams, chosen, figures, command, report)

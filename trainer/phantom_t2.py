@@ -6,7 +6,8 @@ than grey, flowing blood black. Slices are thick: each is the mean of several th
 
 Two regions come with each phantom, as voxels that they fill by more than half: the ventricular
 system (the cartoon has lateral ventricles and the third) and the parenchyma below the lentiform
-nucleus with its perivascular spaces, a box in the standard head without large fluid.
+nucleus with its perivascular spaces: in the standard head a box without large fluid, whose place
+and size differ from head to head.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from trainer.scanner import AXIAL_T2, Scanner
 from trainer.shapes import Field, Grid, Point, box, capsule
 
 # Streams of randomness per seed; infection.py draws from stream 4.
-SPACES_STREAM, GRAIN_STREAM, COIL_STREAM, NOISE_STREAM = range(5, 9)
+SPACES_STREAM, GRAIN_STREAM, COIL_STREAM, NOISE_STREAM, PLACE_STREAM = range(5, 10)
 
 FIELD_MM: Final = 230.4  # of a slice, either way: 256 pixels of 0.9 mm
 MATRIX: Final = 256
@@ -68,6 +69,10 @@ PARENCHYMA: Final = MappingProxyType({**DARK, "grey matter": 1.0, "white matter"
 # commissure and a centimetre below, from the third ventricle's wall to the insula.
 SUBLENTIFORM_CENTRE: Final = (21.0, 4.0, -8.5)
 SUBLENTIFORM_HALF: Final = (9.0, 11.0, 6.5)
+# Whoever hangs a box from the ventricles does not know where it lies in this head: deviations of
+# its place along each axis, in mm, and of its size, as a share.
+PLACE_MM: Final = 1.0
+SIZE: Final = 0.05
 # Perivascular spaces follow the lenticulostriate arteries: up from the base, and a little outwards.
 MOST_SPACES: Final = 60
 SPACE_LENGTH_MM: Final = (8.0, 16.0)
@@ -153,23 +158,34 @@ def _paint(
     """Signal of a slice, and the shares that ventricles and sub-lentiform parenchyma fill."""
     # On T2 the dura does not enhance.
     head = Head(slab, person, dataclasses.replace(case.head.shown, dura_gain=1.0))
-    spaces = tuple(_spaces(case, head))
+    region = _place(case)
+    spaces = tuple(_spaces(case, head, region))
     signal, ventricle, parenchyma = head.paint(look, VENTRICLE, PARENCHYMA, more=spaces)
-    sublentiform = parenchyma * head.share(_sublentiform(head))
+    sublentiform = parenchyma * head.share(_sublentiform(head, region))
     thick = tuple(each.mean(axis=2) for each in (signal * coil.over(slab), ventricle, sublentiform))
     grainy = thick[2] + np.float32(VENTRICLES_SHARE) * thick[1]
     return thick[0] + grainy * grain, thick[1], thick[2]
 
 
-def _sublentiform(head: Head) -> Field:
+def _place(case: InfectionCase) -> tuple[Point, Point]:
+    """Centre and half sides of the region of this head, right side, mm in the standard head."""
+    rng = np.random.default_rng([case.seed, PLACE_STREAM])
+    shift = np.clip(rng.normal(0, PLACE_MM, 3), -2 * PLACE_MM, 2 * PLACE_MM)
+    size = np.clip(rng.normal(1, SIZE, 3), 1 - 2 * SIZE, 1 + 2 * SIZE)
+    x, y, z = (np.array(SUBLENTIFORM_CENTRE) + shift).tolist()
+    half_x, half_y, half_z = (np.array(SUBLENTIFORM_HALF) * size).tolist()
+    return (x, y, z), (half_x, half_y, half_z)
+
+
+def _sublentiform(head: Head, region: tuple[Point, Point]) -> Field:
     """Signed distance of the boxes below both lentiform nuclei."""
-    return box((np.abs(head.x), head.y, head.z), SUBLENTIFORM_CENTRE, SUBLENTIFORM_HALF)
+    return box((np.abs(head.x), head.y, head.z), *region)
 
 
-def _spaces(case: InfectionCase, head: Head) -> Iterator[Shape]:
+def _spaces(case: InfectionCase, head: Head, region: tuple[Point, Point]) -> Iterator[Shape]:
     """Perivascular spaces; those of health are there in infection as well, and wider."""
     rng = np.random.default_rng([case.seed, SPACES_STREAM])
-    (x, y, z), (half_x, half_y, half_z) = SUBLENTIFORM_CENTRE, SUBLENTIFORM_HALF
+    (x, y, z), (half_x, half_y, half_z) = region
     for side in (-1, 1):
         for number in range(MOST_SPACES):
             right, ahead = rng.uniform((x - half_x, y - half_y), (x + half_x, y + half_y))

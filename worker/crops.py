@@ -10,7 +10,7 @@ it. Axes as in volume.py: Right, Anterior, Superior; slices are stacked along th
 """
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from worker.quality import Reason, UnusableStudy
 from worker.radiomics.config import PAPER_RADIOMICS, Radiomics
 from worker.radiomics.extraction import UnusableRegion, extract
 from worker.radiomics.vector import Vector
-from worker.scene import Scene
+from worker.scene import DARK, Scene
 
 CHANNELS: Final = 3
 
@@ -36,6 +36,8 @@ class CropRecipe:
         side: rows and columns of a crop.
         log_sigma_mm: width of the Laplacian of Gaussian, within the slice.
         radiomics: which handcrafted features.
+        scaled_by: whose mean becomes 0 and whose deviation 1 in a crop: those of the "brain", or of
+            the "middle" of the head, where it lies beside as much fluid as there is.
     """
 
     fewest_pixels: int = 50
@@ -43,9 +45,11 @@ class CropRecipe:
     side: int = 224
     log_sigma_mm: float = 1.0
     radiomics: Radiomics = field(default=PAPER_RADIOMICS)
+    # What a bundle means that does not say it.
+    scaled_by: Literal["brain", "middle"] = "middle"
 
 
-PAPER_CROPS: Final = CropRecipe()
+PAPER_CROPS: Final = CropRecipe(scaled_by="brain")
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,8 @@ def look(scene: Scene, mask: Mask, recipe: CropRecipe) -> RegionView:
         radiomics = extract(scene.voxels, (across, along, through), mask, recipe.radiomics)
     except UnusableRegion as error:
         raise UnusableStudy(Reason.NO_REGION, error.found, error.expected) from error
-    middle = scene.voxels[scene.level < 1]
-    mean, deviation = float(middle.mean()), float(middle.std())
+    usual = scene.voxels[_scale_of(scene, recipe)]
+    mean, deviation = float(usual.mean()), float(usual.std())
     places = tuple(_place(mask[..., index], int(index), spacing, recipe) for index in slices)
     crops = np.stack(
         [
@@ -137,6 +141,14 @@ def paste(heat: Voxels, places: tuple[Place, ...], shape: tuple[int, int, int]) 
     return pasted
 
 
+def _scale_of(scene: Scene, recipe: CropRecipe) -> Mask:
+    """(X, Y, Z), voxels in the middle of the head whose mean and deviation are the crop's unit."""
+    middle: Mask = scene.level < 1
+    if recipe.scaled_by == "middle":
+        return middle
+    return middle & (scene.voxels > DARK) & (scene.voxels < scene.threshold)
+
+
 def _place(mask: Mask, index: int, spacing: NDArray[np.float64], recipe: CropRecipe) -> Place:
     """The square around the region in one slice; square in mm, whatever the pixels."""
     lit = np.argwhere(mask)
@@ -151,7 +163,7 @@ def _crop(
 ) -> Voxels:
     """(3, side, side) of one slice whose brain has mean 0 and deviation 1."""
     sigma = recipe.log_sigma_mm / spacing[:2]
-    edges = -(recipe.log_sigma_mm**2) * ndimage.gaussian_laplace(image, sigma) / spacing[0] ** 2
+    edges = -(recipe.log_sigma_mm**2) * _laplacian(image, sigma, spacing)
     within = np.where(mask[..., place.slice], image, 0)
     x, y = (
         centre + reach * ((np.arange(recipe.side)[::-1] + 0.5) / recipe.side - 0.5)
@@ -163,3 +175,17 @@ def _crop(
         for each in (image, within, edges)
     ]
     return np.stack(channels).astype(np.float32)
+
+
+def _laplacian(image: Voxels, sigma: NDArray[np.float64], spacing: NDArray[np.float64]) -> Voxels:
+    """Second derivatives of the smoothed slice along both axes, per square mm, added up.
+
+    Args:
+        image: (X, Y).
+        sigma: (2,) of the Gaussian, in pixels.
+        spacing: (3,) mm.
+    """
+    along_x = ndimage.gaussian_filter(image, sigma, order=(2, 0)) / spacing[0] ** 2
+    along_y = ndimage.gaussian_filter(image, sigma, order=(0, 2)) / spacing[1] ** 2
+    found: Voxels = along_x + along_y
+    return found

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from worker.crops import CropRecipe, look, paste
 from worker.quality import Reason, UnusableStudy
@@ -11,6 +12,7 @@ from worker.scene import Scene
 QUICK = Radiomics(families=("firstorder",), min_voxels=1)
 RECIPE = CropRecipe(fewest_pixels=50, margin=4, side=64, radiomics=QUICK)
 SHAPE = (80, 90, 6)
+UNITS = ("brain", "middle")
 
 
 def scene_of(voxels, spacing=(1.0, 1.0, 5.0)):
@@ -74,6 +76,38 @@ def test_brightness_and_contrast_of_the_scanner_do_not_matter(voxels, mask):
     other = look(scene_of(3 * voxels + 7), mask, RECIPE).crops
 
     np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+def test_edges_are_measured_in_millimetres_whatever_the_pixels(mask):
+    """Of the slice x^2 + 2 y^2 in mm the second derivatives add up to 6 everywhere."""
+    x, y, _ = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
+    for spacing in ((1.0, 1.0, 5.0), (1.0, 0.5, 5.0), (0.5, 1.0, 5.0)):
+        bowl = (x * spacing[0]) ** 2 + 2 * (y * spacing[1]) ** 2
+        view = look(scene_of(bowl.astype(np.float32), spacing), mask, RECIPE)
+
+        middle = view.crops[0, 2, 24:40, 24:40]
+        np.testing.assert_allclose(middle, -6 / bowl.std(), rtol=0.12)
+
+
+def test_fluid_in_the_middle_of_the_head_does_not_move_the_unit_of_crops(voxels, mask):
+    flooded = voxels.copy()
+    flooded[:10, :40] = 2.5  # ventricles twice as wide, say
+    by = {each: CropRecipe(50, 4, 64, radiomics=QUICK, scaled_by=each) for each in UNITS}
+
+    moved = {
+        each: np.abs(
+            look(scene_of(flooded), mask, recipe).crops[0, 0, 20:44, 20:44]
+            - look(scene_of(voxels), mask, recipe).crops[0, 0, 20:44, 20:44]
+        ).mean()
+        for each, recipe in by.items()
+    }
+
+    assert moved["brain"] < 0.05
+    assert moved["middle"] > 0.2
+
+
+def test_a_recipe_that_says_nothing_means_the_middle_of_the_head():
+    assert TypeAdapter(CropRecipe).validate_python({"side": 96}).scaled_by == "middle"
 
 
 def test_what_is_cut_out_can_be_put_back_in_its_place(mask):

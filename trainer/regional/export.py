@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from trainer.export import CannotExport, described, proven, reference_arrays, write_files
-from trainer.operation import Operation, operation
+from trainer.operation import Operation
 from trainer.regional.cohort import RegionalCohort
-from trainer.regional.patientwise import means
+from trainer.regional.operating import Kept, fitted, kept, kept_figures, out_of_fold
+from trainer.regional.proposed import on_proposals, proposed_figures
 from trainer.regional.run import MemberResult, RegionalRun
 from worker.appearance import of_region, spreads
 from worker.bundle import (
@@ -38,11 +39,15 @@ class Shipped:
         model: name in the table.
         members: by region.
         operations: by region; the decisive one's has the thresholds.
+        kept: what these thresholds do.
+        proposed: the same members on proposed regions; None where no reader drew any.
     """
 
     model: str
     members: Mapping[str, tuple[MemberResult, ...]]
     operations: Mapping[str, Operation]
+    kept: tuple[Kept, ...]
+    proposed: RegionalRun | None
 
 
 def export_regions(
@@ -61,7 +66,8 @@ def export_regions(
         run: whose members are shipped.
         cohort: that they were trained on.
         model: name of the row of the table.
-        metrics: measured figures for the model card.
+        metrics: measured figures for the model card; those of proposed regions and of the
+            thresholds are added.
         command: that made it.
         on_progress: called with the members that were judged again, and how many there are.
 
@@ -82,18 +88,6 @@ def export_regions(
         lambda: _write(folder, run, cohort, shipped, metrics, command),
         lambda: largest_difference(folder, shipped, cohort, on_progress),
     )
-
-
-def region_operation(
-    members: tuple[MemberResult, ...], cohort: RegionalCohort, run: RegionalRun
-) -> Operation:
-    """Temperatures, thresholds and conformal sets of one region, by mean log odds of exams."""
-    odds = np.full(len(cohort), np.nan)
-    fold_of = np.full(len(cohort), -1, dtype=np.int64)
-    for number, member in enumerate(members):
-        exams, place = np.unique(member.slices.exam_of, return_inverse=True)
-        odds[exams], fold_of[exams] = means(member.slices.log_odds, place), number
-    return operation(cohort.labels, odds, fold_of, run.config.statement)
 
 
 def largest_difference(
@@ -131,8 +125,16 @@ def view_of(cohort: RegionalCohort, region: str, exam: int) -> RegionView:
 def _shipped(run: RegionalRun, cohort: RegionalCohort, model: str) -> Shipped:
     regions = dict.fromkeys(region for region, _ in run.members)
     members = {region: run.members[region, model] for region in regions}
-    operations = {region: region_operation(each, cohort, run) for region, each in members.items()}
-    return Shipped(model, members, operations)
+    again, targets = on_proposals(run, cohort, [model]), run.config.statement
+    drawn = {region: out_of_fold(each, cohort) for region, each in members.items()}
+    proposed = {
+        region: None if again is None else out_of_fold(again.members[region, model], cohort)
+        for region in regions
+    }
+    operations = {region: fitted(drawn[region], proposed[region], targets) for region in regions}
+    decisive = run.config.bundle.decisive
+    does = kept(drawn[decisive], proposed[decisive], operations[decisive], targets)
+    return Shipped(model, members, operations, does, again)
 
 
 def _write(
@@ -144,6 +146,11 @@ def _write(
     command: str,
 ) -> None:
     description = _description(folder, run, cohort, shipped)
+    metrics = {
+        **metrics,
+        **proposed_figures(shipped.proposed, cohort, shipped.model),
+        **kept_figures(shipped.kept, run.config.bundle.decisive),
+    }
     task = f"{run.config.analysis}: probability of each region, and of the finding"
     metadata = described(run.config, description, task, metrics, command) | {
         "network_data_format": _data_format(cohort),

@@ -2,6 +2,7 @@
 
 Nothing of the outer fold is seen before it is judged: features are selected and scaled, thresholds
 found and settings chosen within the training part, and its inner folds see only their own parts.
+Thresholds go from the inner networks to the outer one in units of each (patientwise.py).
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from sklearn.covariance import LedoitWolf
 from trainer.folds import split
 from trainer.regional.cohort import Views
 from trainer.regional.learner import Lesson, Schedule, judge, train
-from trainer.regional.patientwise import Slices, Thresholds, means, thresholds
+from trainer.regional.patientwise import Slices, Thresholds, means, scale_of, thresholds
 from trainer.regional.selection import Choice, choose, classifier_log_odds
 from trainer.regional.settings import PlanarConfig, RegionalConfig
 from trainer.statistics import auroc
@@ -50,7 +51,7 @@ class Member:
         network: trained on the training part.
         choice: its features; None where it takes none.
         schedule: how it was trained.
-        at: thresholds of the inner folds.
+        at: thresholds of the inner folds, in log odds of this network.
         slices: of the exams it has not seen.
         reference: how the cohort looks to it.
     """
@@ -95,12 +96,13 @@ def fit_member(
     lesson = _lesson(material, held_out, choice, width)
     vectors, odds = judge(learnt, lesson, device)
     unseen = _slices(material, held_out, odds)
-    seen, _ = judge(learnt, _lesson(material, part, choice, width), device)
+    seen, odds_seen = judge(learnt, _lesson(material, part, choice, width), device)
+    scale = scale_of(_labels(material, part), odds_seen)
     return Member(
         network=learnt,
         choice=choice,
         schedule=schedule,
-        at=thresholds(judged),
+        at=thresholds(judged).on(scale),
         slices=unseen,
         reference=_reference(
             _of_exams(material, part, seen), _of_exams(material, held_out, vectors)
@@ -127,7 +129,11 @@ def best_number(
         ranked = choose(values[part], labels[part], numbers[-1], config.features)
         for number in numbers:
             odds[number][unseen] = classifier_log_odds(
-                values[part], labels[part], values[unseen], ranked.first(number)
+                values[part],
+                labels[part],
+                values[unseen],
+                ranked.first(number),
+                config.features.penalty_c,
             )
     exams = np.concatenate([unseen for _, unseen in inner])
     return max(numbers, key=lambda number: (auroc(labels[exams], odds[number][exams]), -number))
@@ -159,14 +165,19 @@ def _judged_inside(
     seed: int,
     device: torch.device,
 ) -> Slices:
-    """Every slice of the training part, by the inner network that has not seen its patient."""
+    """Every slice of the training part, by the inner network that has not seen its patient.
+
+    Log odds are in units of that network.
+    """
     width = radiomics_width(network)
     found = []
     for part, unseen in inner:
         choice = _choice(material, part, number, config)
         learnt = _train(material, part, network, choice, schedule, config, seed, device)
+        _, odds_seen = judge(learnt, _lesson(material, part, choice, width), device)
+        scale = scale_of(_labels(material, part), odds_seen)
         _, odds = judge(learnt, _lesson(material, unseen, choice, width), device)
-        found.append(_slices(material, unseen, odds))
+        found.append(_slices(material, unseen, scale.units(odds)))
     return Slices(
         np.concatenate([each.labels for each in found]),
         np.concatenate([each.log_odds for each in found]),
@@ -194,7 +205,7 @@ def _train(
     device: torch.device,
 ) -> Planar:
     lesson = _lesson(material, part, choice, radiomics_width(network))
-    labels = material.labels[material.views.exam_of[material.views.of(part)]]
+    labels = _labels(material, part)
     return train(network, lesson, labels, schedule, config.augmentation, seed, device)
 
 
@@ -204,6 +215,11 @@ def _lesson(material: Material, exams: Indices, choice: Choice | None, width: in
     if choice is None:
         return Lesson(views.crops[crops], None)
     return Lesson(views.crops[crops], choice.scaled(views.radiomics, width)[views.exam_of[crops]])
+
+
+def _labels(material: Material, exams: Indices) -> Labels:
+    """(M,) of the crops of some exams."""
+    return material.labels[material.views.exam_of[material.views.of(exams)]]
 
 
 def _slices(material: Material, exams: Indices, odds: NDArray[np.float64]) -> Slices:

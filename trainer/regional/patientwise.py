@@ -6,6 +6,10 @@ majority    more than half of the slices
 mean_logit  the mean of the slices' log odds, as the service decides
 
 A patient stands for one exam of a patient here, as the service judges one exam at a time.
+
+Log odds of two networks have no common zero and no common unit. So the inner folds learn thresholds
+in units of how a network judges the slices that it was trained on, which every network has of its
+own: the threshold of an outer network is the same in its own units.
 """
 
 from collections.abc import Mapping
@@ -33,6 +37,43 @@ class Thresholds:
     slice: float
     patient: float
 
+    def on(self, scale: "Scale") -> "Thresholds":
+        """In a network's log odds, from its own units."""
+        return Thresholds(scale.log_odds(self.slice), scale.log_odds(self.patient))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a network judges the slices that it was trained on.
+
+    Attributes:
+        middle: between the mean log odds of both labels.
+        unit: deviation of all of them.
+    """
+
+    middle: float
+    unit: float
+
+    def units(self, log_odds: Values) -> Values:
+        """Log odds in units of the network."""
+        found: Values = (log_odds - self.middle) / self.unit
+        return found
+
+    def log_odds(self, units: float) -> float:
+        """The way back."""
+        return self.middle + self.unit * units
+
+
+def scale_of(labels: Labels, log_odds: Values) -> Scale:
+    """The scale of a network, by slices that it was trained on.
+
+    >>> scale_of(np.array([0, 0, 0, 1]), np.array([1.0, 1.0, 1.0, 5.0])).middle
+    3.0
+    """
+    # A network that says the same of all slices still has to have a unit.
+    unit = max(float(log_odds.std()), float(np.finfo(np.float32).eps))
+    return Scale(halfway(labels, log_odds), unit)
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -42,6 +83,7 @@ class Figures:
         precision: 0 where nothing is called positive.
         f1: 0 where no positive is found.
         auroc: None where a strategy ranks nobody.
+        called: how many are called positive.
     """
 
     accuracy: float
@@ -49,6 +91,7 @@ class Figures:
     recall: float
     f1: float
     auroc: float | None
+    called: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,28 +126,20 @@ def means(values: Values, place: NDArray[np.int64]) -> Values:
 
 
 def thresholds(slices: Slices) -> Thresholds:
-    """The thresholds that call both labels right most evenly, for slices and for patients."""
-    return Thresholds(
-        best_threshold(slices.labels, slices.log_odds), best_threshold(*slices.patients())
-    )
+    """Thresholds between both labels, for slices and for patients."""
+    return Thresholds(halfway(slices.labels, slices.log_odds), halfway(*slices.patients()))
 
 
-def best_threshold(labels: Labels, log_odds: Values) -> float:
-    """The threshold of the highest balanced accuracy (Youden); of several, the one nearest to 0.
+def halfway(labels: Labels, values: Values) -> float:
+    """The middle between the means of both labels.
 
-    >>> best_threshold(np.array([0, 0, 1, 1]), np.array([-3.0, -1.0, 2.0, 4.0]))
+    The threshold of the highest balanced accuracy follows single patients, and where a network
+    tells nothing it lies anywhere, so that everybody is called positive, or nobody.
+
+    >>> halfway(np.array([0, 0, 1, 1]), np.array([-3.0, -1.0, 2.0, 4.0]))
     0.5
     """
-    ordered = np.unique(log_odds)
-    cuts = np.concatenate(([ordered[0]], (ordered[1:] + ordered[:-1]) / 2))
-    found = np.array(
-        [
-            (log_odds[labels == 1] >= cut).mean() + (log_odds[labels == 0] < cut).mean()
-            for cut in cuts
-        ]
-    )
-    best = cuts[found >= found.max() - np.finfo(np.float32).eps]
-    return float(best[np.argmin(np.abs(best))])
+    return float(values[labels == 1].mean() + values[labels == 0].mean()) / 2
 
 
 def figures(slices: Slices, at: Thresholds) -> Mapping[Strategy, Figures]:
@@ -125,11 +160,12 @@ def figures(slices: Slices, at: Thresholds) -> Mapping[Strategy, Figures]:
 def _figures(labels: Labels, called: Called, ranking: Values | None) -> Figures:
     positive = labels == 1
     hits = np.count_nonzero(called & positive)
-    calls, positives = np.count_nonzero(called), np.count_nonzero(positive)
+    calls, positives = int(np.count_nonzero(called)), np.count_nonzero(positive)
     return Figures(
         accuracy=float((called == positive).mean()),
         precision=hits / calls if calls else 0.0,
         recall=hits / positives,
         f1=2 * hits / (calls + positives),
         auroc=None if ranking is None else auroc(labels, ranking),
+        called=calls,
     )

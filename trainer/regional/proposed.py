@@ -20,6 +20,7 @@ from trainer.regional.selection import Choice
 from trainer.regional.settings import PlanarConfig
 from trainer.regional.table import headline_figures, paper_table
 from trainer.statistics import FoldSummary, fold_summary
+from worker.ensemble import ood_percentile
 from worker.nets import build_planar
 
 
@@ -92,12 +93,21 @@ def on_proposals(
     return replace(run, members=members)
 
 
-def proposed_figures(run: RegionalRun, cohort: RegionalCohort, model: str) -> dict[str, float]:
-    """What goes onto a model's card of regions as proposed."""
-    again = on_proposals(run, cohort, [model])
+def proposed_figures(
+    again: RegionalRun | None, cohort: RegionalCohort, model: str
+) -> dict[str, float]:
+    """What goes onto a model's card of regions as proposed.
+
+    Args:
+        again: what `on_proposals` gave.
+        cohort: that it was trained on.
+        model: row of the table.
+    """
     if again is None:
         return {}
     found = headline_figures(paper_table(again), model, "proposed_")
+    for region in REGIONS:
+        found[f"{region}_proposed_unlike"] = round(unlike(again, cohort, region, model), 3)
     for each in overlaps(cohort):
         found |= {
             f"{each.region}_dice": round(each.dice.mean, 3),
@@ -107,9 +117,33 @@ def proposed_figures(run: RegionalRun, cohort: RegionalCohort, model: str) -> di
     return found
 
 
+def unlike(run: RegionalRun, cohort: RegionalCohort, region: str, model: str) -> float:
+    """Share of exams whose proposed region looks out of distribution to the member that judges it.
+
+    The distances of members are those of regions as drawn. The service takes the mean percentile of
+    all members, which of exams that these were trained on would say nothing.
+    """
+    far = []
+    for member in run.members[region, model]:
+        exam_of, vectors, _ = _looked_at(member, region, model, run, cohort)
+        reference = member.reference()
+        for exam in np.unique(exam_of):
+            vector = vectors[exam_of == exam].mean(axis=0)
+            far.append(ood_percentile([vector], (reference,)) > run.config.statement.ood_limit)
+    return float(np.mean(far))
+
+
 def _judged(
     member: MemberResult, region: str, model: str, run: RegionalRun, cohort: RegionalCohort
 ) -> MemberResult:
+    exam_of, _, odds = _looked_at(member, region, model, run, cohort)
+    return replace(member, slices=Slices(cohort.labels[exam_of], odds, exam_of))
+
+
+def _looked_at(
+    member: MemberResult, region: str, model: str, run: RegionalRun, cohort: RegionalCohort
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Exam, vector and log odds of each proposed crop that the member has not seen."""
     views = cohort.proposals[region].views if region in cohort.proposals else cohort.views[region]
     crops = views.of(np.unique(member.slices.exam_of))
     exam_of = views.exam_of[crops]
@@ -117,10 +151,9 @@ def _judged(
     device = choose_device(run.config.speed)
     network = build_planar(config.name, **config.config)
     network.load_state_dict(member.weights())
-    _, odds = judge(
-        network.to(device).eval(), _lesson(member, config, views, crops, cohort), device
-    )
-    return replace(member, slices=Slices(cohort.labels[exam_of], odds, exam_of))
+    lesson = _lesson(member, config, views, crops, cohort)
+    vectors, odds = judge(network.to(device).eval(), lesson, device)
+    return exam_of, vectors, odds
 
 
 def _lesson(

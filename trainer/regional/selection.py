@@ -19,8 +19,6 @@ Indices = NDArray[np.int64]
 
 # A correlation of 0 must not make a feature infinitely good.
 LEAST_REDUNDANCY: Final = 0.001
-# Inverse strength of the L2 penalty: some 80 patients do not settle 30 weights.
-PENALTY_C: Final = 0.1
 
 
 class Limits(Protocol):
@@ -79,9 +77,19 @@ def choose(values: Values, labels: Labels, most: int, limits: Limits) -> Choice:
     return Choice(chosen, values[:, chosen].mean(axis=0), values[:, chosen].std(axis=0))
 
 
-def classifier_log_odds(train: Values, labels: Labels, unseen: Values, choice: Choice) -> Values:
-    """(M,) log odds of unseen exams by a logistic regression of the chosen features alone."""
-    model = LogisticRegression(C=PENALTY_C, class_weight="balanced")
+def classifier_log_odds(
+    train: Values, labels: Labels, unseen: Values, choice: Choice, penalty_c: float
+) -> Values:
+    """(M,) log odds of unseen exams by a logistic regression of the chosen features alone.
+
+    Args:
+        train: (N, features).
+        labels: (N,), 1 for positive.
+        unseen: (M, features).
+        choice: of features.
+        penalty_c: inverse strength of the L2 penalty.
+    """
+    model = LogisticRegression(C=penalty_c, class_weight="balanced")
     model.fit(choice.scaled(train), labels)
     found: Values = model.decision_function(choice.scaled(unseen))
     return found

@@ -1,7 +1,7 @@
 """The paper's table: models by regions, mean and deviation over the outer folds."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 from rich import box
@@ -12,7 +12,6 @@ from trainer.regional.run import RegionalRun
 from trainer.statistics import FoldSummary, fold_summary
 
 IN_SERVICE: Final[Strategy] = "mean_logit"
-METRICS: Final = tuple(each.name for each in fields(Figures))
 HEADINGS: Final[Mapping[str, str]] = {
     "accuracy": "accuracy",
     "precision": "precision",
@@ -20,6 +19,7 @@ HEADINGS: Final[Mapping[str, str]] = {
     "f1": "F1",
     "auroc": "AUROC",
 }
+METRICS: Final = tuple(HEADINGS)
 STRATEGY_WORDS: Final[Mapping[str, str]] = {
     "slice": "slices",
     "strict": "patients, all slices right",
@@ -34,12 +34,15 @@ class Row:
 
     Attributes:
         figures: metric to its summary over the outer folds; None where it does not exist.
+        silent: outer folds in which nobody is called positive, so that accuracy is the share of
+            negatives and precision 0.
     """
 
     region: str
     model: str
     strategy: Strategy
     figures: Mapping[str, FoldSummary | None]
+    silent: int = 0
 
 
 def paper_table(run: RegionalRun) -> tuple[Row, ...]:
@@ -68,12 +71,13 @@ def rich_tables(rows: tuple[Row, ...], regions: str) -> tuple[Table, Table]:
     """The table as the service decides, and the accuracy by every strategy.
 
     Args:
-        rows: of the table.
+        rows: of the table; "none called" is how many folds call nobody positive.
         regions: whose they are, as in "regions as drawn".
     """
     cells = {(row.region, row.model, row.strategy): row.figures for row in rows}
     said = f"{regions}: %, mean ± sd of folds"
-    first = _table(f"Patients, by mean log odds, {said}", HEADINGS.values())
+    silent = {(row.region, row.model): row.silent for row in rows if row.strategy == IN_SERVICE}
+    first = _table(f"Patients, by mean log odds, {said}", (*HEADINGS.values(), "none called"))
     second = _table(f"Accuracy, {said}", STRATEGY_WORDS.values())
     before = ""
     for region, model in dict.fromkeys((row.region, row.model) for row in rows):
@@ -82,7 +86,8 @@ def rich_tables(rows: tuple[Row, ...], regions: str) -> tuple[Table, Table]:
             if region != before:
                 table.add_row(region, style="bold")
         in_service = figures_of[IN_SERVICE]
-        first.add_row(f"  {model}", *(percent(in_service[metric]) for metric in METRICS))
+        shown = (percent(in_service[metric]) for metric in METRICS)
+        first.add_row(f"  {model}", *shown, str(silent[region, model]))
         accuracies = (percent(figures_of[each]["accuracy"]) for each in STRATEGIES)
         second.add_row(f"  {model}", *accuracies)
         before = region
@@ -133,7 +138,9 @@ def _rows(run: RegionalRun) -> Iterator[Row]:
         judged = [figures(member.slices, member.at) for member in members]
         for strategy in STRATEGIES:
             found = [each[strategy] for each in judged]
-            yield Row(region, model, strategy, {name: _summary(found, name) for name in METRICS})
+            summaries = {name: _summary(found, name) for name in METRICS}
+            silent = sum(each.called == 0 for each in found)
+            yield Row(region, model, strategy, summaries, silent)
 
 
 def _summary(found: list[Figures], metric: str) -> FoldSummary | None:

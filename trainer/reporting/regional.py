@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.folds import Folds
+from trainer.regional.claims import Told
 from trainer.regional.cohort import RegionalCohort
 from trainer.regional.findings import Findings, find, told
 from trainer.regional.patientwise import STRATEGIES
 from trainer.regional.proposed import Overlap, on_proposals, overlaps
 from trainer.regional.run import RegionalRun
-from trainer.regional.table import HEADINGS, IN_SERVICE, METRICS, Row, paper_table
+from trainer.regional.table import HEADINGS, IN_SERVICE, METRICS, STRATEGY_WORDS, Row, paper_table
 from trainer.reporting import figures
 from trainer.reporting.characteristics import characteristics
 from trainer.reporting.page import Picture, Sheet, plain, write_page
@@ -37,12 +37,12 @@ class RegionalEvaluation:
     overlaps: tuple[Overlap, ...]
 
     @property
-    def words(self) -> tuple[str, str]:
+    def words(self) -> tuple[Told, ...]:
         """The paper's findings, and whether they hold."""
         return told(self.findings, self.run.config.bundle.decisive)
 
 
-def evaluate_regions(run: RegionalRun, cohort: RegionalCohort, folds: Folds) -> RegionalEvaluation:
+def evaluate_regions(run: RegionalRun, cohort: RegionalCohort) -> RegionalEvaluation:
     """Judge every member by the exams it has not seen."""
     rows = paper_table(run)
     again = on_proposals(run, cohort)
@@ -50,7 +50,7 @@ def evaluate_regions(run: RegionalRun, cohort: RegionalCohort, folds: Folds) -> 
         run,
         cohort,
         rows,
-        find(run, cohort, folds, rows),
+        find(run, cohort, rows),
         () if again is None else paper_table(again),
         overlaps(cohort),
     )
@@ -102,6 +102,12 @@ def _sheets(e: RegionalEvaluation) -> Iterator[Sheet]:
         ),
         grouped=True,
     )
+    yield Sheet(
+        "findings",
+        ("what the paper says", "here", "which rests on"),
+        tuple((each.claim, each.verdict, each.figures) for each in e.words),
+    )
+    yield _fused(e)
     for strategy in STRATEGIES:
         yield _table(f"table_{strategy}", [row for row in e.rows if row.strategy == strategy])
     if e.proposed:
@@ -109,8 +115,8 @@ def _sheets(e: RegionalEvaluation) -> Iterator[Sheet]:
         yield _overlaps(e)
     yield Sheet(
         "images",
-        ("region", "image", "mean AUROC of a feature by itself", "sd of parts", "selections"),
-        tuple((i.region, i.image, i.auroc.mean, i.auroc.sd, i.selected) for i in e.findings.images),
+        ("region", "image", "mean AUROC of a feature by itself", "95 % interval", "selections"),
+        tuple((i.region, i.image, i.auroc, i.interval, i.selected) for i in e.findings.images),
         grouped=True,
     )
     yield Sheet(
@@ -123,12 +129,40 @@ def _sheets(e: RegionalEvaluation) -> Iterator[Sheet]:
 
 def _table(name: str, rows: list[Row]) -> Sheet:
     columns = [f"{HEADINGS[each]}{part}" for each in METRICS for part in ("", " sd")]
+    columns.append("folds that call nobody positive")
     return Sheet(
         name,
         ("region", "model", *columns),
         tuple(
-            (row.region, row.model, *(number for each in METRICS for number in _two(row, each)))
+            (
+                row.region,
+                row.model,
+                *(number for each in METRICS for number in _two(row, each)),
+                row.silent,
+            )
             for row in rows
+        ),
+        grouped=True,
+    )
+
+
+def _fused(e: RegionalEvaluation) -> Sheet:
+    return Sheet(
+        "fused",
+        ("region", "fused", "base", "strategy", "figure", "ahead by", "sd", "95 %", "so it"),
+        tuple(
+            (
+                each.region,
+                each.fused,
+                each.base,
+                STRATEGY_WORDS[each.strategy],
+                HEADINGS[each.metric],
+                each.difference.summary.mean,
+                each.difference.summary.sd,
+                each.difference.interval,
+                each.verdict,
+            )
+            for each in e.findings.claims.fused
         ),
         grouped=True,
     )

@@ -33,6 +33,8 @@ FUSION: Final = {
     "aspp_channels": 256,
     "radiomics": 30,
     "radiomics_dropout": 0.5,
+    "radiomics_width": 64,
+    "fused_width": 128,
 }
 COMPACT_FUSION: Final = {**FUSION, "aspp_channels": 32}
 

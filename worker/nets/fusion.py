@@ -6,7 +6,7 @@ arXiv 1706.05587), with rates for small maps.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,6 @@ from worker.nets.classes import CLASSES
 from worker.nets.densenet import DenseNet
 from worker.nets.mobilenet import MobileNetV3
 from worker.nets.planar import Planar, initialise, pool
-
-# Width of the radiomics branch, and of the layer that both branches meet in.
-RADIOMICS_WIDTH: Final = 64
-FUSED_WIDTH: Final = 128
 
 
 class IdleRates(ValueError):
@@ -100,6 +96,8 @@ class RadFusion(Planar):
         aspp_channels: int,
         radiomics: int,
         radiomics_dropout: float,
+        radiomics_width: int = 64,
+        fused_width: int = 128,
     ) -> None:
         """Put the branches together.
 
@@ -110,6 +108,8 @@ class RadFusion(Planar):
             radiomics: number of selected features. They come z-scored: where fewer were selected,
                 0 fills up.
             radiomics_dropout: after the radiomics layer.
+            radiomics_width: of the radiomics branch.
+            fused_width: of the layer that both branches meet in.
         """
         super().__init__()
         self.features = backbone.features
@@ -117,14 +117,14 @@ class RadFusion(Planar):
         initialise(self.aspp, "fan_out")
         self.expected_radiomics = radiomics
         self.radiomics = nn.Sequential(
-            nn.Linear(radiomics, RADIOMICS_WIDTH),
+            nn.Linear(radiomics, radiomics_width),
             nn.ReLU(inplace=True),
             nn.Dropout(radiomics_dropout),
         )
         self.fusion = nn.Sequential(
-            nn.Linear(aspp_channels + RADIOMICS_WIDTH, FUSED_WIDTH), nn.ReLU(inplace=True)
+            nn.Linear(aspp_channels + radiomics_width, fused_width), nn.ReLU(inplace=True)
         )
-        self.head = nn.Linear(FUSED_WIDTH, CLASSES)
+        self.head = nn.Linear(fused_width, CLASSES)
 
     def last_map(self, images: Tensor) -> Tensor:
         """What the pyramid makes of the backbone's map.

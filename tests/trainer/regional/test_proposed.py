@@ -61,7 +61,7 @@ def test_exams_without_a_proposal_are_counted_and_in_no_figure(trained, toy_regi
         judged = np.concatenate([np.unique(member.slices.exam_of) for member in members])
         assert sorted(judged) == list(range(4, 40))
         assert all(np.isfinite(member.slices.log_odds).all() for member in members)
-    card = proposed_figures(trained, cohort, MODEL)
+    card = proposed_figures(again, cohort, MODEL)
     assert card["sublentiform_not_proposed"] == 4
     assert card["sublentiform_dice"] == 0.8
     assert 0.5 < card["sublentiform_proposed_auroc"] <= 1
@@ -79,4 +79,17 @@ def test_a_fold_that_is_left_with_one_label_has_no_figures(trained, toy_regions)
 
 def test_where_nobody_drew_there_is_nothing_to_compare(trained, toy_regions):
     assert on_proposals(trained, toy_regions) is None
-    assert proposed_figures(trained, toy_regions, MODEL) == {}
+    assert proposed_figures(None, toy_regions, MODEL) == {}
+
+
+def test_proposals_that_look_like_nothing_before_are_counted(trained, toy_regions):
+    def strange(views):
+        return replace(views, radiomics=views.radiomics + 100)
+
+    usual, other = (
+        proposed_figures(on_proposals(trained, cohort), cohort, MODEL)
+        for cohort in (with_proposals(toy_regions), with_proposals(toy_regions, strange))
+    )
+
+    assert usual["sublentiform_proposed_unlike"] < 0.2
+    assert other["sublentiform_proposed_unlike"] == 1

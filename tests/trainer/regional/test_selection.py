@@ -76,7 +76,9 @@ def out_of_fold(values, labels, choose_among):
         number = best_number(material, inner, config)
         seen = choose_among(part)
         choice = choose(values[seen], labels[seen], number, LIMITS)
-        odds[held_out] = classifier_log_odds(values[part], labels[part], values[held_out], choice)
+        odds[held_out] = classifier_log_odds(
+            values[part], labels[part], values[held_out], choice, LIMITS.penalty_c
+        )
     return auroc(labels, odds)
 
 

@@ -385,14 +385,26 @@ def test_the_report_says_what_proposals_cost_and_the_bundle_s_card_too(place):
     assert "| sublentiform dice |" in card
 
 
-def test_the_report_says_how_firmly_the_finest_features_tell_most(place):
-    lead = json.loads((place / "report" / "metrics.json").read_text())["findings"]["lead"]
+def test_the_report_says_of_each_finding_of_the_paper_whether_it_holds(place):
+    found = json.loads((place / "report" / "metrics.json").read_text())["findings"]
     told = " ".join((place / "told.txt").read_text().split())
+    page = (place / "report" / "report.html").read_text()
 
+    lead = found["lead"]
     assert (lead["finest"], lead["next"]) == ("log-sigma-1-0-mm-3D", "original")
-    assert len(lead["margin"]["values"]) == 2
-    assert f"margin {lead['margin']['mean']:.3f} ± {lead['margin']['sd']:.3f} over 2" in told
-    assert f"ahead in {lead['ahead']}; selected features: original" in told
+    low, high = lead["interval"]["low"], lead["interval"]["high"]
+    assert f"margin {lead['margin']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}" in told
+    for claim in (
+        "fine-scale filtered features tell most: ",
+        "fused beats base on sublentiform: ",
+        "sublentiform clearly better: ",
+        "the strict way confirms sublentiform: ",
+    ):
+        verdict = told.split(claim)[1].split(" (")[0]
+        assert verdict in ("holds", "does not hold", "open")
+        assert claim.removesuffix(": ") in page
+    # Two regions, four strategies, of which three have an AUROC as well.
+    assert len(found["claims"]["fused"]) == 2 * (4 + 3)
 
 
 def test_a_bundle_of_a_model_that_was_not_fitted_is_not_written(place):
