@@ -1,4 +1,8 @@
-"""The listener's command line."""
+"""The listener's command line.
+
+What only one command needs, it imports itself: servers and brokers take long to load, and who asks
+for a table waits for neither.
+"""
 
 import json
 import signal
@@ -15,19 +19,13 @@ from listener.accounting import STATES, StudyAccount, account
 from listener.audit.trail import open_audit
 from listener.cautions import cautions
 from listener.console.gate.commands import accounts
-from listener.dispatch import Dispatcher, broker_answers, celery_app
 from listener.errors import MonroError
 from listener.in_force import in_force
-from listener.knock import answers
 from listener.ledger import Ledger
 from listener.logs import set_up_logging
-from listener.monitoring.selftests import Outcome, write_outcome
-from listener.node import Node, rebuild, steward
-from listener.pull import pull
 from listener.rollout_commands import bundles
 from listener.segmentation import REGIONS
 from listener.selection import ANALYSES, rules_table
-from listener.selftest import SelfTest, destination_named
 from listener.series import require_uid
 from listener.settings import read_settings
 from listener.spool import Spool, for_us_and_our_group
@@ -54,6 +52,8 @@ StudyUID = Annotated[str, typer.Argument(help="Study Instance UID")]
 @app.command()
 def serve() -> None:
     """Receive, dispatch and deliver until SIGTERM or Ctrl-C."""
+    from listener.node import Node
+
     with explained():
         settings = read_settings()
         set_up_logging(settings.log_format)
@@ -68,6 +68,9 @@ def serve() -> None:
 @app.command("check-config")
 def check_config() -> None:
     """Read the settings, say what is wrong with them, and knock at what they point to."""
+    from listener.dispatch import broker_answers
+    from listener.knock import answers
+
     with explained():
         settings = read_settings()
         Spool(settings.spool, settings.keep_free)
@@ -206,6 +209,8 @@ def pull_command(
     ] = None,
 ) -> None:
     """Fetch what a source has of a study and is not here; the running listener does the rest."""
+    from listener.pull import pull
+
     with explained(), acting("pull", study) as audit:
         settings = read_settings()
         require_uid("STUDY", study)
@@ -237,6 +242,9 @@ def selftest(
     patience: Annotated[float, typer.Option(help="seconds that all of it may take")] = 600,
 ) -> None:
     """Send a synthetic study through the running listener; exit with 0 if its results arrived."""
+    from listener.monitoring.selftests import Outcome, write_outcome
+    from listener.selftest import SelfTest, destination_named
+
     with explained(), acting(f"selftest to {to}") as audit:
         settings = read_settings()
         folder = study or settings.selftest_study
@@ -264,6 +272,9 @@ def selftest(
 @app.command()
 def reconcile() -> None:
     """Bring spool, ledger and broker together once, as `serve` does all the time."""
+    from listener.dispatch import Dispatcher, celery_app
+    from listener.node import rebuild, steward
+
     with explained(), acting("reconcile") as audit:
         settings = read_settings()
         ledger = Ledger(settings.ledger_url)

@@ -77,3 +77,13 @@ def test_the_modules_are_really_out_of_reach(module: str) -> None:
     )  # fmt: skip
 
     assert "ModuleNotFoundError" in done.stderr
+
+
+def test_who_asks_for_a_table_waits_for_no_server_and_no_broker() -> None:
+    heavy = {"celery", "kombu", "redis", "uvicorn", "fastapi", "starlette", "jinja2", "authlib"}
+    script = f"import sys, listener.__main__; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.split() == ["[]"], done.stderr
