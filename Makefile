@@ -144,7 +144,7 @@ train-demo-infection: install  ## the same for infection: the paper's table, and
 	@OMP_NUM_THREADS=1 $(TRAINER) fit --cohort $(TRAINED_INFECTION)/cohort \
 		--out $(TRAINED_INFECTION)/run --all $(REGIONS)
 	@$(TRAINER) evaluate --cohort $(TRAINED_INFECTION)/cohort --run $(TRAINED_INFECTION)/run \
-		--out $(TRAINED_INFECTION)/report
+		--out $(TRAINED_INFECTION)/report --model DenseASPP-RadFusion
 	@# Of the two fused models the smaller one: its bundle lies in the repository.
 	@rm -rf $(TRAINED_INFECTION)/infection-demo
 	@$(TRAINER) export --cohort $(TRAINED_INFECTION)/cohort --run $(TRAINED_INFECTION)/run \

@@ -224,13 +224,16 @@ def evaluate_cohort(
     bundle: Annotated[Path | None, typer.Option(help="A frozen bundle: validated outside.")] = None,
     maps: Annotated[int, typer.Option(min=0, help="Positives whose maps are averaged.")] = 24,
     device: Annotated[str, typer.Option(help="That maps are computed on.")] = "cpu",
+    model: Annotated[
+        str, typer.Option(help="Of regions: row of the table to look at closely.")
+    ] = "",
 ) -> None:
     """Evaluate a run, or a frozen bundle on a cohort that it has not seen."""
     if (run is None) == (bundle is None):
         raise typer.BadParameter("name a run or a bundle")
     with explained():
         if run is not None and analysis_of(cohort) == INFECTION:
-            _evaluate_regions(cohort, run, out)
+            _evaluate_regions(cohort, run, out, model)
             return
         with progress("exams") as report:
             if run is not None:
@@ -483,10 +486,10 @@ def _fit_regions(
     console.print(f"run: {out}", soft_wrap=True)
 
 
-def _evaluate_regions(cohort: Path, run: Path, out: Path) -> None:
+def _evaluate_regions(cohort: Path, run: Path, out: Path, model: str) -> None:
     """The paper's table, and a report."""
     exams = read_regional_cohort(cohort)
-    found = evaluate_regions(read_regional_run(run, exams), exams)
+    found = evaluate_regions(read_regional_run(run, exams), exams, model)
     page = write_regional_report(out, found)
     for table in rich_tables(found.rows, "regions as gathered"):
         console.print(table)

@@ -313,8 +313,11 @@ def evaluate_run(
     config = run.config
     log_odds, fold_of = run.out_of_fold(config.fit.honest, len(cohort))
     found = operation(cohort.labels, log_odds, fold_of, config.statement)
-    scores = _out_of_fold(cohort, log_odds, fold_of, found)
-    weights = tuple(_weights(run, cohort, kind) for kind in _kinds(config.fit.honest))
+    scores = out_of_fold_scores(cohort, log_odds, fold_of, found)
+    kinds = tuple(
+        weights(kind, cohort, *run.out_of_fold(kind, len(cohort)))
+        for kind in _kinds(config.fit.honest)
+    )
     judge = _held_out_judge(run, fold_of, device)
     return Evaluation(
         design="cross-validation",
@@ -327,15 +330,15 @@ def evaluate_run(
         characteristics=characteristics(cohort),
         scores=scores,
         operation=found,
-        weights=weights,
-        members=weights[0].members,
-        discrimination=_discrimination(cohort, scores.log_odds),
+        weights=kinds,
+        members=kinds[0].members,
+        discrimination=discriminated(cohort, scores.log_odds),
         bern=_bern(cohort, scores.log_odds),
-        calibration=_run_calibration(cohort, scores),
+        calibration=run_calibration(cohort, scores),
         ensemble_calibration="unverified",
         same_cohort=True,
         operating_points=operating_points(cohort.labels, scores.after, TARGETS),
-        thresholds=_thresholds(cohort.labels, scores.after, found),
+        thresholds=thresholds_kept(cohort.labels, scores.after, found),
         conformal=cross_conformal(
             cohort.labels,
             scores.tested,
@@ -344,7 +347,7 @@ def evaluate_run(
             config.statement.missed_negatives,
         ),
         decisions=decision_curve(cohort.labels, scores.tested, DECISIONS),
-        subgroups=tuple(_subgroups(cohort, scores.log_odds)),
+        subgroups=tuple(subgroups(cohort, scores.log_odds)),
         statements=(),
         learning=tuple(_learning(fold) for fold in run.folds),
         maps=map_cohort(cohort, scores.after, judge, config.bundle.occlusion, maps, on_progress),
@@ -396,16 +399,16 @@ def evaluate_bundle(subject: Subject, maps: int, on_progress: Progress) -> Evalu
             _member(f"member {number}", cohort.labels, odds[:, number])
             for number in range(odds.shape[1])
         ),
-        discrimination=_discrimination(cohort, scores.log_odds),
+        discrimination=discriminated(cohort, scores.log_odds),
         bern=_bern(cohort, scores.log_odds),
         calibration=_bundle_calibration(cohort, scores),
         ensemble_calibration="unverified" if same else "measured",
         same_cohort=same,
         operating_points=operating_points(cohort.labels, after, TARGETS),
-        thresholds=_thresholds(cohort.labels, after, found),
+        thresholds=thresholds_kept(cohort.labels, after, found),
         conformal=_frozen_coverage(bundle, cohort.labels, after),
         decisions=decision_curve(cohort.labels, after, DECISIONS),
-        subgroups=tuple(_subgroups(cohort, scores.log_odds)),
+        subgroups=tuple(subgroups(cohort, scores.log_odds)),
         statements=_statements(cohort.labels, [each.band for each in predictions]),
         learning=(),
         maps=subject.maps(
@@ -424,7 +427,10 @@ def _kinds(honest: str) -> tuple[str, ...]:
     return (honest, *(kind for kind in ("ema", "last") if kind != honest), "best")
 
 
-def _out_of_fold(cohort: Cohort, log_odds: Values, fold_of: Labels, found: Operation) -> Scores:
+def out_of_fold_scores(
+    cohort: Examined, log_odds: Values, fold_of: Labels, found: Operation
+) -> Scores:
+    """What was said of every exam by the one member that had not seen it, calibrated."""
     return Scores(
         log_odds=log_odds,
         before=special.expit(log_odds),
@@ -471,15 +477,23 @@ def _member(name: str, labels: Labels, scores: Values) -> MemberResult:
     )
 
 
-def _weights(run: Run, cohort: Cohort, kind: str) -> Weights:
+def weights(kind: str, cohort: Examined, log_odds: Values, fold_of: Labels) -> Weights:
+    """One kind of weights, by out-of-fold log odds of all exams.
+
+    Args:
+        kind: of weights.
+        cohort: N exams.
+        log_odds: (N,), each by the one member that has not seen the exam.
+        fold_of: (N,) that member's number, from 0.
+    """
+    parts = [np.flatnonzero(fold_of == number) for number in range(int(fold_of.max()) + 1)]
     members = tuple(
-        _member(f"fold {fold.number}", cohort.labels[fold.held_out], fold.log_odds[kind])
-        for fold in run.folds
+        _member(f"fold {number}", cohort.labels[part], log_odds[part])
+        for number, part in enumerate(parts)
     )
-    scores, _ = run.out_of_fold(kind, len(cohort))
     areas = [member.auroc for member in members]
     held_out = round(len(cohort) / len(members))
-    whole = _discrimination_figures(cohort, scores)
+    whole = _discrimination_figures(cohort, log_odds)
     return Weights(
         kind=kind,
         members=members,
@@ -502,7 +516,8 @@ def _discrimination_figures(
     )
 
 
-def _discrimination(cohort: Examined, scores: Values) -> Discrimination:
+def discriminated(cohort: Examined, scores: Values) -> Discrimination:
+    """How well all exams together are told apart by (N,) scores."""
     return Discrimination(
         *_discrimination_figures(cohort, scores),
         curve=roc(cohort.labels, scores),
@@ -543,7 +558,8 @@ def _bern(cohort: Examined, scores: Values) -> BernComparison | None:
     )
 
 
-def _subgroups(cohort: Examined, scores: Values) -> Iterator[Subgroup]:
+def subgroups(cohort: Examined, scores: Values) -> Iterator[Subgroup]:
+    """Every group of exams that the cohort knows of, by (N,) scores."""
     for stratum in strata(cohort):
         found = [(level, inside) for level, inside in levels(stratum, cohort)]
         if len(found) < 2 and not stratum.of_positives_only:
@@ -576,7 +592,8 @@ def _stage(name: str, honest: bool, labels: Labels, probabilities: Values) -> Ca
     )
 
 
-def _run_calibration(cohort: Cohort, scores: Scores) -> tuple[CalibrationStage, ...]:
+def run_calibration(cohort: Examined, scores: Scores) -> tuple[CalibrationStage, ...]:
+    """Calibration before and after temperatures, and after those that owe nothing to a patient."""
     labels = cohort.labels
     return (
         _stage("before temperature scaling", True, labels, scores.before),
@@ -592,7 +609,9 @@ def _bundle_calibration(cohort: Examined, scores: Scores) -> tuple[CalibrationSt
     )
 
 
-def _thresholds(labels: Labels, probabilities: Values, found: Operation) -> tuple[Threshold, ...]:
+def thresholds_kept(
+    labels: Labels, probabilities: Values, found: Operation
+) -> tuple[Threshold, ...]:
     """What the thresholds of the statement do; one entry where they coincide."""
     by_name = {"lower threshold": found.threshold_low, "upper threshold": found.threshold_high}
     if found.threshold_low == found.threshold_high:
@@ -684,7 +703,7 @@ def _run_facts(run: Run) -> dict[str, str]:
     fit = run.config.fit
     environment: Mapping[str, Any] = run.facts.get("environment", {})
     return {
-        "network": _network(run.config.network.name, run.config.network.config),
+        "network": network_words(run.config.network.name, run.config.network.config),
         "folds": f"{fit.folds}, stratified by label, patients whole",
         "epochs": f"{fit.epochs} ({fit.schedule}), batch {fit.batch_size}",
         "optimiser": f"AdamW, learning rate {fit.learning_rate:g}, weight decay "
@@ -709,7 +728,7 @@ HONEST_WORDS: Final[Mapping[str, str]] = {
 def _bundle_facts(subject: Subject) -> dict[str, str]:
     bundle, temperatures = subject.bundle, subject.temperatures[subject.decisive]
     return {
-        "network": _network(bundle.network.name, bundle.network.config),
+        "network": network_words(bundle.network.name, bundle.network.config),
         **({"region that decides": subject.decisive} if subject.decisive else {}),
         "members": str(len(temperatures)),
         "intended input": bundle.intended_input,
@@ -719,7 +738,8 @@ def _bundle_facts(subject: Subject) -> dict[str, str]:
     }
 
 
-def _network(name: str, config: Mapping[str, Any]) -> str:
+def network_words(name: str, config: Mapping[str, Any]) -> str:
+    """A network and its arguments as a reader sees them."""
     arguments = ", ".join(f"{key} {value}" for key, value in config.items())
     return f"{name} ({arguments})" if arguments else name
 

@@ -399,6 +399,23 @@ def planes(shown: Shown) -> bytes:
     return png(figure)
 
 
+def crops(images: Values, within: NDArray[np.bool_]) -> bytes:
+    """The crops of one region, from below, the region outlined: one case of the gallery.
+
+    Args:
+        images: (M, side, side).
+        within: the same, inside the region.
+    """
+    figure = _figure(1.85 * len(images), 2.0)
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots(1, len(images), squeeze=False)[0]
+    for canvas, image, region in zip(axes, images, within, strict=True):
+        canvas.imshow(image, cmap="gray")
+        canvas.contour(region, levels=[0.5], colors=[ORANGE], linewidths=0.8)
+        canvas.set_axis_off()
+    return png(figure)
+
+
 def three_part(shown: Shown) -> bytes:
     """Sagittal image, occlusion mask over it, mask alone: figure 3 of Faghani et al. 2024."""
     figure = _figure(7.4, 2.5)

@@ -39,13 +39,13 @@ class Case:
     Attributes:
         exam: its salted hash, all that is told of whom it is.
         probability: calibrated, of the label "positive".
-        shown: planes through the strongest position.
+        shown: planes through the strongest position; None where crops are judged.
     """
 
     exam: str
     label: int
     probability: float
-    shown: Shown
+    shown: Shown | None
 
 
 @dataclass(frozen=True, eq=False)

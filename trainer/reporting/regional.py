@@ -5,17 +5,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trainer.regional.claims import Told
 from trainer.regional.cohort import RegionalCohort
 from trainer.regional.findings import Findings, find, told
+from trainer.regional.learner import WITHIN
 from trainer.regional.patientwise import STRATEGIES
 from trainer.regional.proposed import Overlap, on_proposals, overlaps
 from trainer.regional.run import RegionalRun
-from trainer.regional.table import HEADINGS, IN_SERVICE, METRICS, STRATEGY_WORDS, Row, paper_table
-from trainer.reporting import figures
-from trainer.reporting.characteristics import characteristics
+from trainer.regional.table import (
+    HEADINGS,
+    IN_SERVICE,
+    METRICS,
+    STRATEGY_WORDS,
+    Row,
+    best_model,
+    paper_table,
+)
+from trainer.reporting import figures, report
 from trainer.reporting.page import Picture, Sheet, plain, write_page
+from trainer.reporting.pooled import Judged, judged
 from trainer.statistics import FoldSummary
+from trainer.subject import NotComparable
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +39,7 @@ class RegionalEvaluation:
         findings: which features and which region tell most.
         proposed: the same rows with regions as proposed; empty where no reader drew any.
         overlaps: of proposed and drawn regions.
+        judged: one model in the region that decides.
     """
 
     run: RegionalRun
@@ -35,6 +48,7 @@ class RegionalEvaluation:
     findings: Findings
     proposed: tuple[Row, ...]
     overlaps: tuple[Overlap, ...]
+    judged: Judged
 
     @property
     def words(self) -> tuple[Told, ...]:
@@ -42,9 +56,23 @@ class RegionalEvaluation:
         return told(self.findings, self.run.config.bundle.decisive)
 
 
-def evaluate_regions(run: RegionalRun, cohort: RegionalCohort) -> RegionalEvaluation:
-    """Judge every member by the exams it has not seen."""
+def evaluate_regions(
+    run: RegionalRun, cohort: RegionalCohort, model: str = ""
+) -> RegionalEvaluation:
+    """Judge every member by the exams it has not seen.
+
+    Args:
+        run: finished.
+        cohort: that it was trained on.
+        model: row of the table that is looked at closely; without, the one that `export` takes.
+
+    Raises:
+        NotComparable: the run has no such model.
+    """
     rows = paper_table(run)
+    if model and model not in run.config.models:
+        known = ", ".join(run.config.models)
+        raise NotComparable(f"run {run.folder}", f"no model {model!r}", f"name one of {known}")
     again = on_proposals(run, cohort)
     return RegionalEvaluation(
         run,
@@ -53,6 +81,7 @@ def evaluate_regions(run: RegionalRun, cohort: RegionalCohort) -> RegionalEvalua
         find(run, cohort, rows),
         () if again is None else paper_table(again),
         overlaps(cohort),
+        judged(run, again, cohort, model or best_model(run, rows)),
     )
 
 
@@ -62,16 +91,18 @@ def write_regional_report(folder: Path, evaluation: RegionalEvaluation) -> Path:
     Returns:
         The page.
     """
-    flow = figures.flow(evaluation.cohort.flow.steps)
+    close = evaluation.judged.evaluation
     return write_page(
         folder,
         "regional.html",
-        [Picture("flow", flow, "Flow of exams into the cohort")],
-        _sheets(evaluation),
-        [_members(evaluation)],
+        [*report.pictures(close), *_cases(evaluation)],
+        [*_sheets(evaluation), *report.sheets(close)],
+        [_members(evaluation), *report.unprinted(close)],
         _numbers(evaluation),
-        e=evaluation,
+        r=evaluation,
+        e=close,
         config=evaluation.run.config,
+        **report.words_of(close),
     )
 
 
@@ -82,32 +113,31 @@ def _numbers(e: RegionalEvaluation) -> dict[str, Any]:
         "table_proposed": plain(e.proposed),
         "overlaps": plain(e.overlaps),
         "findings": plain(e.findings),
-        "cohort": {
-            "exams": len(e.cohort),
-            "patients": len(set(e.cohort.groups.tolist())),
-            "positives": int(e.cohort.labels.sum()),
-            "fingerprint": e.cohort.fingerprint,
-            "flow": e.cohort.flow.to_json(),
-        },
+        "words": plain(e.words),
+        "model": e.judged.model,
+        "thresholds_kept": plain(e.judged.kept),
+        **report.metrics(e.judged.evaluation),
     }
 
 
+def _cases(e: RegionalEvaluation) -> Iterator[Picture]:
+    """The crops of the worst errors."""
+    views = e.cohort.views[e.judged.region]
+    index = {exam.exam: place for place, exam in enumerate(e.cohort.exams)}
+    for number, case in enumerate(e.judged.evaluation.maps.worst, start=1):
+        found = views.crops[views.exam_of == index[case.exam]].astype(np.float64)
+        content = figures.crops(found[:, 0], found[:, WITHIN] != 0)
+        yield Picture(f"case_{number}", content, f"Crops of exam {case.exam}, region outlined")
+
+
 def _sheets(e: RegionalEvaluation) -> Iterator[Sheet]:
-    yield Sheet(
-        "characteristics",
-        ("characteristic", "", "all", "positive", "negative"),
-        tuple(
-            (each.topic, each.level, each.everyone, each.positive, each.negative)
-            for each in characteristics(e.cohort)
-        ),
-        grouped=True,
-    )
     yield Sheet(
         "findings",
         ("what the paper says", "here", "which rests on"),
         tuple((each.claim, each.verdict, each.figures) for each in e.words),
     )
     yield _fused(e)
+    yield _kept(e)
     for strategy in STRATEGIES:
         yield _table(f"table_{strategy}", [row for row in e.rows if row.strategy == strategy])
     if e.proposed:
@@ -141,6 +171,36 @@ def _table(name: str, rows: list[Row]) -> Sheet:
                 row.silent,
             )
             for row in rows
+        ),
+        grouped=True,
+    )
+
+
+def _kept(e: RegionalEvaluation) -> Sheet:
+    return Sheet(
+        "thresholds_kept",
+        (
+            "regions",
+            "thresholds",
+            "sensitivity of the lower",
+            "95 % of the sensitivity",
+            "specificity of the upper",
+            "95 % of the specificity",
+            "positives suggested",
+            "negatives not suggested",
+        ),
+        tuple(
+            (
+                each.regions,
+                each.thresholds,
+                each.sensitivity,
+                each.sensitivity_interval,
+                each.specificity,
+                each.specificity_interval,
+                each.called,
+                each.excluded,
+            )
+            for each in e.judged.kept
         ),
         grouped=True,
     )

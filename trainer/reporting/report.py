@@ -45,18 +45,26 @@ def write_report(folder: Path, evaluation: Evaluation) -> Path:
     return write_page(
         folder,
         "report.html",
-        _pictures(evaluation),
-        _sheets(evaluation),
-        _unprinted(evaluation),
+        pictures(evaluation),
+        sheets(evaluation),
+        unprinted(evaluation),
         metrics(evaluation),
         e=evaluation,
-        external=evaluation.design == "external validation",
-        honest_words=HONEST_WORDS,
-        repeated=len(set(evaluation.cohort.groups.tolist())) < len(evaluation.cohort),
-        paper=_paper(),
-        fewest=FEWEST,
-        words=WORDING[evaluation.cohort.analysis],
+        **words_of(evaluation),
     )
+
+
+def words_of(evaluation: Evaluation) -> dict[str, Any]:
+    """What judgement.html needs beside an evaluation."""
+    analysis = evaluation.cohort.analysis
+    return {
+        "external": evaluation.design == "external validation",
+        "honest_words": HONEST_WORDS,
+        "repeated": len(set(evaluation.cohort.groups.tolist())) < len(evaluation.cohort),
+        "paper": _paper() if analysis == "fistula" else "",
+        "fewest": FEWEST,
+        "words": WORDING[analysis],
+    }
 
 
 def metrics(evaluation: Evaluation) -> dict[str, Any]:
@@ -85,7 +93,8 @@ def _paper() -> str:
 # --- tables ---
 
 
-def _sheets(evaluation: Evaluation) -> Iterator[Sheet]:
+def sheets(evaluation: Evaluation) -> Iterator[Sheet]:
+    """Tables of the page."""
     yield _characteristics(evaluation)
     yield _members(evaluation)
     if evaluation.weights:
@@ -111,7 +120,9 @@ def _sheets(evaluation: Evaluation) -> Iterator[Sheet]:
         ("item", "topic", "answered", "where"),
         tuple(
             (each.number, each.topic, each.answer, each.where)
-            for each in answered(evaluation.design == "external validation")
+            for each in answered(
+                evaluation.design == "external validation", WORDING[evaluation.cohort.analysis]
+            )
         ),
     )
 
@@ -156,7 +167,7 @@ def _members(evaluation: Evaluation) -> Sheet:
             first.auroc,
             first.interval,
             *(each.members[number].auroc for each in others),
-            evaluation.learning[number].best_epoch,
+            evaluation.learning[number].best_epoch if evaluation.learning else None,
         )
         for number, first in enumerate(honest.members)
     ]
@@ -390,7 +401,7 @@ def _subgroups(evaluation: Evaluation) -> Sheet:
     )
 
 
-def _unprinted(evaluation: Evaluation) -> Iterator[Sheet]:
+def unprinted(evaluation: Evaluation) -> Iterator[Sheet]:
     """Tables too long for the page: what its figures are drawn from."""
     yield _predictions(evaluation)
     yield _roc_points(evaluation)
@@ -470,7 +481,8 @@ def _predictions(evaluation: Evaluation) -> Sheet:
 # --- figures ---
 
 
-def _pictures(e: Evaluation) -> Iterator[Picture]:
+def pictures(e: Evaluation) -> Iterator[Picture]:
+    """Figures of the page."""
     if e.example is not None:
         yield _pipeline(e, e.example)
     if e.cohort.flow.steps:
@@ -598,9 +610,11 @@ def _learning(e: Evaluation) -> Picture:
 def _map_pictures(e: Evaluation) -> Iterator[Picture]:
     if e.maps.mean is not None:
         yield Picture("mean_map", figures.mean_map(e.maps.mean), "Mean effect of occlusion")
-    if e.maps.example is not None:
+    if e.maps.example is not None and e.maps.example.shown is not None:
         content = figures.three_part(e.maps.example.shown)
         yield Picture("three_part", content, "Sagittal image, occlusion overlay, mask alone")
     for number, case in enumerate(e.maps.worst, start=1):
+        if case.shown is None:
+            continue
         content = figures.planes(case.shown)
         yield Picture(f"case_{number}", content, f"Three planes of exam {case.exam}")

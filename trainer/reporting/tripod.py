@@ -7,6 +7,8 @@ itself is what a manuscript is held against.
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from trainer.reporting.wording import Wording
+
 Answer: TypeAlias = Literal["yes", "partly", "authors", "not applicable"]
 
 
@@ -18,7 +20,7 @@ class Item:
         number: such as "12c".
         topic: in our words.
         answer: whether the report answers it; "authors" is left to those who write the paper.
-        where: section of the report, or what is left to say.
+        where: section of the report, or what is left to say, with phrases of the analysis.
         external: the answer and place in an external validation, where they differ.
     """
 
@@ -61,17 +63,19 @@ ITEMS: Final = (
         "8a",
         "Outcome, how and when assessed",
         "partly",
-        "Participants: days from MRI to myelogram; the authors describe the myelogram",
+        "Participants: days from MRI to {words.reference}, which the authors describe",
     ),
-    Item("8b", "Who assessed the outcome", "authors", "Readers of the myelograms"),
-    Item("8c", "Blinding of the outcome's assessment", "authors", "Readers of the myelograms"),
-    Item("9a", "Choice of predictors", "yes", "Methods: the whole prepared volume, nothing else"),
+    Item("8b", "Who assessed the outcome", "authors", "Readers of each {words.reference}"),
+    Item(
+        "8c", "Blinding of the outcome's assessment", "authors", "Readers of each {words.reference}"
+    ),
+    Item("9a", "Choice of predictors", "yes", "Methods: {words.predictors}"),
     Item("9b", "Definition of predictors", "yes", "Methods: preparation"),
     Item(
         "9c",
         "Who assessed predictors by judgement",
         "not applicable",
-        "None for the model; the authors say who read the Bern items",
+        "None for the model; the authors say who read the {judged}",
     ),
     Item(
         "10",
@@ -79,7 +83,7 @@ ITEMS: Final = (
         "partly",
         "Participants: size; intervals show what it allows",
     ),
-    Item("11", "Missing data", "yes", "Flow; Bern score as a range; unknown facts are counted"),
+    Item("11", "Missing data", "yes", "Flow; {words.missing}"),
     Item(
         "12a",
         "Use of the data, partition",
@@ -173,12 +177,20 @@ ITEMS: Final = (
 )
 
 
-def answered(external: bool) -> tuple[Answered, ...]:
-    """The checklist as a report of this kind answers it."""
-    return tuple(Answered(item.number, item.topic, *_answer(item, external)) for item in ITEMS)
+def answered(external: bool, words: Wording) -> tuple[Answered, ...]:
+    """The checklist as a report of this kind answers it.
+
+    Args:
+        external: of a frozen bundle on another cohort.
+        words: of the analysis.
+    """
+    return tuple(
+        Answered(item.number, item.topic, *_answer(item, external, words)) for item in ITEMS
+    )
 
 
-def _answer(item: Item, external: bool) -> tuple[Answer, str]:
-    if external and item.external is not None:
-        return item.external
-    return item.answer, item.where
+def _answer(item: Item, external: bool, words: Wording) -> tuple[Answer, str]:
+    answer, where = (item.answer, item.where) if item.external is None else item.external
+    if not external:
+        answer, where = item.answer, item.where
+    return answer, where.format(words=words, judged=words.score or "regions")

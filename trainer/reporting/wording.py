@@ -16,6 +16,11 @@ class Wording:
         trade: what a threshold of 20 % means.
         no_maps: why there are none, or how to get some.
         limits: sentences.
+        others: to whom figures do not carry over.
+        reference: the examination that tells the label.
+        predictors: what the model sees of an exam.
+        score: items that a reader scores beside the model; empty where there are none.
+        missing: what is done where something is not known.
     """
 
     target: str
@@ -24,6 +29,11 @@ class Wording:
     trade: str
     no_maps: str
     limits: tuple[str, ...]
+    others: str
+    reference: str
+    predictors: str
+    score: str
+    missing: str
 
 
 WORDING: Final[Mapping[str, Wording]] = {
@@ -39,6 +49,11 @@ WORDING: Final[Mapping[str, Wording]] = {
             "A normal brain MRI does not exclude a fistula, and neither does a low probability "
             "(Tay et al., AJNR 2025: a fistula in about 11 % of those with negative brain MRI).",
         ),
+        others="another headache, or none",
+        reference="myelogram",
+        predictors="the whole prepared volume, nothing else",
+        score="Bern items",
+        missing="Bern score as a range; unknown facts are counted",
     ),
     "infection": Wording(
         target="whether lumbar puncture finds an acute infection, by axial T2 alone",
@@ -52,6 +67,13 @@ WORDING: Final[Mapping[str, Wording]] = {
             "called for.",
             "Regions are those of the cohort: where a reader drew them, figures of a service that "
             "judges proposals at once are lower.",
+            "The abstract of Cüce et al., Front Med 2025;12:1659653 leaves most numbers open; ours "
+            "are our reading of it.",
         ),
+        others="another fever or headache, or none",
+        reference="lumbar puncture",
+        predictors="crops of regions, and handcrafted features where a model takes them",
+        score="",
+        missing="a study without a region is refused; unknown facts are counted",
     ),
 }

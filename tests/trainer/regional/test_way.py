@@ -407,6 +407,58 @@ def test_the_report_says_of_each_finding_of_the_paper_whether_it_holds(place):
     assert len(found["claims"]["fused"]) == 2 * (4 + 3)
 
 
+def test_the_report_looks_at_the_deciding_model_as_closely_as_at_whole_heads(place):
+    page = (place / "report" / "report.html").read_text()
+    numbers = json.loads((place / "report" / "metrics.json").read_text())
+    files = {each.name for each in (place / "report" / "figures").iterdir()}
+
+    for heading in (
+        "Discrimination", "Calibration", "Operating points", "Conformal sets", "Decision curve",
+        "Subgroups", "Worst errors", "TRIPOD+AI",
+    ):  # fmt: skip
+        assert f">{heading}</h2>" in page
+    assert files >= {
+        "flow.png", "roc_folds.png", "roc_pooled.png", "reliability.png", "probabilities.png",
+        "predictive_values.png", "decision_curve.png", "conformal.png", "case_1.png",
+    }  # fmt: skip
+    assert not any(word in page for word in ("Bern", "yelogra", "Faghani", "Occlusion"))
+    assert numbers["model"] == "fused"
+    with (place / "report" / "tables" / "predictions.csv").open(newline="") as file:
+        predictions = list(csv.DictReader(file))
+    assert len(predictions) == numbers["cohort"]["exams"] == PATIENTS
+    by_fold = {row["exam"]: row["fold"] for row in predictions}
+    with (place / "run" / "sublentiform" / "fused" / "fold_1" / "slices.csv").open() as file:
+        assert {by_fold[row["exam"]] for row in csv.DictReader(file)} == {"1"}
+
+
+def test_report_and_card_say_what_the_shipped_thresholds_do(place):
+    numbers = json.loads((place / "report" / "metrics.json").read_text())
+    metadata = json.loads((place / "bundle" / "configs" / "metadata.json").read_text())
+    found = metadata["eval_metrics"]
+
+    shipped = [each for each in numbers["thresholds_kept"] if each["thresholds"] == "as shipped"]
+    assert [each["regions"] for each in shipped] == ["as gathered", "as proposed"]
+    for each, how in zip(shipped, ("", "proposed_"), strict=True):
+        assert each["sensitivity"] >= 0.95
+        assert each["specificity"] >= 0.9
+        assert found[f"sublentiform_{how}sensitivity"] == round(each["sensitivity"], 3)
+    assert numbers["operation"]["threshold_low"] == metadata["monro"]["threshold_low"]
+    assert metadata["fit"]["statement"]["sensitivity"] == 0.95
+    assert (
+        "| sublentiform proposed unlike |" in (place / "bundle" / "docs" / "README.md").read_text()
+    )
+
+
+def test_a_model_that_was_not_fitted_is_not_evaluated(place):
+    found = run(
+        "evaluate", "--cohort", place / "cohort", "--run", place / "run",
+        "--out", place / "none", "--model", "unknown",
+    )  # fmt: skip
+
+    assert found.exit_code == 1
+    assert "name one of base, fused" in " ".join(found.output.split())
+
+
 def test_a_bundle_of_a_model_that_was_not_fitted_is_not_written(place):
     found = run(
         "export", "--cohort", place / "cohort", "--run", place / "run",

@@ -4,6 +4,7 @@ import re
 from importlib import resources
 
 from trainer.reporting.tripod import ITEMS, answered
+from trainer.reporting.wording import WORDING
 
 
 def test_all_27_items_in_52_parts_are_there_once():
@@ -14,8 +15,8 @@ def test_all_27_items_in_52_parts_are_there_once():
 
 
 def test_a_frozen_bundle_answers_otherwise_than_a_development():
-    inside = {each.number: each.answer for each in answered(external=False)}
-    outside = {each.number: each.answer for each in answered(external=True)}
+    inside = {each.number: each.answer for each in answered(False, WORDING["fistula"])}
+    outside = {each.number: each.answer for each in answered(True, WORDING["fistula"])}
 
     assert inside["12f"] == "yes"
     assert outside["12f"] == "not applicable"
@@ -23,7 +24,8 @@ def test_a_frozen_bundle_answers_otherwise_than_a_development():
 
 
 def test_sections_named_are_sections_of_the_page():
-    page = resources.files("trainer.reporting").joinpath("report.html").read_text()
+    folder = resources.files("trainer.reporting")
+    page = "".join(folder.joinpath(each).read_text() for each in ("report.html", "judgement.html"))
     headings = set(re.findall(r"<h2[^>]*>([^<]+)</h2>", page)) | {"Title", "Flow"}
 
     for item in ITEMS:
@@ -34,3 +36,12 @@ def test_sections_named_are_sections_of_the_page():
                 "22",
                 "18f",
             }, item.number
+
+
+def test_no_analysis_is_answered_in_words_of_the_other():
+    told = {name: str(answered(False, words)) for name, words in WORDING.items()}
+
+    assert "lumbar puncture" in told["infection"]
+    assert not any(word in told["infection"] for word in ("yelogra", "Bern", "{"))
+    assert "myelogram" in told["fistula"]
+    assert "lumbar" not in told["fistula"]
