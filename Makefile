@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: help install system-tools check audit sbom test test-viewer viewer-pictures \
 	console-pictures conformance configuration model-cards demo up train-demo \
 	train-demo-infection bench-train bench-occlusion bench-study bench-ingest bench-soak \
-	bench-ledger bench-console chaos chaos-short fuzz clean
+	bench-ledger bench-console bench-console-postgresql chaos chaos-short fuzz clean
 .DEFAULT_GOAL := help
 
 help:                    ## what can be made
@@ -175,6 +175,9 @@ bench-ledger: install    ## what a row costs in a ledger of a thousand, and of a
 
 bench-console: install   ## how fast the console's pages come with 100,000 studies
 	@$(BIN)/python -m tests.benchmarks.console
+
+bench-console-postgresql: install system-tools  ## the same, with the ledger in PostgreSQL
+	@deploy/loopback-only.sh $(BIN)/python -m tests.benchmarks.console --postgresql
 
 clean:                   ## forget the virtual environment and all caches
 	rm -rf $(VENV) $(TRAINED) $(TRAINED_INFECTION) .mypy_cache .ruff_cache .pytest_cache

@@ -39,10 +39,12 @@ def postgresql_server(folder: Path) -> Iterator[str]:
     subprocess.run(initialise, check=True, capture_output=True)
     serve = [str(binaries[-1] / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder)]
     server = subprocess.Popen([*user, *serve], stderr=subprocess.DEVNULL)
-    _wait_until_it_answers(port)
-    yield f"postgresql+psycopg://monro@127.0.0.1:{port}/postgres"
-    server.terminate()
-    server.wait()
+    try:
+        _wait_until_it_answers(port)
+        yield f"postgresql+psycopg://monro@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _wait_until_it_answers(port: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
 from listener.ledger import Ledger
-from listener.monitoring.tallies import MOST_SCANNERS
+from listener.monitoring.tallies import MOST_SCANNERS, USUAL_SECONDS
 from listener.tables import associations, bundles, deliveries, jobs, results, studies
 from listener.workforce import Worker, Workforce, without_a_worker
 
@@ -22,9 +22,6 @@ MOST_COUNTED: Final = 50_000
 DAY_SECONDS: Final = 24 * 3600.0
 RECENT_SECONDS: Final = DAY_SECONDS
 """Deliveries that are over are counted for so long."""
-
-USUAL_SECONDS: Final = 30 * DAY_SECONDS
-"""In which the pauses of a scanner are looked at; one silent for longer is no scanner any more."""
 
 FEWEST_STUDIES: Final = 10
 """Of a scanner in that time: what is usual of one that sends less is not known."""

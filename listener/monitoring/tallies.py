@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, func, or_, select
 
 from listener.ledger import Ledger
 from listener.monitoring.drift import LAST_STUDIES
@@ -24,8 +24,11 @@ from listener.workforce import STAGE_BOUNDS
 ROLES: Final = ("active", "shadow")
 
 MOST_SCANNERS: Final = 50
-"""That have figures of their own, those seen first; all others share one, or a station name that
-changes with every study would fill Prometheus' memory."""
+"""That have figures of their own, those with most studies lately; all others share one, or a
+station name that changes with every study would fill Prometheus' memory."""
+
+USUAL_SECONDS: Final = 30 * 24 * 3600.0
+"""In which a scanner's studies are looked at; one silent for longer is no scanner any more."""
 
 ALL_SCANNERS: Final = "(all)"
 OTHER_SCANNERS: Final = "(other)"
@@ -134,6 +137,12 @@ class Tallies:
         if row.probability is not None:
             self._add_scored(row, scanner)
 
+    def forget(self, scanner: str) -> None:
+        """Drop what is kept by scanner of one of them; sums over all of them stay."""
+        for kept in (self.scores, self.percentiles, self.latest):
+            for kind in [each for each in kept if each.scanner == scanner]:
+                del kept[kind]
+
     def _add_scored(self, row: Any, scanner: str) -> None:
         kind = Kind(row.analysis, row.role, row.weights_sha256, row.bundle_version, scanner)
         self.scores[kind].add(row.probability)
@@ -155,12 +164,13 @@ class FinishedJobs:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.tallies = Tallies()
-        self._names: set[str] = set()
+        self._names: dict[str, None] = {}
         self._read_up_to: dict[tuple[str, str], float] = defaultdict(float)
         self._seen: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
 
     def read(self) -> None:
         """Add what is new."""
+        self._give_places()
         for analysis in ANALYSES:
             for role in ROLES:
                 for row in self._new(analysis, role):
@@ -175,8 +185,38 @@ class FinishedJobs:
             return UNKNOWN_SCANNER
         if scanner not in self._names and len(self._names) >= MOST_SCANNERS:
             return OTHER_SCANNERS
-        self._names.add(scanner)
+        self._names[scanner] = None
         return scanner
+
+    def _give_places(self) -> None:
+        """Let the scanners of these days have figures of their own.
+
+        Where there is no room, some that are silent give up theirs, and what
+        they sent is no longer told by scanner. It joins no other sum: that would rise as if
+        studies came.
+        """
+        lately = self._heard_lately()
+        new = [each for each in lately if each not in self._names]
+        silent = [each for each in self._names if each not in lately]
+        for scanner in silent[: max(0, len(self._names) + len(new) - MOST_SCANNERS)]:
+            del self._names[scanner]
+            self.tallies.forget(scanner)
+        self._names.update(dict.fromkeys(new))
+
+    def _heard_lately(self) -> dict[str, None]:
+        """Scanners with studies in the last 30 days, those with most first."""
+        query = (
+            select(studies.c.scanner)
+            .where(
+                studies.c.scanner.is_not(None),
+                studies.c.last_at >= self._ledger.now - USUAL_SECONDS,
+            )
+            .group_by(studies.c.scanner)
+            .order_by(func.count().desc(), studies.c.scanner)
+            .limit(MOST_SCANNERS)
+        )
+        with self._ledger.reading() as connection:
+            return dict.fromkeys(connection.scalars(query))
 
     def _new(self, analysis: str, role: str) -> Iterator[Any]:
         which = analysis, role

@@ -1,5 +1,7 @@
 """Figures and sums in Prometheus' words: a prefix, base units, `_total` for what only counts up."""
 
+import math
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -20,6 +22,14 @@ from listener.workforce import ALIVE_SECONDS, bundle_label
 
 FEWEST_SCORES: Final = 20
 """Of which a most frequent one is told."""
+
+FEWEST_INPUTS: Final = 20
+"""Studies, of whose inputs a mean and quantiles are told."""
+
+MOST_INPUTS: Final = 20
+"""Names of inputs that are told of one bundle and scanner: a worker writes them."""
+
+QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 Labels = tuple[str, ...]
 
@@ -188,6 +198,7 @@ def of_tallies(tallies: Tallies, figures: Figures) -> Iterator[Metric]:
         _of_kinds(tallies.percentiles, in_use),
     )
     yield from _of_drift(tallies, in_use)
+    yield from _of_inputs(tallies, in_use)
     yield gauge(
         "monro_score_most_frequent_share",
         "Share of the last scores that are the most frequent one, rounded to 0.01.",
@@ -229,6 +240,29 @@ def _of_drift(tallies: Tallies, in_use: Mapping[Labels, Any]) -> Iterator[Metric
         "Of the last studies against the bundle's reference; above 0.25, much has changed.",
         (*KIND, "of"),
         indices,
+    )
+
+
+def _of_inputs(tallies: Tallies, in_use: Mapping[Labels, Any]) -> Iterator[Metric]:
+    """What the input was like, in its own units: drift tells that it changed, and this how."""
+    means: dict[Labels, float] = {}
+    quantiles: dict[Labels, float] = {}
+    for kind, latest in tallies.latest.items():
+        if _edition(kind) not in in_use:
+            continue
+        for name in sorted({name for each in latest for name in each.inputs})[:MOST_INPUTS]:
+            values = [each.inputs[name] for each in latest if name in each.inputs]
+            sound = [value for value in values if math.isfinite(value)]
+            if len(sound) < FEWEST_INPUTS:
+                continue
+            labels = (*_kind_labels(kind), name)
+            means[labels] = statistics.fmean(sound)
+            cuts = statistics.quantiles(sound, n=20, method="inclusive")
+            for each in QUANTILES:
+                quantiles[*labels, str(each)] = cuts[round(20 * each) - 1]
+    yield gauge("monro_input_mean", "Of the last studies.", (*KIND, "input"), means)
+    yield gauge(
+        "monro_input_quantile", "Of the last studies.", (*KIND, "input", "quantile"), quantiles
     )
 
 

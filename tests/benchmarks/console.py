@@ -4,9 +4,11 @@ Synthetic rows: of each study some instances, 1.2 jobs, results and deliveries; 
 as large as real ones are (200 instances, 100 overlay images), every tenth was judged by a shadow as
 well, and half of those have a label. Headers are those of one file, which all studies share; one
 study has pictures. Real HTTP with a signed-in browser, over a listener's own checks of its health;
-`value` is the slowest of the loads but one.
+`value` is the slowest of the loads but one. The exit status is 1 where a page took longer than its
+goal. With `--postgresql` the ledger is in a PostgreSQL server of its own, where there is one.
 """
 
+import argparse
 import http.client
 import json
 import struct
@@ -15,6 +17,8 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -47,6 +51,7 @@ from listener.tables import (
     studies,
 )
 from listener.turned_away import TurnedAway
+from tests.postgresql import postgresql_server
 
 STUDIES = 100_000
 FEW_INSTANCES, MANY_INSTANCES = 10, 200
@@ -75,11 +80,18 @@ TABLES = (studies, instances, jobs, job_inputs, results, deliveries, events, lab
 
 def main() -> None:
     """Fill a ledger, serve it, and time its pages."""
-    with tempfile.TemporaryDirectory() as folder:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--postgresql", action="store_true", help="the ledger is in PostgreSQL")
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
+        url = ""
+        if parser.parse_args().postgresql:
+            database = Path(folder) / "postgresql"
+            database.mkdir()
+            url = servers.enter_context(postgresql_server(database))
         (port,) = free_ports(1)
         settings = ListenerSettings(
-            spool=Path(folder), broker="redis://127.0.0.1:1/0", site="bench", open_node=True,
-            console_port=port,
+            spool=Path(folder), ledger=url, broker="redis://127.0.0.1:1/0", site="bench",
+            open_node=True, console_port=port,
             destinations=({"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104},),
         )  # fmt: skip
         ledger, spool = Ledger(settings.ledger_url), Spool(settings.spool)
@@ -94,14 +106,16 @@ def main() -> None:
         server = ConsoleServer(settings, ledger, spool, NO_AUDIT, extra, health.readiness)
         server.start()
         try:
-            measure(port)
+            missed = measure(port)
         finally:
             server.stop()
             ledger.close()
+    if missed:
+        sys.exit(f"above the goal of {GOAL_MS} ms: {', '.join(missed)}")
 
 
-def measure(port: int) -> None:
-    """Time each page, one load after another, while names are read in the background."""
+def measure(port: int) -> list[str]:
+    """Time each page, one load after another, while names are read; returns the slow ones."""
     browser = Browser(port)
     first = browser.get("/")
     older = "/" + first.split('id="older"')[0].rpartition('href="/')[2].partition('"')[0]
@@ -144,14 +158,21 @@ def measure(port: int) -> None:
         "a large study": f"/studies/{uid(12_300)}",
         "a study as JSON": f"/api/studies/{uid(12_300)}",
     }
-    for name, path in pages.items():
-        report(f"console.{name.replace(' ', '_')}", [browser.took_ms(path) for _ in range(ROUNDS)])
-    searches = [browser.took_ms("/search", text="doe 7") for _ in range(ROUNDS)]
-    report("console.search_by_name", searches)
+    loads = {name: partial(browser.took_ms, path) for name, path in pages.items()}
+    loads["search by name"] = partial(browser.took_ms, "/search", text="doe 7")
+    return [
+        name
+        for name, load in loads.items()
+        if report(f"console.{name.replace(' ', '_')}", [load() for _ in range(ROUNDS)]) > GOAL_MS
+    ]
 
 
-def report(figure: str, milliseconds: list[float]) -> None:
-    """One line; the slowest load is left out, since others work on this machine, too."""
+def report(figure: str, milliseconds: list[float]) -> float:
+    """One line; the slowest load is left out, since others work on this machine, too.
+
+    Returns:
+        The time that counts, in ms.
+    """
     value = sorted(milliseconds)[-2]
     line = {
         "figure": figure,
@@ -163,6 +184,7 @@ def report(figure: str, milliseconds: list[float]) -> None:
         "goal": GOAL_MS,
     }
     print(json.dumps(line), flush=True)
+    return value
 
 
 class Browser:

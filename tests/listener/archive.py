@@ -21,10 +21,12 @@ from listener.remote import Entity
 
 @dataclass
 class Archive:
-    """A PACS that takes everything, and keeps what `keeps` says."""
+    """A PACS that takes everything unless `status` says otherwise, and keeps what `keeps` says."""
 
     port: int
     ways: tuple[str, ...]
+    takes: tuple[str, ...] = ("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.34")
+    status: int = 0x0000
     keeps: Callable[[str], bool] = lambda _uid: True
     answers: bool = True
     answer_to: tuple[str, int] | None = None
@@ -36,7 +38,7 @@ class Archive:
     @contextmanager
     def open(self) -> Iterator["Archive"]:
         entity = AE(ae_title="PACS")
-        for sop_class in ("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.34"):
+        for sop_class in self.takes:
             entity.add_supported_context(sop_class)
         for way in self.ways:
             entity.add_supported_context(way)
@@ -53,6 +55,8 @@ class Archive:
             server.shutdown()
 
     def _on_store(self, event: evt.Event) -> int:
+        if self.status:
+            return self.status
         dataset = event.dataset
         self.stored.append(str(dataset.SOPInstanceUID))
         if self.keeps(dataset.SOPInstanceUID):

@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from pydicom import Dataset
-from sqlalchemy import insert, select
+from pynetdicom import AllStoragePresentationContexts
+from sqlalchemy import insert, select, update
 
 from deploy.stack import free_ports
+from listener.confirmation import STUDY_ROOT_FIND
 from listener.console.gate.accounts import Accounts
 from listener.console.show import HERE
 from listener.entries import BundleRow
 from listener.labels import Label, keep_labels
 from listener.tables import jobs
+from tests.listener.archive import Archive
 from tests.system.conftest import Hospital, edited_copy, open_hospital
 
 CHROMIUM = "/usr/bin/chromium"
@@ -37,14 +40,25 @@ NAME = "CONSOLE^CARLA"
 
 Ward = tuple[Hospital, str]
 
+REJECTS = 0xC000
+
 
 @pytest.fixture(scope="module")
-def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
-    """A hospital with a console, and somewhere else that results cannot be sent to."""
-    (console_port, nowhere) = free_ports(2)
-    away = {"name": "away", "ae_title": "AWAY", "host": "127.0.0.1", "port": nowhere}
+def picky() -> Iterator[Archive]:
+    """Somewhere else that results go to; it rejects all of them until it is told otherwise."""
+    (port,) = free_ports(1)
+    takes = tuple(str(each.abstract_syntax) for each in AllStoragePresentationContexts)
+    with Archive(port, (STUDY_ROOT_FIND,), takes, REJECTS).open() as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory, picky: Archive) -> Iterator[Ward]:
+    """A hospital with a console."""
+    (console_port,) = free_ports(1)
+    other = {"name": "picky", "ae_title": "PACS", "host": "127.0.0.1", "port": picky.port}
     with open_hospital(
-        tmp_path_factory.mktemp("ward"), [away], MONRO_CONSOLE_PORT=str(console_port)
+        tmp_path_factory.mktemp("ward"), [other], MONRO_CONSOLE_PORT=str(console_port)
     ) as place:
         Accounts(place.stack.ledger).add("olga", "operator", PASSWORD)
         yield place, f"http://127.0.0.1:{console_port}"
@@ -120,15 +134,18 @@ def test_a_study_becomes_a_result_while_somebody_watches(page: Page, study: str)
     page.evaluate("window.untouched = true")
 
     expect(row).to_contain_text("fistula: running", timeout=90_000)
+    assert page.evaluate("window.untouched"), "the page was loaded anew"
     row.get_by_role("link").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("CONSOLE, CARLA")
     shoot(page, "study-running")
+    page.evaluate("window.untouched = true")
     expect(page.locator("#answers + article .state").first).to_have_text(
         "reported", timeout=180_000
     )
 
     expect(page.locator(".big")).to_contain_text("%")
     expect(page.locator("figure.three svg")).to_have_count(4)
+    assert page.evaluate("window.untouched"), "the page was loaded anew"
     shoot(page, "study", full=True)
 
 
@@ -196,22 +213,138 @@ def test_without_script_slices_are_pages(browser: Browser, ward: Ward, study: st
     context.close()
 
 
-def test_a_delivery_that_failed_is_tried_again(page: Page, study: str, ward: Ward) -> None:
+def test_a_delivery_that_was_rejected_is_sent_once_somebody_retries_it(
+    page: Page, study: str, ward: Ward, picky: Archive
+) -> None:
+    states = page.get_by_role("row", name=re.compile("^picky ")).locator("td:nth-child(3)")
+    ward[0].await_that(lambda: "PARKED" in of_picky(ward[0], study), 180, study)
     page.goto(f"/studies/{study}")
-    before = attempts(ward[0], study)
-    page.get_by_role("button", name="Retry deliveries to away").click()
+    expect(states.filter(has_text="parked")).to_have_count(1)
+    picky.status = 0x0000
+    page.wait_for_timeout(4000)  # several rounds: nothing is sent by itself
+    assert picky.stored == []
 
+    page.get_by_role("button", name="Retry deliveries to picky").click()
     expect(page.locator("#history ~ .wide")).to_contain_text("retry by operator")
-    expect(page.locator("#history ~ .wide")).to_contain_text("deliveries to away")
-    ward[0].await_that(lambda: attempts(ward[0], study) > before, 60, study)
+    expect(page.locator("#history ~ .wide")).to_contain_text("deliveries to picky")
+    expect(states).to_have_text(["confirmed"] * states.count(), timeout=60_000)
+    assert set(picky.stored) == set(picky.held) != set()
     audit = (ward[0].stack.folder / "spool" / "audit" / "audit.log").read_text()
     assert 'UserID="olga"' in audit
 
 
-def attempts(hospital: Hospital, study_uid: str) -> int:
+def of_picky(hospital: Hospital, study_uid: str) -> set[str]:
     known: dict[str, Any] = hospital.stack.ledger.study(study_uid) or {}
     rows = known.get("deliveries", ())
-    return max((row["attempts"] for row in rows if row["destination"] == "away"), default=0)
+    return {row["state"] for row in rows if row["destination"] == "picky"}
+
+
+LOOK = "document.dispatchEvent(new Event('visibilitychange'))"
+"""What a browser tells a page that comes into view: it is read again at once."""
+
+MARK = """document.querySelector('[data-refresh] h2, [data-refresh] table')
+    .setAttribute('data-before', '')"""
+"""What is replaced has it no more."""
+
+
+@pytest.fixture
+def stray(browser: Browser, ward: Ward) -> Iterator[Page]:
+    """A signed-in page whose browser may complain, such as of a listener that is away."""
+    context = browser.new_context(base_url=ward[1], viewport=DESKTOP)  # type: ignore[arg-type]
+    found = context.new_page()
+    sign_in(found)
+    yield found
+    context.close()
+
+
+CONTROLS: dict[str, Callable[[Page], Locator]] = {
+    "button": lambda page: page.get_by_role("button", name=re.compile("Retry everything")),
+    "summary": lambda page: page.locator("summary", has_text="Where it comes from").first,
+    "link within details": lambda page: page.get_by_role("link", name="Result files").first,
+    "table that scrolls": lambda page: page.locator(".wide").nth(1),
+    "button of a destination": lambda page: page.locator("#retry-picky"),
+}
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_focus_and_open_details_survive_a_refresh(page: Page, answered: str, control: str) -> None:
+    page.goto(f"/studies/{answered}")
+    origin = page.locator("details", has=page.locator("summary", has_text="Where it comes")).first
+    origin.locator("summary").click()
+    found = CONTROLS[control](page)
+    found.evaluate("each => { if (each.matches('.wide')) each.tabIndex = 0; each.focus(); }")
+    expect(found).to_be_focused()
+    page.evaluate(MARK)
+
+    page.evaluate(LOOK)
+    expect(page.locator("[data-before]")).to_have_count(0)
+    if control != "table that scrolls":  # browsers make it one that takes focus where it scrolls
+        expect(CONTROLS[control](page)).to_be_focused()
+    assert page.evaluate("document.activeElement !== document.body"), "focus fell to the top"
+    expect(origin).to_have_attribute("open", "")
+
+
+def test_a_study_that_is_over_is_still_read_again(page: Page, answered: str, ward: Ward) -> None:
+    page.goto(f"/studies/{answered}")
+    ward[0].await_that(lambda: of_picky(ward[0], answered) == {"CONFIRMED"}, 60, answered)
+    said = page.locator("#live-said")
+    with ward[0].stack.ledger.writing() as connection:
+        connection.execute(
+            update(jobs).where(jobs.c.study_uid == answered, jobs.c.role == "active")
+            .values(state="FAILED")
+        )  # fmt: skip
+    try:
+        page.evaluate(LOOK)
+        expect(page.locator("#answers + article .state").first).to_have_text("failed")
+        expect(said).to_contain_text("fistula: failed")
+    finally:
+        with ward[0].stack.ledger.writing() as connection:
+            connection.execute(
+                update(jobs).where(jobs.c.study_uid == answered, jobs.c.role == "active")
+                .values(state="REPORTED")
+            )  # fmt: skip
+
+
+def test_a_page_that_is_not_answered_says_since_when(stray: Page, answered: str) -> None:
+    stray.goto("/")
+    expect(stray.locator("#live-since")).to_have_text(re.compile(r"As of \d\d:\d\d\."))
+    said = stray.get_by_role("status")
+    stray.context.set_offline(True)
+    stray.evaluate(LOOK)
+    expect(said).to_have_text(re.compile(r"Not answered since \d\d:\d\d: .* may be old"))
+    expect(stray.get_by_role("row").filter(has_text=answered)).to_be_visible()
+
+    stray.context.set_offline(False)
+    stray.evaluate(LOOK)
+    expect(said).to_have_text("Answered again.")
+    stray.route("**/fragment/**", lambda route: route.fulfill(status=503))
+    stray.evaluate(LOOK)
+    expect(said).to_contain_text("Not answered since")
+
+
+def test_updates_can_be_paused(page: Page, answered: str) -> None:
+    page.goto(f"/studies/{answered}")
+    page.get_by_role("button", name="Pause updates").click()
+    expect(page.locator("#live-since")).to_contain_text("Paused; as of")
+    page.evaluate(MARK)
+    page.evaluate(LOOK)
+    page.wait_for_timeout(1000)
+    expect(page.locator("[data-before]")).to_have_count(1)
+
+    page.get_by_role("button", name="Go on with updates").click()
+    expect(page.locator("[data-before]")).to_have_count(0)
+
+
+@pytest.mark.parametrize("path", ["/rules", "/studies/{}", "/studies/{}/audit"])
+def test_nothing_stays_in_view_once_the_session_is_over(
+    stray: Page, answered: str, path: str
+) -> None:
+    stray.goto(path.format(answered))
+    stray.context.clear_cookies()
+    stray.evaluate(LOOK)
+    stray.wait_for_url(re.compile(r"/sign-in\?next="))
+    expect(stray.get_by_role("button", name="Sign in")).to_be_visible()
+    assert "CARLA" not in stray.content()
 
 
 def test_a_patient_is_searched_for_and_never_logged(page: Page, study: str, ward: Ward) -> None:
@@ -306,7 +439,7 @@ PLACES: dict[str, Callable[[Page, str], None]] = {
     "queue": at("/queue"), "bundles": at("/bundles"), "report": go_to_report,
     "comparison": go_to_comparison, "promotion": go_to_promotion, "rules": at("/rules"),
     "rules-of-a-study": at("/rules?study={}"), "settings": at("/settings"),
-    "health": at("/health"), "api": at("/api"),
+    "health": at("/health"), "api": at("/api"), "password": at("/password"),
 }  # fmt: skip
 """Every page that somebody who has signed in can come to, and the way there."""
 

@@ -137,7 +137,7 @@ class Gate:
         self._without_session = (*WITHOUT_SESSION, *open_metrics)
         self._cookies = Cookies()
         self._sessions = Sessions.of(ledger, settings, clock)
-        self._pages = Pages(provider_host(settings))
+        self._pages = Pages(provider_host(settings), settings.site)
         accounts = Accounts(ledger)
         guesses = Guesses(accounts, clock)
         self._sign_in = SignIn(

@@ -97,7 +97,7 @@ class OwnPassword:
             raise Refused(403, WRONG)
 
     def _form(self, request: Request, problem: str = "", status: int = 200) -> Response:
-        return self._pages.password(request.state.account.name, request.state.csrf, problem, status)
+        return self._pages.password(request.state.account, request.state.csrf, problem, status)
 
     def _tell(self, request: Request, how: str, *, failed: bool = False) -> None:
         self._audit.acted(

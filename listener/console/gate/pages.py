@@ -9,6 +9,7 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from listener.console.gate.accounts import Account
 from listener.console.gate.origin import HOME
 
 TEMPLATES: Final = Path(__file__).parents[1] / "templates"
@@ -36,10 +37,11 @@ class Pages:
 
     Args:
         provider: host of who vouches for people; empty: nobody but us.
+        site: that this is.
     """
 
-    def __init__(self, provider: str) -> None:
-        self._provider = provider
+    def __init__(self, provider: str, site: str) -> None:
+        self._provider, self._site = provider, site
         self._templates = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=True, auto_reload=False
         )
@@ -65,10 +67,14 @@ class Pages:
         content = page.render(next=wanted, problem=problem, name=name, provider=self._provider)
         return HTMLResponse(content, status, headers)
 
-    def password(self, name: str, csrf: str, problem: str = "", status: int = 200) -> Response:
+    def password(
+        self, account: Account, csrf: str, problem: str = "", status: int = 200
+    ) -> Response:
         """The form for another password of one's own."""
-        page = self._templates.get_template("password.html")
-        return HTMLResponse(page.render(name=name, csrf=csrf, problem=problem), status)
+        content = self._templates.get_template("password.html").render(
+            site=self._site, path="/password", account=account, csrf=csrf, problem=problem
+        )
+        return HTMLResponse(content, status)
 
     def done(self, title: str, message: str) -> Response:
         """Something came about."""

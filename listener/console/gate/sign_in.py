@@ -70,6 +70,7 @@ class SignIn:
             Route("/sign-in", self.show, methods=["GET"]),
             Route("/sign-in", self.sign_in, methods=["POST"]),
             Route("/sign-out", self.sign_out, methods=["POST"]),
+            Route("/fragment/session", self.still, methods=["GET"]),
         ]
         if self._provider is not None:
             routes += [
@@ -107,6 +108,10 @@ class SignIn:
         answer = RedirectResponse(wanted, SEE_OTHER)
         await self._open(request, answer, account)
         return answer
+
+    async def still(self, _request: Request) -> Response:
+        """Tell a page that its session goes on; the gate sends others to sign in."""
+        return Response(status_code=204)
 
     async def sign_out(self, request: Request) -> Response:
         """End the session of this browser."""

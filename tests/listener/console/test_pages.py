@@ -441,8 +441,11 @@ def test_a_study_that_is_not_wanted_and_one_that_comes_in_say_so(
     vera = console()
 
     assert "coming in 3 images so far" in text_of(vera.get(f"/studies/{coming}"))
-    assert 'data-refresh="/fragment/studies/' in vera.get(f"/studies/{coming}")
-    page = text_of(vera.get(f"/studies/{aside}"))
+    for study_uid, seconds in ((coming, 3), (aside, 30)):
+        page = vera.get(f"/studies/{study_uid}")
+        assert f'data-refresh="/fragment/studies/{study_uid}"' in page
+        assert f'data-seconds="{seconds}"' in page, "a later revision would never appear, or late"
+    page = text_of(page)
     assert "not wanted No analysis wants anything of it; each series below says why." in page
 
 

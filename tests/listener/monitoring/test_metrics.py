@@ -18,6 +18,7 @@ from listener.monitoring.health import Health
 from listener.monitoring.pulse import Pulse
 from listener.monitoring.routes import routes
 from listener.monitoring.selftests import Outcome, write_outcome
+from listener.monitoring.telling import MOST_INPUTS
 from listener.rollout import promote, set_aside
 from listener.settings import ListenerSettings
 from listener.spool import Spool
@@ -253,6 +254,31 @@ def test_drift_is_told_once_there_are_studies_enough(
         assert score > 1
         percentile = told.value(name, scanner=scanner, of="ood_percentile", role="active")
         assert percentile == pytest.approx(0, abs=1e-6)
+
+
+def test_what_the_input_was_like_is_told_in_its_own_units(clinic: Clinic, scrape: Scrape) -> None:
+    for number in range(19):
+        clinic.study(reported(input={"noise": float(number), "step": 1.0}))
+    assert scrape().values("monro_input_mean") == []
+    clinic.study(reported(input={"noise": 19.0}))
+    told = scrape()
+
+    for scanner in (SCANNER, "(all)"):
+        where = {"scanner": scanner, "input": "noise", "role": "active"}
+        assert told.value("monro_input_mean", **where) == pytest.approx(9.5)
+        for quantile, value in (("0.05", 0.95), ("0.5", 9.5), ("0.95", 18.05)):
+            found = told.value("monro_input_quantile", quantile=quantile, **where)
+            assert found == pytest.approx(value)
+    assert told.value("monro_input_mean", scanner=SCANNER, input="step") is None
+
+
+def test_there_are_only_so_many_inputs_whatever_a_worker_writes(
+    clinic: Clinic, scrape: Scrape
+) -> None:
+    for _ in range(20):
+        clinic.study(reported(input={f"input {number:03}": 1.0 for number in range(60)}))
+
+    assert len(scrape().values("monro_input_mean")) == 2 * MOST_INPUTS
 
 
 def test_only_bundles_in_use_have_scores(ledger: Ledger, clinic: Clinic, scrape: Scrape) -> None:

@@ -17,7 +17,7 @@ from listener.monitoring.tallies import (
     Histogram,
 )
 from listener.series import SELFTEST_STATION
-from listener.tables import jobs, metadata
+from listener.tables import jobs, metadata, studies
 from tests.listener.monitoring.conftest import SCANNER, Clinic, refused, reported
 from tests.listener.test_ledger import postgresql  # noqa: F401 - a fixture
 
@@ -116,6 +116,53 @@ def test_there_are_only_so_many_scanners_whatever_stations_call_themselves(clini
     assert {OTHER_SCANNERS, UNKNOWN_SCANNER} < names
     assert len(names) == MOST_SCANNERS + 2
     assert finished.tallies.answers[REPORT] == MOST_SCANNERS + 3
+
+
+def silent(ledger: Ledger, days: float) -> None:
+    """As if all studies so far had come so long ago."""
+    with ledger.writing() as connection:
+        connection.execute(update(studies).values(last_at=studies.c.last_at - 86400 * days))
+
+
+def test_a_new_scanner_gets_the_place_of_one_that_is_silent(clinic: Clinic) -> None:
+    finished = FinishedJobs(clinic.ledger)
+    for number in range(MOST_SCANNERS):
+        clinic.study(reported(0.3), scanner=f"old {number}")
+    finished.read()
+    silent(clinic.ledger, 31)
+    for _ in range(2):
+        clinic.study(reported(0.7), scanner="new")
+        finished.read()
+
+    scores = {kind.scanner: each for kind, each in finished.tallies.scores.items()}
+    assert scores["new"].buckets[-1] == ("+Inf", 2.0)
+    assert len(scores) == MOST_SCANNERS, "more scanners than have places"
+    assert OTHER_SCANNERS not in scores, "a sum rose although no study came"
+    assert finished.tallies.answers[REPORT] == MOST_SCANNERS + 2
+
+
+def test_scanners_with_most_studies_have_places_whoever_came_first(clinic: Clinic) -> None:
+    for number in range(MOST_SCANNERS):
+        clinic.study(reported(), scanner=f"station {number}")
+    for _ in range(2):
+        clinic.study(reported(), scanner="the busiest")
+    finished = FinishedJobs(clinic.ledger)
+    finished.read()
+
+    scores = {kind.scanner: each for kind, each in finished.tallies.scores.items()}
+    assert scores["the busiest"].buckets[-1] == ("+Inf", 2.0)
+    assert scores[OTHER_SCANNERS].buckets[-1] == ("+Inf", 1.0)
+
+
+def test_a_scanner_that_is_silent_keeps_its_place_while_there_is_room(clinic: Clinic) -> None:
+    finished = FinishedJobs(clinic.ledger)
+    clinic.study(reported(), scanner="rare")
+    finished.read()
+    silent(clinic.ledger, 31)
+    clinic.study(reported(), scanner="usual")
+    finished.read()
+
+    assert {kind.scanner for kind in finished.tallies.scores} == {"rare", "usual"}
 
 
 def test_what_a_self_test_sends_is_not_taken_for_what_scanners_do(clinic: Clinic) -> None:

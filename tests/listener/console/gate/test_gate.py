@@ -76,6 +76,17 @@ def test_a_monitor_reads_metrics_and_nothing_else(console: Console, path: str, s
     assert console.browser("prometheus").get(path).status == status
 
 
+def test_a_page_learns_whether_its_session_goes_on_and_prolongs_it_by_nothing(
+    console: Console,
+) -> None:
+    browser = console.browser("victor")
+    idle = 60 * console.settings.console_idle_minutes
+    console.clock.ahead = idle - 60
+    assert browser.get("/fragment/session").status == 204
+    console.clock.ahead = idle + 60
+    assert browser.get("/fragment/session").status == 303
+
+
 def test_a_monitor_sends_nothing(console: Console) -> None:
     console.accounts.add("prometheus", "monitor", PASSWORD)
     token = token_of(console, "prometheus")

@@ -92,4 +92,5 @@ def test_the_form_can_be_used_without_seeing_it(console: Console) -> None:
     ):  # fmt: skip
         assert f'<label for="{field}">' in form
         assert f'id="{field}" name="{field}" type="password" autocomplete="{filled}"' in form
-    assert "<script" not in form
+    assert "<script>" not in form
+    assert "style=" not in form
