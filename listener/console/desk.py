@@ -26,6 +26,21 @@ from listener.spool import Spool
 WORKLIST = "worklist"
 
 
+@dataclass(frozen=True)
+class Retried:
+    """What is tried again.
+
+    Attributes:
+        jobs: that failed or were cancelled, and are queued again.
+        parked: result objects that nobody would have sent, and that are sent again.
+        hurried: result objects that waited for their next attempt, and wait no more.
+    """
+
+    jobs: int
+    parked: int
+    hurried: int
+
+
 @dataclass(frozen=True, eq=False)
 class Desk:
     """What the console works with.
@@ -95,21 +110,21 @@ class Desk:
         """Put into the audit trail that somebody searches for patients, each time."""
         self.audit.searched(text, visitor(request))
 
-    def retry(self, request: Request, study_uid: str, destination: str | None) -> tuple[int, int]:
-        """Run again and send again; returns how many jobs and parked deliveries.
-
-        Raises:
-            HTTPException: 404, there is no such study.
-        """
-        self.study(study_uid)
+    def retry(self, request: Request, study_uid: str, destination: str | None) -> Retried:
+        """Run again and send again; raises HTTPException 404 where there is no such study."""
+        waiting = sum(
+            each.count
+            for each in self.study(study_uid).deliveries
+            if each.state == "PENDING" and destination in (None, each.destination)
+        )
         what = "retry" if destination is None else f"retry of deliveries to {destination}"
         try:
-            done = self.ledger.retry(study_uid, destination)
+            jobs, parked = self.ledger.retry(study_uid, destination)
         except BaseException:
             self._acted(request, what, study_uid, failed=True)
             raise
         self._acted(request, what, study_uid)
-        return done
+        return Retried(jobs, parked, waiting)
 
     def cancel(self, request: Request, study_uid: str) -> int:
         """Stop the jobs of a study; returns how many; raises HTTPException 404."""
