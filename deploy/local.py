@@ -2,13 +2,15 @@
 
 import json
 import secrets
+import shlex
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,6 +115,7 @@ def up() -> None:
         with Stack(folder, changes={**ALL, "MONRO_CONSOLE_PORT": str(console_port)}) as stack:
             stack.start(lambda step: console.print(f"starting the {step}"))
             password = _let_in(Accounts(stack.ledger))
+            settings = write_settings(stack.environment, folder / "monro.env")
             console.print(
                 f"console: http://127.0.0.1:{console_port}, name {VISITOR}, password {password}"
             )
@@ -121,7 +124,9 @@ def up() -> None:
                 "SCANNER; with DCMTK's storescu (another one is in .venv/bin), for example:\n"
                 f"  /usr/bin/storescu -aet SCANNER -aec MONRO 127.0.0.1 {stack.listener_port} "
                 f"+sd +r FOLDER\nresults arrive in {stack.archive.folder}: delete what you need "
-                "no more\nCtrl-C stops everything",
+                f"no more\nits settings are in {settings}; to ask it in another terminal:\n"
+                f"  set -a; . {settings}; set +a; {sys.executable} -m listener status\n"
+                "Ctrl-C stops everything",
                 soft_wrap=True,
             )
             while not stop.wait(1):
@@ -130,6 +135,14 @@ def up() -> None:
     except (DemoFailed, DidNotStart, MonroError, BadBundle, OSError) as error:
         console.print(f"up: FAIL {error}", style="red", markup=False)
         raise typer.Exit(1) from None
+
+
+def write_settings(settings: Mapping[str, str], path: Path) -> Path:
+    """Keep settings as a file that a shell reads, for whoever runs them; returns where."""
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
+    path.touch(0o600)
+    path.write_text("".join(lines))
+    return path
 
 
 def _let_in(accounts: Accounts) -> str:

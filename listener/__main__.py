@@ -182,8 +182,12 @@ def _account_row(study: StudyAccount) -> dict[str, Any]:
 def retry(study: StudyUID) -> None:
     """Run failed or cancelled jobs of a study again, and send what was parked or waits."""
     with explained(), acting("retry", study):
-        failed, parked = _ledger().retry(study)
-    console.print(f"{failed} job(s) queued again, {parked} parked result(s) on their way again")
+        done = _ledger().retry(study)
+    console.print(
+        f"{done.jobs} job(s) queued again, {done.parked} parked result(s) on their way again, "
+        f"{done.hurried} waiting result(s) sent at once",
+        soft_wrap=True,
+    )
 
 
 @app.command()

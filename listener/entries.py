@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from listener.spool import Held
 
@@ -30,6 +30,20 @@ class Count:
     missing: int | None
     """Instances that are there and not here; None where it does not have the study, or does not
     answer."""
+
+
+class Retried(NamedTuple):
+    """What an operator's retry set going.
+
+    Attributes:
+        jobs: that run again.
+        parked: deliveries that are on their way again.
+        hurried: deliveries that waited for their next attempt, and are made at once.
+    """
+
+    jobs: int
+    parked: int
+    hurried: int
 
 
 @dataclass(frozen=True)

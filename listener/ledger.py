@@ -58,6 +58,7 @@ from listener.entries import (
     Queued,
     Received,
     Result,
+    Retried,
     Role,
     digest_of,
 )
@@ -1017,8 +1018,8 @@ class Ledger:
                 )
             )
 
-    def retry(self, study_uid: str, destination: str | None = None) -> tuple[int, int]:
-        """Try again what failed, was cancelled or parked for a study; returns (jobs, deliveries).
+    def retry(self, study_uid: str, destination: str | None = None) -> Retried:
+        """Try again what failed, was cancelled or parked for a study, and what waits at once.
 
         A job that a later one answers for stays as it is: its result would come too late. So does
         one whose input was purged: it must be sent again first.
@@ -1042,7 +1043,7 @@ class Ledger:
                 "PENDING",
                 next_at=0.0,
             )
-            hurried = connection.execute(
+            pending = connection.execute(
                 update(deliveries).where(mine, deliveries.c.state == "PENDING").values(next_at=0.0)
             )
             where_to = "" if anywhere else f" to {destination}"
@@ -1050,9 +1051,9 @@ class Ledger:
                 connection,
                 study_uid,
                 "retry by operator",
-                f"{failed} job(s), {hurried.rowcount} deliveries{where_to}",
+                f"{failed} job(s), {pending.rowcount} deliveries{where_to}",
             )
-        return failed, parked
+        return Retried(failed, parked, pending.rowcount - parked)
 
     def cancel(self, study_uid: str) -> int:
         """Stop the jobs of a study that wait or run; returns how many there were.

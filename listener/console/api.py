@@ -15,7 +15,7 @@ from listener.console import asked, rollouts
 from listener.console.bundle_list import Bundle, read_bundles
 from listener.console.choice import Choice, Decided, SeriesHeader, choices, decided, rules_of
 from listener.console.contract import BODY_PROBLEMS, SCHEMES
-from listener.console.desk import Desk, Retried, require_operator
+from listener.console.desk import Desk, require_operator
 from listener.console.document import Document, read_documents
 from listener.console.identity import Identity
 from listener.console.job import JobView
@@ -129,6 +129,21 @@ class Filters:
 
 
 @dataclass(frozen=True)
+class Retried:
+    """What is tried again.
+
+    Attributes:
+        jobs: that failed or were cancelled, and are queued again.
+        parked: result objects that nobody would have sent, and that are sent again.
+        hurried: result objects that waited for their next attempt, and wait no more.
+    """
+
+    jobs: int
+    parked: int
+    hurried: int
+
+
+@dataclass(frozen=True)
 class Cancelled:
     """What was stopped."""
 
@@ -228,7 +243,7 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
         responses=BODY_PROBLEMS,
     )
     def retry(study_uid: StudyUID, request: Request, destination: asked.Text = "") -> Retried:
-        return desk.retry(request, study_uid, destination or None)
+        return Retried(*desk.retry(request, study_uid, destination or None))
 
     @api.post(
         "/studies/{study_uid}/cancel",

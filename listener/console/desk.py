@@ -16,6 +16,7 @@ from listener.console.looks import Looks
 from listener.console.patients import Patients
 from listener.console.study import StudyView, read_study
 from listener.console.wellbeing import Look
+from listener.entries import Retried
 from listener.errors import BadAttribute
 from listener.ledger import Ledger
 from listener.selection import ANALYSES
@@ -24,21 +25,6 @@ from listener.settings import ListenerSettings
 from listener.spool import Spool
 
 WORKLIST = "worklist"
-
-
-@dataclass(frozen=True)
-class Retried:
-    """What is tried again.
-
-    Attributes:
-        jobs: that failed or were cancelled, and are queued again.
-        parked: result objects that nobody would have sent, and that are sent again.
-        hurried: result objects that waited for their next attempt, and wait no more.
-    """
-
-    jobs: int
-    parked: int
-    hurried: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,20 +97,20 @@ class Desk:
         self.audit.searched(text, visitor(request))
 
     def retry(self, request: Request, study_uid: str, destination: str | None) -> Retried:
-        """Run again and send again; raises HTTPException 404 where there is no such study."""
-        waiting = sum(
-            each.count
-            for each in self.study(study_uid).deliveries
-            if each.state == "PENDING" and destination in (None, each.destination)
-        )
+        """Run again and send again.
+
+        Raises:
+            HTTPException: 404, there is no such study.
+        """
+        self.study(study_uid)
         what = "retry" if destination is None else f"retry of deliveries to {destination}"
         try:
-            jobs, parked = self.ledger.retry(study_uid, destination)
+            done = self.ledger.retry(study_uid, destination)
         except BaseException:
             self._acted(request, what, study_uid, failed=True)
             raise
         self._acted(request, what, study_uid)
-        return Retried(jobs, parked, waiting)
+        return done
 
     def cancel(self, request: Request, study_uid: str) -> int:
         """Stop the jobs of a study; returns how many; raises HTTPException 404."""

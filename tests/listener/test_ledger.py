@@ -22,6 +22,7 @@ from listener.entries import (
     Predecessor,
     Received,
     Result,
+    Retried,
     digest_of,
 )
 from listener.errors import IllegalTransition, LeaseLost, SpoolFull, WrongLedger
@@ -291,7 +292,7 @@ def test_retry_leaves_outdated_jobs_as_they_are(ledger: Ledger) -> None:
     last = queue_a_job(ledger, "1.1.3")
     refuse(ledger, last)
 
-    assert ledger.retry("1") == (1, 0)
+    assert ledger.retry("1") == (1, 0, 0)
     assert job_states(ledger) == {refused: "REFUSED", failed: "FAILED", last: "QUEUED"}
 
 
@@ -467,7 +468,7 @@ def test_a_cancelled_job_is_neither_run_nor_kept_until_it_is_retried(ledger: Led
     assert ledger._lend(job_id, "other", 60, ABLE) is None
     assert ledger.cancel("1") == 0
 
-    assert ledger.retry("1") == (1, 0)
+    assert ledger.retry("1") == (1, 0, 0)
     assert ledger.counts()["instances"] == {"waiting": 1}
     report(ledger, job_id)
     assert ledger.counts()["instances"] == {"used": 1}
@@ -590,7 +591,7 @@ def test_a_job_that_kills_every_worker_fails_until_an_operator_retries_it(
         ledger.reclaim()
 
     assert ledger.counts()["jobs"] == {"FAILED": 1}
-    assert ledger.retry("1") == (1, 0)
+    assert ledger.retry("1") == (1, 0, 0)
     assert ledger.counts()["jobs"] == {"QUEUED": 1}
 
 
@@ -629,7 +630,7 @@ def test_a_report_waits_until_the_overlays_it_refers_to_were_acknowledged(ledger
     assert pending.encodings == (overlay,)
     ledger.note_delivery(pending, "pacs", "PARKED", "rejected")
     assert ledger.due("pacs") == []
-    ledger.retry("1")
+    assert ledger.retry("1") == Retried(jobs=0, parked=1, hurried=1)
     (pending,) = ledger.due("pacs")
     ledger.note_delivery(pending, "pacs", "SENT", "Success", sent_as=overlay.sop_uid)
     (pending,) = ledger.due("pacs")

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from listener.__main__ import app
-from listener.entries import Received
+from listener.entries import Received, Result
 from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
@@ -73,6 +73,22 @@ def test_on_a_narrow_terminal_nothing_of_a_study_is_cut_off(
         assert f"  {name}: {row[name]}\n" in told
     lines = run.invoke(app, ["status"]).stdout.splitlines()
     assert uid in "".join(line.split("│")[1].strip() for line in lines if line.startswith("│"))
+
+
+def test_retry_says_what_it_set_going_and_what_waited_anyway(
+    environment: Ledger, tmp_path: Path
+) -> None:
+    (first,) = environment.gathering()
+    environment.complete(first, "quiet")
+    environment.set_destinations(["pacs"])
+    keep(environment, tmp_path, "2", Result("2.9", "2.8", "1.2.3", "report", 0, 0, tmp_path / "r"))
+
+    said = run.invoke(app, ["retry", "2"]).stdout
+
+    assert said == (
+        "0 job(s) queued again, 0 parked result(s) on their way again, "
+        "1 waiting result(s) sent at once\n"
+    )
 
 
 def test_a_study_that_nobody_sent_is_named_without_a_traceback(environment: Ledger) -> None:

@@ -227,7 +227,7 @@ def test_a_job_whose_input_was_purged_is_not_run_again(
     set_job(ledger, "CANCELLED")
     purge(spool, ledger, settings)
 
-    assert ledger.retry(delivered) == (0, 0)
+    assert ledger.retry(delivered) == (0, 0, 0)
 
 
 def test_other_bytes_that_come_after_the_purge_are_found_where_they_are(

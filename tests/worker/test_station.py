@@ -169,7 +169,7 @@ def test_an_analysis_that_keeps_failing_ends_in_a_refusal_that_can_be_retried(
     assert known is not None
     assert known["jobs"][0]["summary"] == {"refused": "REASON-INTERNAL"}
     assert "PLANTED" not in str(known)
-    assert ledger.retry("1.2") == (1, 0)
+    assert ledger.retry("1.2") == (1, 0, 0)
     assert ledger.counts()["jobs"] == {"QUEUED": 1}
 
 
