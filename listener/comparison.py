@@ -247,7 +247,8 @@ def _rows(
     with ledger.reading() as connection:
         found = connection.scalar(select(_as_json(connection.dialect.name, columns)))
     rows = json.loads(found) if isinstance(found, str) else found or []
-    return [_both(row) for row in rows]
+    # No database promises that an aggregate keeps the order of what it is made from.
+    return sorted(map(_both, rows), key=lambda row: (-row.finished_at, row.study_uid))
 
 
 def _is_of(job: FromClause, edition: Edition) -> ColumnElement[bool]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
 from listener.entries import BundleRow, Edition, Role
 from listener.errors import MonroError
@@ -108,17 +108,16 @@ def roll_back(ledger: Ledger, analysis: str, actor: str) -> BundleRow:
     return _bundle(chosen, "active")
 
 
-def can_roll_back(steps: Sequence[Step]) -> set[str]:
-    """Analyses whose last promotion was not taken back yet.
-
-    Args:
-        steps: as `history` tells them, newest first.
-    """
-    last: dict[str, str] = {}
-    for step in steps:
-        if step.before is not None:
-            last.setdefault(step.analysis, step.what)
-    return {analysis for analysis, what in last.items() if what == PROMOTED}
+def can_roll_back(ledger: Ledger) -> dict[str, Step]:
+    """Of each analysis its last promotion, where that was not taken back yet."""
+    last = (
+        select(func.max(rollouts.c.number))
+        .where(rollouts.c.before_weights.is_not(None))
+        .group_by(rollouts.c.analysis)
+    )
+    query = select(rollouts).where(rollouts.c.number.in_(last), rollouts.c.what == PROMOTED)
+    with ledger.reading() as connection:
+        return {row.analysis: _step(row) for row in connection.execute(query)}
 
 
 def set_aside(ledger: Ledger, analysis: str, edition: Edition, role: Role, actor: str) -> BundleRow:

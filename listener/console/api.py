@@ -6,7 +6,7 @@ Whoever has not signed in gets 401, from the gate; programs show a token of an a
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, Security
 from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
 from starlette.responses import FileResponse
@@ -14,6 +14,7 @@ from starlette.responses import FileResponse
 from listener.console import asked, rollouts
 from listener.console.bundle_list import Bundle, read_bundles
 from listener.console.choice import Choice, Decided, SeriesHeader, choices, decided, rules_of
+from listener.console.contract import BODY_PROBLEMS, SCHEMES
 from listener.console.desk import Desk, require_operator
 from listener.console.document import Document, read_documents
 from listener.console.identity import Identity
@@ -129,7 +130,13 @@ class Filters:
 
 @dataclass(frozen=True)
 class Retried:
-    """What is tried again."""
+    """What is tried again.
+
+    Attributes:
+        jobs: that failed or were cancelled, and are queued again.
+        parked: result objects that nobody would have sent, and that are sent again.
+        hurried: result objects that waited for their next attempt, and wait no more.
+    """
 
     jobs: int
     parked: int
@@ -170,7 +177,8 @@ def choices_of(desk: Desk, request: Request, study_uid: str) -> ChoiceView:
 
 def router(desk: Desk) -> APIRouter:
     """The routes below /api."""
-    api = APIRouter(prefix="/api", dependencies=[Depends(desk.looked_at)])
+    shown = [Security(scheme) for scheme in SCHEMES]
+    api = APIRouter(prefix="/api", dependencies=[*shown, Depends(desk.looked_at)])
     add_studies(api, desk)
     add_jobs(api, desk)
     add_house(api, desk)
@@ -201,7 +209,12 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
             scanners=scanners(desk.ledger),
         )
 
-    @api.post("/search", summary="Studies by name, ID, accession number or UID", tags=["studies"])
+    @api.post(
+        "/search",
+        summary="Studies by name, ID, accession number or UID",
+        tags=["studies"],
+        responses=BODY_PROBLEMS,
+    )
     def find(body: Search, request: Request) -> Hits:
         desk.searched(request, body.text)
         return search(desk, body.text)
@@ -223,11 +236,21 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
         require_operator(request)
         return read_trail(desk.settings, desk.study(study_uid).study_uid)
 
-    @api.post("/studies/{study_uid}/retry", summary="Run and send again", tags=["studies"])
+    @api.post(
+        "/studies/{study_uid}/retry",
+        summary="Run and send again",
+        tags=["studies"],
+        responses=BODY_PROBLEMS,
+    )
     def retry(study_uid: StudyUID, request: Request, destination: asked.Text = "") -> Retried:
         return Retried(*desk.retry(request, study_uid, destination or None))
 
-    @api.post("/studies/{study_uid}/cancel", summary="Stop its jobs", tags=["studies"])
+    @api.post(
+        "/studies/{study_uid}/cancel",
+        summary="Stop its jobs",
+        tags=["studies"],
+        responses=BODY_PROBLEMS,
+    )
     def cancel(study_uid: StudyUID, request: Request) -> Cancelled:
         return Cancelled(desk.cancel(request, study_uid))
 
@@ -338,7 +361,9 @@ def add_house(api: APIRouter, desk: Desk) -> None:
     def all_rules() -> dict[str, tuple[Rule, ...]]:
         return {each: tuple(Rule(*row) for row in rules_of(each)) for each in ANALYSES}
 
-    @api.post("/rules", summary="Try the rules of selection", tags=["house"])
+    @api.post(
+        "/rules", summary="Try the rules of selection", tags=["house"], responses=BODY_PROBLEMS
+    )
     def rules(body: Pasted, request: Request) -> ChoiceView:
         if body.study_uid:
             return choices_of(desk, request, body.study_uid)

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from listener.audit.trail import Audit
 from listener.console import api, pages
 from listener.console.choice import HeaderReader
+from listener.console.contract import PROBLEMS, Problem
 from listener.console.desk import Desk
 from listener.console.gate.gate import Gate
 from listener.console.patients import Patients
@@ -68,6 +69,7 @@ def create_app(
     show = Show(desk)
     app = FastAPI(
         title="monro console",
+        responses=PROBLEMS,
         description=DESCRIPTION,
         openapi_url="/api/openapi.json",
         openapi_tags=list(API_TAGS),
@@ -79,6 +81,7 @@ def create_app(
             HTTPException: _refuse(show),
             RequestValidationError: _refuse_values(show),
             SQLAlchemyError: _apologise(show),
+            Exception: _give_up(show),
         },
     )
     app.include_router(api.router(desk))
@@ -112,9 +115,17 @@ def _apologise(show: Show) -> Any:
     return handler
 
 
+def _give_up(show: Show) -> Any:
+    def handler(request: Request, _error: Exception) -> Response:
+        # The gate logs where it was; what the error says may name a patient.
+        return _told(show, request, 500, "Something went wrong; the listener's log says where.")
+
+    return handler
+
+
 def _told(show: Show, request: Request, status: int, message: str) -> Response:
     if request.url.path.startswith("/api/"):
-        return JSONResponse({"error": message}, status)
+        return JSONResponse(Problem(error=message).model_dump(), status)
     title = HTTPStatus(status).phrase
     if request.state.account is None:  # asked for something of /static
         return PlainTextResponse(title, status)

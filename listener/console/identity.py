@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import intern
 from typing import Final, Literal
 
 from pydicom.datadict import tag_for_keyword
@@ -65,7 +66,9 @@ def read_identity(path: Path | None) -> Identity:
         return GONE
     try:
         header = read_front(path, TAGS)
-        return Identity(*(str(header.get(keyword) or "").strip() for keyword in KEYWORDS))
+        # Dates and descriptions are the same in many studies, and held once.
+        told = (intern(str(header.get(keyword) or "").strip()) for keyword in KEYWORDS)
+        return Identity(*told)
     except BROKEN as error:
         if may_pass(error):
             return UNREADABLE

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from listener.console import asked, rollouts
+from listener.console import asked, promotion, rollouts
 from listener.console.api import JobID, StudyUID, search
 from listener.console.choice import choices, decided, rules_of
 from listener.console.desk import Desk, require_operator
@@ -40,6 +40,9 @@ STATES: Final[Mapping[str, str]] = {
     name: told[0] for table in (STUDY_STATES, JOB_STATES) for name, told in table.items()
 }
 
+Count = Annotated[int | None, Query(ge=0)]
+"""How many of what was tried again; None: nobody has tried."""
+
 OPACITY_PERCENT: Final = 80
 NEAR: Final = 4
 """Slices on either side that are linked to."""
@@ -56,6 +59,7 @@ def router(desk: Desk, show: Show) -> APIRouter:
     add_house(pages, desk, show)
     add_rules(pages, desk, show)
     rollouts.add_pages(pages, desk, show)
+    promotion.add_pages(pages, desk, show)
     return pages
 
 
@@ -146,10 +150,18 @@ def add_study(pages: APIRouter, desk: Desk, show: Show) -> None:
         }
 
     @pages.get("/studies/{study_uid}")
-    def study(request: Request, study_uid: StudyUID) -> Response:
+    def study(
+        request: Request,
+        study_uid: StudyUID,
+        jobs: Count = None,
+        parked: Count = None,
+        hurried: Count = None,
+    ) -> Response:
         found = desk.study(study_uid)
         desk.viewed(request, study_uid)
-        return show(request, "study.html", **told(found))
+        counts = jobs, parked, hurried
+        retried = None if None in counts else counts
+        return show(request, "study.html", **told(found), retried=retried)
 
     @pages.get("/studies/{study_uid}/jobs/{job_id}")
     def one_job(request: Request, study_uid: StudyUID, job_id: JobID) -> Response:
@@ -234,8 +246,9 @@ def add_actions(pages: APIRouter, desk: Desk) -> None:
         study_uid: StudyUID,
         destination: Annotated[str, Form(max_length=32)] = "",
     ) -> Response:
-        desk.retry(request, study_uid, destination or None)
-        return RedirectResponse(f"/studies/{study_uid}#deliveries", SEE_OTHER)
+        done = desk.retry(request, study_uid, destination or None)
+        query = urlencode({"jobs": done.jobs, "parked": done.parked, "hurried": done.hurried})
+        return RedirectResponse(f"/studies/{study_uid}?{query}#retried", SEE_OTHER)
 
     @pages.post("/studies/{study_uid}/cancel")
     def cancel(request: Request, study_uid: StudyUID) -> Response:

@@ -27,7 +27,7 @@ from listener.wording import fold
 log = logging.getLogger(__name__)
 
 MOST_KNOWN: Final = 500_000
-"""Studies in memory, some 700 bytes each."""
+"""Studies in memory, some 600 bytes each."""
 
 AT_ONCE: Final = 500
 """Studies that the thread asks the ledger for at a time."""

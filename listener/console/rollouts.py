@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
 from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, Field
-from starlette.responses import RedirectResponse
 
 from listener.audit.codes import SOFTWARE_CONFIGURATION
 from listener.comparison import Comparison, compare
 from listener.console.bundle_list import Bundle, read_bundles, read_evaluation
+from listener.console.contract import BODY_PROBLEMS, CONFLICT
 from listener.console.desk import Desk, account_of, visitor
 from listener.console.gate.headers import OF_REPORTS
-from listener.console.show import SEE_OTHER, Show
+from listener.console.show import Show
 from listener.entries import Edition
 from listener.labels import BadLabels, Kept, keep_labels, read_labels
 from listener.rollout import (
@@ -37,12 +37,16 @@ MOST_COMPARED = 10_000
 MOST_DRAWN = 1_000
 """Pairs that figures are computed of, and that are drawn."""
 
+MOST_REASON = 200
+"""Characters that say why."""
+
 NO_REPORT = "this bundle has no evaluation report"
 
 Role = Literal["active", "shadow", "retired"]
 Analysis = Annotated[str, Path(max_length=32)]
 Weights = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 Version = Annotated[str, Path(max_length=64)]
+Reason = Annotated[str, Query(max_length=MOST_REASON, description="why, for the audit trail")]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def decide(
     edition: Edition | None,
     role: Role,
     *,
+    reason: str = "",
     without_a_worker: bool = False,
 ) -> Decided:
     """Give a bundle a role, or without one take the last promotion back.
@@ -79,6 +84,7 @@ def decide(
         analysis: of the bundle.
         edition: of the bundle; None: the last promotion is taken back.
         role: that it gets.
+        reason: why, for the audit trail.
         without_a_worker: whether it is promoted also where no living worker holds it.
 
     Raises:
@@ -87,6 +93,7 @@ def decide(
     """
     actor = account_of(request).name
     what = f"{analysis}: roll back" if edition is None else f"{analysis} {edition[1]}: {role}"
+    what += f"; reason: {' '.join(reason.split())}" if reason.strip() else ""
     told: dict[str, Any] = {"kind": SOFTWARE_CONFIGURATION, "by": visitor(request)}
     try:
         if edition is None:
@@ -151,15 +158,25 @@ def add_api(api: APIRouter, desk: Desk) -> None:
         return _report(desk, analysis, (weights, version))
 
     @api.get("/rollouts", summary="Who gave which bundle which role", tags=tags)
-    def rollouts() -> list[Step]:
-        return history(desk.ledger)
-
-    @api.post("/bundles/{analysis}/roll-back", summary="Take a promotion back", tags=tags)
-    def take_back(analysis: Analysis, request: Request) -> Decided:
-        return decide(desk, request, analysis, None, "active")
+    def rollouts(
+        limit: Annotated[int, Query(ge=1, le=10_000, description="steps listed")] = MOST_SHOWN,
+    ) -> list[Step]:
+        return history(desk.ledger, limit)
 
     @api.post(
-        "/bundles/{analysis}/{weights}/{version}/role", summary="Give a bundle a role", tags=tags
+        "/bundles/{analysis}/roll-back",
+        summary="Take a promotion back",
+        tags=tags,
+        responses=BODY_PROBLEMS | CONFLICT,
+    )
+    def take_back(analysis: Analysis, request: Request, reason: Reason = "") -> Decided:
+        return decide(desk, request, analysis, None, "active", reason=reason)
+
+    @api.post(
+        "/bundles/{analysis}/{weights}/{version}/role",
+        summary="Give a bundle a role",
+        tags=tags,
+        responses=BODY_PROBLEMS | CONFLICT,
     )
     def give_role(
         analysis: Analysis,
@@ -167,13 +184,16 @@ def add_api(api: APIRouter, desk: Desk) -> None:
         version: Version,
         role: Role,
         request: Request,
+        reason: Reason = "",
         without_a_worker: Annotated[
             bool, Query(description="promote it also where no living worker holds it")
         ] = False,
     ) -> Decided:
-        edition = weights, version
+        edition, also = (weights, version), without_a_worker
         try:
-            return decide(desk, request, analysis, edition, role, without_a_worker=without_a_worker)
+            return decide(
+                desk, request, analysis, edition, role, reason=reason, without_a_worker=also
+            )
         except NobodyHolds as error:
             said = f"{error}; or ask again with without_a_worker=true"
             raise HTTPException(409, said) from None
@@ -192,7 +212,12 @@ def add_api(api: APIRouter, desk: Desk) -> None:
     ) -> Comparison:
         return compared(desk, request, analysis, (weights, version), limit)[2]
 
-    @api.post("/labels", summary="What turned out to be true of studies", tags=tags)
+    @api.post(
+        "/labels",
+        summary="What turned out to be true of studies",
+        tags=tags,
+        responses=BODY_PROBLEMS,
+    )
     def labels(table: Table, request: Request) -> Kept:
         return take_labels(desk, request, table.analysis, table.text)
 
@@ -202,13 +227,14 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
 
     @pages.get("/bundles")
     def bundles(request: Request) -> Response:
-        steps = history(desk.ledger)
+        steps = history(desk.ledger, MOST_SHOWN + 1)
         return show(
             request,
             "bundles.html",
             bundles=read_bundles(desk.ledger),
-            rollouts=steps,
-            can_roll_back=can_roll_back(steps),
+            rollouts=steps[:MOST_SHOWN],
+            is_cut=len(steps) > MOST_SHOWN,
+            can_roll_back=can_roll_back(desk.ledger),
             analyses=ANALYSES,
         )
 
@@ -216,7 +242,7 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
     def evaluation(
         analysis: Analysis, weights: Weights, version: Version, request: Request
     ) -> Response:
-        bundle = _bundle(desk, analysis, (weights, version))
+        bundle = bundle_of(desk, analysis, (weights, version))
         if not bundle.has_evaluation:
             raise HTTPException(404, NO_REPORT)
         return show(request, "evaluation.html", bundle=bundle)
@@ -224,29 +250,6 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
     @pages.get("/bundles/{analysis}/{weights}/{version}/evaluation.html")
     def report(analysis: Analysis, weights: Weights, version: Version) -> Response:
         return _report(desk, analysis, (weights, version))
-
-    @pages.post("/bundles/{analysis}/roll-back")
-    def take_back(analysis: Analysis, request: Request) -> Response:
-        decide(desk, request, analysis, None, "active")
-        return RedirectResponse("/bundles", SEE_OTHER)
-
-    @pages.post("/bundles/{analysis}/{weights}/{version}/role")
-    def give_role(
-        analysis: Analysis,
-        weights: Weights,
-        version: Version,
-        request: Request,
-        role: Annotated[Role, Form()],
-        without_a_worker: Annotated[bool, Form()] = False,
-    ) -> Response:
-        edition = weights, version
-        try:
-            decide(desk, request, analysis, edition, role, without_a_worker=without_a_worker)
-        except NobodyHolds as error:
-            return show(
-                request, "promote.html", analysis=analysis, version=version, warning=str(error)
-            )
-        return RedirectResponse("/bundles", SEE_OTHER)
 
     @pages.get("/bundles/{analysis}/{weights}/{version}/comparison")
     def comparison(
@@ -283,7 +286,7 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
         )
 
 
-def _bundle(desk: Desk, analysis: str, edition: Edition) -> Bundle:
+def bundle_of(desk: Desk, analysis: str, edition: Edition) -> Bundle:
     """One bundle; raises HTTPException 404."""
     for each in read_bundles(desk.ledger):
         if (each.analysis, each.edition) == (analysis, edition):

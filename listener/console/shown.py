@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
+from listener.console.refusals import in_words
+
 NOTHING: Final = "\N{EN DASH}"
 
 BINARY_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -106,6 +108,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "seconds": seconds,
         "person": person,
         "day": day,
+        "in_words": in_words,
         "plain": plain,
     }
 )

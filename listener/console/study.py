@@ -97,6 +97,7 @@ class StudyView:
     jobs: tuple[JobView, ...]
     deliveries: tuple[DeliveryRow, ...]
     events: tuple[Event, ...]
+    has_more_events: bool
 
     @property
     def answers(self) -> tuple[JobView, ...]:
@@ -133,6 +134,7 @@ def read_study(ledger: Ledger, study_uid: str) -> StudyView | None:
         account: Counter[str] = Counter(dict.fromkeys(STATES, 0))
         for each in series:
             account.update(each.states)
+        happened = _events(connection, study_uid)
         return StudyView(
             study_uid=row.study_uid,
             state=row.state,
@@ -151,7 +153,8 @@ def read_study(ledger: Ledger, study_uid: str) -> StudyView | None:
             sources=_sources(connection, study_uid),
             jobs=read_jobs(connection, study_uid),
             deliveries=_deliveries(connection, study_uid),
-            events=_events(connection, study_uid),
+            events=happened[:MOST_EVENTS],
+            has_more_events=len(happened) > MOST_EVENTS,
         )
 
 
@@ -239,6 +242,6 @@ def _events(connection: Connection, study_uid: str) -> tuple[Event, ...]:
         select(events.c.at, events.c.what, events.c.detail)
         .where(events.c.study_uid == study_uid)
         .order_by(events.c.number.desc())
-        .limit(MOST_EVENTS)
+        .limit(MOST_EVENTS + 1)
     )
     return tuple(Event(*row) for row in connection.execute(query))

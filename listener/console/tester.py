@@ -13,7 +13,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import VR
 
-from listener.errors import MonroError
+from listener.errors import BadAttribute, MonroError
 from listener.reading import BROKEN
 from listener.series import SeriesFacts, facts_of
 
@@ -95,6 +95,8 @@ def read_pasted(text: str) -> tuple[SeriesFacts, ...]:
 def _json(text: str) -> list[Mapping[str, Any]]:
     try:
         found = json.loads(text)
+    except RecursionError:
+        raise BadHeaders("the text", "brackets in brackets without end", "JSON") from None
     except ValueError as error:
         line = getattr(error, "lineno", 0)
         raise BadHeaders(f"line {line}", "something else", "JSON") from None
@@ -135,7 +137,10 @@ def _facts(number: int, values: Mapping[str, Any]) -> SeriesFacts:
     else:
         for keyword, value in given.items():
             _put(dataset, place, keyword, value)
-    return facts_of(dataset, instances)
+    try:
+        return facts_of(dataset, instances)
+    except BadAttribute:
+        raise BadHeaders(place, "something else", "UIDs of digits and dots") from None
 
 
 def _put(dataset: Dataset, place: str, keyword: str, value: Any) -> None:
@@ -168,7 +173,7 @@ def _converted(vr: VR, parts: list[Any]) -> Any:
 def _instances(place: str, value: Any) -> int:
     try:
         found = int(value)
-    except (TypeError, ValueError):
+    except (ArithmeticError, TypeError, ValueError):
         found = 0
     if not 1 <= found <= MOST_INSTANCES:
         expected = f"a number from 1 to {MOST_INSTANCES}"

@@ -1,8 +1,10 @@
 """What the audit trail says of a study, where it is a file: the last part of it is looked through.
 
-The trail may name patients, or bear their pseudonyms; operators read it, and nobody else.
+The trail may name patients, or bear their pseudonyms; operators read it, and nobody else. Files
+that were rotated away are not read.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ from listener.settings import ListenerSettings
 
 LOOKED_THROUGH_BYTES: Final = 16 << 20
 """Of the end of the file: some 10,000 messages."""
+
+WRITTEN_AT: Final = re.compile(rb'\n[^\n]*EventDateTime="([^"\n]*)"')
+"""In a line that is there from its beginning."""
 
 OUTCOMES: Final = {"0": "success", "4": "failure", "8": "serious failure", "12": "major failure"}
 
@@ -41,21 +46,23 @@ class Trail:
 
     Attributes:
         place: where the trail is, in words.
-        is_whole: whether all of it was looked through.
+        is_whole: whether all of the file was looked through.
+        since: when the first message was written that was looked at; empty where none was.
         entries: the latest first.
     """
 
     place: str
     is_whole: bool
+    since: str
     entries: tuple[Entry, ...]
 
 
 def read_trail(settings: ListenerSettings, study_uid: str) -> Trail:
     """The messages about a study."""
     if settings.audit == "none":
-        return Trail("nowhere: MONRO_AUDIT is none", is_whole=False, entries=())
+        return Trail("nowhere: MONRO_AUDIT is none", is_whole=False, since="", entries=())
     if settings.audit.startswith("syslog"):
-        return Trail("at the collector of syslog messages", is_whole=False, entries=())
+        return Trail("at the collector of syslog messages", is_whole=False, since="", entries=())
     path = (
         Path(urlsplit(settings.audit).path)
         if settings.audit
@@ -68,10 +75,17 @@ def read_trail(settings: ListenerSettings, study_uid: str) -> Trail:
             file.seek(start)
             content = file.read(LOOKED_THROUGH_BYTES)
     except OSError:
-        return Trail("in a file that cannot be read", is_whole=False, entries=())
+        return Trail("in a file that cannot be read", is_whole=False, since="", entries=())
+    content = content if start else b"\n" + content
+    first = WRITTEN_AT.search(content)
     lines = list(_lines_with(study_uid.encode(), content))
     entries = map(_entry, reversed(lines))
-    return Trail("in a file", start == 0, tuple(each for each in entries if each is not None))
+    return Trail(
+        "in a file",
+        is_whole=start == 0,
+        since=first[1].decode("ascii", "replace") if first else "",
+        entries=tuple(each for each in entries if each is not None),
+    )
 
 
 def _lines_with(word: bytes, content: bytes) -> Iterator[bytes]:

@@ -85,7 +85,11 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Queue:
-    """All that waits or runs."""
+    """All that waits or runs.
+
+    Attributes:
+        cut: names of the lists that end at 100 though there is more.
+    """
 
     now: float
     load: tuple[Load, ...]
@@ -94,20 +98,25 @@ class Queue:
     held: tuple[Held, ...]
     outgoing: tuple[Outgoing, ...]
     workers: tuple[Worker, ...]
+    cut: tuple[str, ...]
 
 
 def read_queue(ledger: Ledger) -> Queue:
     """What waits or runs now."""
     now = ledger.now
     with ledger.reading() as connection:
+        running, queued = _jobs(connection, "RUNNING"), _jobs(connection, "QUEUED")
+        held, seen = _held(connection), _workers(connection, now)
+        lists = {"running": running, "queued": queued, "held": held, "workers": seen}
         return Queue(
             now=now,
             load=_load(connection),
-            running=_jobs(connection, "RUNNING"),
-            queued=_jobs(connection, "QUEUED"),
-            held=_held(connection),
+            running=running[:MOST_LISTED],
+            queued=queued[:MOST_LISTED],
+            held=held[:MOST_LISTED],
             outgoing=_outgoing(connection),
-            workers=_workers(connection, now),
+            workers=seen[:MOST_LISTED],
+            cut=tuple(name for name, each in lists.items() if len(each) > MOST_LISTED),
         )
 
 
@@ -134,14 +143,14 @@ def _jobs(connection: Connection, state: str) -> tuple[Waiting, ...]:
         jobs.c.progress, jobs.c.attempts, jobs.c.reason,
     )  # fmt: skip
     query = select(*columns).where(jobs.c.state == state).order_by(jobs.c.created_at)
-    rows = connection.execute(query.limit(MOST_LISTED)).mappings()
+    rows = connection.execute(query.limit(MOST_LISTED + 1)).mappings()
     return tuple(Waiting(**row) for row in rows)
 
 
 def _held(connection: Connection) -> tuple[Held, ...]:
     unplanned = and_(studies.c.state == "COMPLETE", studies.c.planned_revision < studies.c.revision)
     query = select(studies.c.study_uid, studies.c.completed_at, studies.c.reason)
-    query = query.where(unplanned).order_by(studies.c.completed_at).limit(MOST_LISTED)
+    query = query.where(unplanned).order_by(studies.c.completed_at).limit(MOST_LISTED + 1)
     return tuple(Held(*row) for row in connection.execute(query))
 
 
@@ -163,7 +172,9 @@ def _outgoing(connection: Connection) -> tuple[Outgoing, ...]:
 
 def _workers(connection: Connection, now: float) -> tuple[Worker, ...]:
     rows: list[Any] = list(
-        connection.execute(select(workers).order_by(workers.c.seen_at.desc()).limit(MOST_LISTED))
+        connection.execute(
+            select(workers).order_by(workers.c.seen_at.desc()).limit(MOST_LISTED + 1)
+        )
     )
     return tuple(
         Worker(

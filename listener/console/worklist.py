@@ -30,6 +30,10 @@ MOST_TROUBLED: Final = 500
 """Studies whose deliveries are in trouble, as many as are listed: an archive that is down for days
 troubles them all."""
 
+FIRST_DAY: Final = date(1970, 1, 2)
+LAST_DAY: Final = date(9999, 12, 29)
+"""Days that have a midnight in whatever zone, a day later as well."""
+
 STUDY_STATES: Final[Mapping[str, tuple[str, ColumnElement[bool]]]] = {
     "receiving": ("coming in", studies.c.state == "RECEIVING"),
     "waiting": (
@@ -250,7 +254,7 @@ def _query(connection: Connection, wanted: Wanted) -> tuple[Select[Any], bool]:
     if wanted.since is not None:
         query = query.where(studies.c.last_at >= _midnight(wanted.since))
     if wanted.until is not None:
-        query = query.where(studies.c.last_at < _midnight(wanted.until + timedelta(days=1)))
+        query = query.where(studies.c.last_at < _midnight(wanted.until, days_later=1))
     if wanted.uid:
         query = query.where(_begins(connection, wanted.uid))
     if wanted.state in STUDY_STATES:
@@ -312,8 +316,10 @@ def _begins(connection: Connection, prefix: str) -> ColumnElement[bool]:
     return studies.c.study_uid.like(f"{prefix}%")
 
 
-def _midnight(day: date) -> float:
-    return datetime.combine(day, time()).astimezone().timestamp()
+def _midnight(day: date, days_later: int = 0) -> float:
+    """When a day begins, or one that comes later; never before or after what clocks can tell."""
+    bounded = min(max(day, FIRST_DAY), LAST_DAY) + timedelta(days=days_later)
+    return datetime.combine(bounded, time()).astimezone().timestamp()
 
 
 def _listed(connection: Connection, rows: Sequence[Any]) -> tuple[StudyRow, ...]:

@@ -1,5 +1,6 @@
 """A shadow beside the bundle in service: pairs of the same input, and who was right."""
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_figures_are_of_all_pairs_however_few_are_listed(ledger: Ledger) -> None
     latest = compare(ledger, "fistula", ACTIVE.edition, SHADOW.edition, limit=3)
     assert latest.studies == 3
     assert {each.study_uid for each in latest.pairs} == {"1.3", "1.4", "1.5"}
+
+
+def test_pairs_are_the_newest_first_in_whatever_order_the_database_hands_them_over(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        judged(ledger, f"1.{number}", 0.1, 0.2)
+    # SQLite happens to keep the order within an aggregate, and promises nothing.
+    read = json.loads
+    monkeypatch.setattr("listener.comparison.json.loads", lambda text: read(text)[::-1])
+
+    pairs = found(ledger).pairs
+    assert [each.study_uid for each in pairs] == [f"1.{number}" for number in range(5, -1, -1)]
 
 
 def test_with_labels_it_is_told_who_was_right_as_scikit_learn_tells_it(ledger: Ledger) -> None:

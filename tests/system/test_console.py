@@ -400,7 +400,7 @@ def go_to_report(page: Page, _study: str) -> None:
 def go_to_promotion(page: Page, _study: str) -> None:
     shadow = bundle_of(page, SHADOW.version)
     shadow.get_by_role("button", name="Make it the active bundle").click()
-    expect(page.get_by_role("alert")).to_contain_text("no living worker holds version 9.9.9")
+    expect(page.get_by_role("alert")).to_contain_text("No living worker holds version 9.9.9")
 
 
 def go_to_job(page: Page, study: str) -> None:

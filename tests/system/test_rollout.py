@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 from pydicom import dcmread
 
 from deploy.stack import free_ports
@@ -70,6 +70,14 @@ def a_console(port: int) -> Iterator[Page]:
         browser.close()
 
 
+def give(place: Locator, asked: str, meant: str) -> None:
+    """Ask for a change on the page of bundles, and say on the next one that it is meant."""
+    page = place.page
+    place.get_by_role("button", name=asked).click()
+    page.get_by_label("Reason").fill("a test")
+    page.get_by_role("button", name=meant).click()
+
+
 def bundles_of(hospital: Any, study_uid: str) -> dict[str, str]:
     """Which version of the bundle judged a study, by role."""
     jobs = hospital.stack.ledger.study(study_uid)["jobs"]
@@ -125,11 +133,11 @@ def test_a_shadow_is_compared_then_answers_then_is_taken_back_without_a_restart(
             expect(page.get_by_role("heading", level=1)).to_contain_text("9.0.0 (shadow) beside")
             expect(page.get_by_text("On 1 labelled studies, 1 of them positive")).to_be_visible()
             page.goto("/bundles")
-            shadow.get_by_role("button", name="Make it the active bundle").click()
+            give(shadow, "Make it the active bundle", "Promote")
             expect(shadow).to_contain_text("active")
             assert bundles_of(hospital, judged(2)) == {"active": "9.0.0"}
             page.goto("/bundles")
-            page.get_by_role("button", name="Roll the last promotion back").click()
+            give(page.locator("main"), "Roll the last promotion back", "Roll back")
             steps = page.get_by_role("table", name="Who gave which bundle which role")
             expect(steps.get_by_role("row").nth(1)).to_contain_text(re.compile("olga.*rolled back"))
             assert bundles_of(hospital, judged(3)) == {"active": first}

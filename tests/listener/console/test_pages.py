@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 from lxml import etree
 
+from listener.console import trail as trail_module
 from listener.console.slices import LAYERS
 from listener.entries import Pending
 from tests.listener.audit.reading import Message
@@ -299,6 +300,13 @@ def test_a_parked_delivery_is_sent_again_to_that_destination_only(
     answer = oskar.post(f"/studies/{study_uid}/retry", destination="pacs")
 
     assert answer.status == 303
+    page = text_of(oskar.get(answer.headers["Location"].partition("#")[0]))
+    told = "Tried again: 0 jobs, 2 parked result objects, and 1 that waited for the next attempt."
+    assert told in page
+    by_program = oskar.post_json(f"/api/studies/{study_uid}/retry?destination=pacs", {})
+    assert json.loads(by_program.data) == {"jobs": 0, "parked": 0, "hurried": 3}
+    again = oskar.post(f"/studies/{study_uid}/retry", destination="elsewhere")
+    assert "There was nothing to be tried again" in oskar.get(again.headers["Location"])
     states = {
         (each["destination"], each["kind"]): each["state"]
         for each in house.ledger.study(study_uid)["deliveries"]  # type: ignore[index]
@@ -306,7 +314,7 @@ def test_a_parked_delivery_is_sent_again_to_that_destination_only(
     assert states["pacs", "overlay"] == "PENDING"
     assert states["archive", "overlay"] == "PARKED"
     events = house.ledger.study(study_uid)["events"]  # type: ignore[index]
-    assert events[-1]["detail"] == "0 job(s), 3 deliveries to pacs"
+    assert events[-3]["detail"] == "0 job(s), 3 deliveries to pacs"
     time.sleep(0.5)
     trail = (house.settings.spool / "audit" / "audit.log").read_text()
     assert 'UserID="oskar"' in trail
@@ -580,6 +588,56 @@ def test_what_is_asked_wrongly_is_refused_without_repeating_it(
     assert vera.status("/static/nothing.css") == 404
     assert b"PLANTED" not in vera.data("/api/studies?since=PLANTED")
     assert b"PLANTED" not in vera.data("/?limit=PLANTED")
+
+
+def test_days_before_and_after_all_clocks_are_days_like_others(
+    console: People, house: House
+) -> None:
+    study_uid, _ = house.report()
+    vera = console("vera")
+
+    for days, is_listed in (
+        ("since=0001-01-01&until=9999-12-31", True),
+        ("since=9999-12-31", False),
+        ("until=0001-01-01", False),
+    ):
+        assert (study_uid in vera.get(f"/?{days}")) is is_listed, days
+        listed = vera.json(f"/api/studies?{days}")["page"]["studies"]
+        assert bool(listed) is is_listed, days
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '[{"Instances": 1e400}]', "SOPInstanceUID = x"])
+def test_what_cannot_be_read_as_headers_is_refused_and_breaks_nothing(
+    console: People, house: House, text: str
+) -> None:
+    vera = console("vera")
+
+    assert vera.post("/rules", text=text).status == 422
+    assert vera.post_json("/api/rules", {"text": text}).status == 422
+
+
+def test_the_audit_page_says_how_far_back_it_looked(
+    console: People, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_uid, _ = house.report()
+    oskar = console("oskar")
+    oskar.get(f"/studies/{study_uid}")
+    time.sleep(0.5)
+    trail = house.settings.spool / "audit" / "audit.log"
+    line = trail.read_text().splitlines()[-1]
+    dates = [f"2026-01-0{day}T00:00:00Z" for day in range(1, 5)]
+    lines = [re.sub('(EventDateTime=")[^"]*', rf"\g<1>{date}", line) for date in dates]
+    trail.write_text("".join(f"{each}\n" for each in lines).replace(study_uid, "1.2.3"))
+
+    page = text_of(oskar.get(f"/studies/{study_uid}/audit"))
+    rotated = "files that were rotated away are not read here."
+    assert f"All of it was looked through, from {dates[0]} on; {rotated}" in page
+    monkeypatch.setattr(trail_module, "LOOKED_THROUGH_BYTES", 2 * len(line) + 200)
+    page = text_of(oskar.get(f"/studies/{study_uid}/audit"))
+    assert "Only the last part of it was looked through, from 2026-01-0" in page
+    assert f"from {dates[0]}" not in page
+    assert rotated in page
+    assert oskar.json(f"/api/studies/{study_uid}/audit")["since"] > dates[0]
 
 
 def test_of_a_purged_study_the_page_tells_what_was_decided_then_and_concludes_nothing(

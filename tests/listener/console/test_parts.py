@@ -84,6 +84,9 @@ def test_datasets_in_the_dicom_json_model_are_read_as_well() -> None:
         ("Nonsense = PLANTED\nRows = 1", "series 1: a keyword that DICOM does not know"),
         ("Instances = PLANTED", "series 1, Instances: something else"),
         ("ContrastBolusAgentSequence = PLANTED", "give the sequence"),
+        ("[" * 100_000, "the text: brackets in brackets"),
+        ('{"Instances": 1e400}', "series 1, Instances: something else"),
+        ("SeriesInstanceUID = PLANTED", "series 1: something else, where UIDs"),
         ("\n\n".join(f"SeriesNumber = {number}" for number in range(101)), "101 series"),
     ],
 )

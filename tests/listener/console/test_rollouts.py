@@ -1,5 +1,6 @@
 """Bundles change their roles at the console, shadows are compared, and labels are brought."""
 
+import base64
 import json
 import re
 import time
@@ -51,14 +52,25 @@ def test_operators_promote_and_roll_back_and_each_step_bears_their_name(
     oskar = console("oskar")
     assert "test-bundle 2.0.0 shadow" in text_of(oskar.get("/bundles"))
 
-    assert oskar.post(f"{PLACE}/role", role="active").status == 303
+    asked = oskar.get(f"{PLACE}/role?")
+    assert "Promote fistula 2.0.0?" in text_of(asked)
+    assert "in the place of test-bundle 1.0.0" in text_of(asked)
+    unsaid = oskar.post(f"{PLACE}/role", role="active", reason="  ")
+    assert unsaid.status == 422
+    assert "Say why: the audit trail keeps it." in unsaid.data.decode()
+    assert active_version(house) == "1.0.0"
+    why = "better on the\nlabels of March"
+    assert oskar.post(f"{PLACE}/role", role="active", reason=why).status == 303
     active = house.ledger.active_bundle("fistula")
     assert active is not None
     assert active.version == "2.0.0"
     assert "oskar promoted fistula 2.0.0 bbbbbbbbbbbb 1.0.0" in text_of(oskar.get("/bundles"))
 
-    assert oskar.post("/bundles/fistula/roll-back").status == 303
-    again = oskar.post("/bundles/fistula/roll-back")
+    assert "Roll back to fistula 1.0.0?" in text_of(oskar.get("/bundles/fistula/roll-back"))
+    assert oskar.post("/bundles/fistula/roll-back").status == 422
+    assert oskar.post("/bundles/fistula/roll-back", reason="worse in April").status == 303
+    assert oskar.status("/bundles/fistula/roll-back") == 409
+    again = oskar.post("/bundles/fistula/roll-back", reason="once more")
     assert again.status == 409
     assert "the last promotion was taken back already" in again.data.decode()
     steps = oskar.json("/api/rollouts")
@@ -69,6 +81,9 @@ def test_operators_promote_and_roll_back_and_each_step_bears_their_name(
     time.sleep(0.5)
     trail = (house.settings.spool / "audit" / "audit.log").read_text()
     assert trail.count("110131") == 3
+    written = [base64.b64decode(each) for each in re.findall(' value="([^"]*)"', trail)]
+    assert b"fistula 2.0.0: active; reason: better on the labels of March" in written
+    assert b"fistula: roll back; reason: worse in April" in written
 
 
 def test_a_bundle_that_no_living_worker_holds_is_promoted_in_a_second_step_only(
@@ -85,20 +100,21 @@ def test_a_bundle_that_no_living_worker_holds_is_promoted_in_a_second_step_only(
     told = {each["version"]: each["has_worker"] for each in oskar.json("/api/bundles")}
     assert told == {"1.0.0": True, "2.0.0": False}
 
-    first = oskar.post(f"{PLACE}/role", role="active")
+    first = oskar.post(f"{PLACE}/role", role="active", reason="it is better")
     page = text_of(first.data.decode())
     assert first.status == 200
-    assert "no living worker holds version 2.0.0 with weights bbbbbbbbbbbb" in page
+    assert "No living worker holds version 2.0.0 with weights bbbbbbbbbbbb" in page
     assert "Nothing was changed so far." in page
     by_program = oskar.post_json(f"/api{PLACE}/role?role=active", {})
     assert by_program.status == 409
     assert "ask again with without_a_worker=true" in json.loads(by_program.data)["error"]
     assert active_version(house) == "1.0.0"
 
-    form = re.search(r'<form method="post" action="([^"]*/role)">(.*?)</form>',
-                     first.data.decode())  # fmt: skip
+    form = re.search(r'<form method="post" action="([^"]*/role)"[^>]*>(.*?)</form>',
+                     first.data.decode(), re.DOTALL)  # fmt: skip
     assert form
-    fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form[2]))
+    fields = dict(re.findall(r'name="(\w+)" (?:maxlength="200" )?value="([^"]*)"', form[2]))
+    assert fields["reason"] == "it is better"
     assert fields.pop("csrf") == oskar.csrf
     assert oskar.post(form[1], **fields).status == 303
     assert active_version(house) == "2.0.0"
@@ -124,7 +140,8 @@ def test_viewers_promote_nothing_and_bring_no_labels(console: People, house: Hou
     vera = console("vera")
 
     assert "Make it the active bundle" not in vera.get("/bundles")
-    assert vera.post(f"{PLACE}/role", role="active").status == 403
+    assert vera.status(f"{PLACE}/role") == 403
+    assert vera.post(f"{PLACE}/role", role="active", reason="mine").status == 403
     assert vera.post_json(f"/api{PLACE}/role?role=active", {}).status == 403
     assert vera.post_json("/api/labels", {"analysis": "fistula", "text": ""}).status == 403
 
@@ -149,6 +166,8 @@ def test_a_shadow_is_compared_with_the_active_bundle_on_what_turned_out_to_be_tr
     assert "90.0 % 20.0 % -70.0 positive" in page
     drawn = oskar.data(f"{PLACE}/comparison")
     assert b'<circle cx="90.0" cy="80.0" r="1" class="positive"/>' in drawn
+    assert "0 0 25 25 50 50 75 75 100 100 Score of 1.0.0 (active), % Score of 2.0.0" in page
+    assert drawn.count(b'<svg class="plot"') == 3, "pairs, and the calibration of both"
     assert oskar.status(f"/bundles/fistula/{'a' * 64}/1.0.0/comparison") == 404
     wrong = oskar.post_json("/api/labels", {"analysis": "fistula", "text": "PLANTED"})
     assert wrong.status == 422

@@ -5,6 +5,8 @@ from datetime import date, datetime, timedelta
 import pytest
 from sqlalchemy import insert
 
+from listener.console import study as study_module
+from listener.console import work
 from listener.console import worklist as module
 from listener.console.bundle_list import read_bundles
 from listener.console.latest import Place
@@ -233,6 +235,27 @@ def test_a_study_is_read_whole_with_its_bundle_and_deliveries(
     assert study.is_live
     assert read_study(ledger, "1.2") is None
     assert [each.role for each in read_bundles(ledger)] == ["active", "shadow"]
+
+
+def test_lists_that_end_say_so(
+    ledger: Ledger,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(work, "MOST_LISTED", 2)
+    monkeypatch.setattr(study_module, "MOST_EVENTS", 2)
+    for number in range(3):
+        add_study(ledger, f"1.{number}", planned_revision=number % 2)
+        add_job(ledger, f"1.{number}", "QUEUED")
+        with ledger.writing() as connection:
+            ledger.note(connection, "1.0", "something", f"for the time {number}")
+
+    queue = read_queue(ledger)
+    assert (len(queue.queued), len(queue.held), queue.cut) == (2, 2, ("queued",))
+    study = read_study(ledger, "1.0")
+    assert study is not None
+    assert [each.detail[-1] for each in study.events] == ["2", "1"]
+    assert study.has_more_events
+    assert not read_study(ledger, "1.1").has_more_events  # type: ignore[union-attr]
 
 
 def test_when_a_destination_is_down_the_list_of_troubles_says_that_it_ends(
