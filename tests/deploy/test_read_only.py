@@ -65,7 +65,7 @@ def test_a_listener_needs_its_spool_and_no_other_place_to_write_to(tmp_path: Pat
 
 def test_a_worker_needs_its_spool_and_a_place_for_what_is_temporary(tmp_path: Path) -> None:
     require_mounts()
-    head = render(draw_case(HEAD, positive=True, spectrum=OVERT))
+    head = render(draw_case(HEAD, positive=True, spectrum=OVERT), spacing_mm=2.4)
     write_study(head, tmp_path / "phantom")
     files = sorted((tmp_path / "phantom" / "study").rglob("*.dcm"))
     (figures,) = free_ports(1)

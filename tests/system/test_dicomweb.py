@@ -241,7 +241,15 @@ def test_a_token_is_sent_as_a_bearer(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"url": "https://me:hush@pacs.example/dicom-web"}, "must not hold a password"),
         ({"url": "ftp://pacs.example"}, "must begin with https"),
         ({"url": "https://pacs.example", "token": "hush", "username": "me"}, "not both"),
-        ({}, "MONRO_TRAINER_DICOMWEB_URL: Field required"),
+        (
+            {"url": "https://pacs.example", "password": ["hush"]},
+            r"DICOMWEB_PASSWORD: found a list of 1; expected text",
+        ),
+        (
+            {"url": "https://pacs.example", "timeout_seconds": "long"},
+            r"TIMEOUT_SECONDS: found 'long'; expected seconds",
+        ),
+        ({}, "MONRO_TRAINER_DICOMWEB_URL: found nothing; expected text"),
     ],
 )
 def test_unsafe_settings_are_refused_without_quoting_secrets(

@@ -25,7 +25,8 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3.util import Retry
 
-from listener.errors import BadAttribute, BadSettings
+from listener.complaint import explain_invalid
+from listener.errors import BadAttribute
 from listener.series import BROKEN, UID, Header, InstanceKey
 from trainer.gathering.sources import UIDS, Series, SourceFailed, Study, read_series, read_study
 from trainer.gathering.table import LabelRow
@@ -85,18 +86,12 @@ def read_settings(**given: Any) -> DicomWebSettings:
     """Settings from the environment (MONRO_TRAINER_DICOMWEB_URL), those given taking their place.
 
     Raises:
-        BadSettings: a setting is missing, wrong or unsafe; no value is quoted.
+        BadSettings: a setting is missing, wrong or unsafe; no secret is quoted.
     """
     try:
         return DicomWebSettings(**given)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        lines = [
-            f"{PREFIX}{'.'.join(map(str, each['loc'])).upper()}: "
-            f"{each['msg'].removeprefix('Value error, ')}"
-            for each in found
-        ]
-        raise BadSettings("; ".join(lines)) from None
+        raise explain_invalid(error, DicomWebSettings, PREFIX) from None
 
 
 class _Bearer(AuthBase):
