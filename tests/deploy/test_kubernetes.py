@@ -3,6 +3,7 @@ programs take what they are handed.
 """
 
 import json
+import platform
 import shutil
 import subprocess
 import tomllib
@@ -86,6 +87,8 @@ def test_kustomize_finds_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
+    if platform.freedesktop_os_release()["ID"] == "ubuntu" and not shutil.which("kubectl"):
+        pytest.skip("Ubuntu has no package of kubectl, so kustomizations were NOT built")
     command = [program("kubectl", "kubernetes-client"), "kustomize", folder]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
