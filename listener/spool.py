@@ -27,6 +27,7 @@ from typing import NoReturn
 
 from pydicom.filereader import read_file_meta_info
 
+from listener.durability import brings_its_name
 from listener.errors import BadAttribute, SpoolFull
 from listener.series import BROKEN, InstanceKey
 
@@ -135,6 +136,7 @@ class Spool:
         make one of the same name."""
         self._incoming = self.root / "incoming"
         self._make_folder(self._incoming)
+        self._brings_names = brings_its_name(self._incoming)
 
     def begin(self, head: bytes) -> "Incoming":
         """Begin to write one instance.
@@ -347,9 +349,9 @@ class Spool:
     def _claim(self, incoming: "Incoming", folder: str, name: str) -> None:
         """Make an instance durable under a name that says what it must hold.
 
-        File and name become durable together, which costs the disk one commit. Should the power
-        fail before, the name may be there and the content not: then they do not agree, and
-        `recover` drops what was never acknowledged.
+        File and name become durable together (see durability.py). Should the power fail before,
+        the name may be there and the content not: then they do not agree, and `recover` drops what
+        was never acknowledged.
         """
         while True:
             try:
@@ -365,7 +367,8 @@ class Spool:
             if self._durable.get(folder) != os.fstat(descriptor).st_ino:
                 self._make_folder(Path(folder))
             incoming.sync()
-            os.fsync(descriptor)
+            if not self._brings_names:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 

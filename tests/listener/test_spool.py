@@ -25,9 +25,11 @@ def test_an_instance_lies_where_its_uids_say_with_the_bytes_that_came(tmp_path: 
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
+@pytest.mark.parametrize("brings_its_name", [False, True])
 def test_the_file_and_every_folder_above_it_are_synced_before_write_returns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brings_its_name: bool
 ) -> None:
+    monkeypatch.setattr(spool_module, "brings_its_name", lambda _folder: brings_its_name)
     synced: list[str] = []
     real = os.fsync
 
@@ -39,11 +41,13 @@ def test_the_file_and_every_folder_above_it_are_synced_before_write_returns(
     monkeypatch.setattr(os, "fsync", fsync)
     held = spool.write(KEY, HEAD, b"dataset")
 
-    # The file under a name that says what it must hold, then the folder that has the name.
+    # The file under a name that says what it must hold, then the folder that has the name; unless
+    # that comes with the file.
     (file,) = [path for path in synced if path.endswith(".part")]
     assert Path(file).parent == held.path.parent
     assert Path(file).name.startswith(f"{KEY.sop_uid}.{held.sha256}.")
-    assert synced[-2:] == [file, str(held.path.parent)]
+    last = [file] if brings_its_name else [file, str(held.path.parent)]
+    assert synced[-len(last) :] == last
     for folder in (held.path.parent, held.path.parents[1], held.path.parents[2], tmp_path):
         assert str(folder) in synced
 
