@@ -72,9 +72,15 @@ class ReportReader(HTMLParser):
             self.sheets[name] = self._sheet
 
 
-def card(analysis: str) -> str:
-    """The model card of a committed bundle as Markdown."""
-    folder = CARDS[analysis]
+def card(analysis: str, folder: Path | None = None) -> str:
+    """The model card of a bundle as Markdown.
+
+    Args:
+        analysis: of the bundle.
+        folder: of the bundle, which encloses its evaluation; without, the committed one.
+    """
+    folder = folder or CARDS[analysis]
+    root = DOCS.parent
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -92,7 +98,7 @@ def card(analysis: str) -> str:
         metadata=metadata,
         figures=metadata["eval_metrics"],
         sheets=reader.sheets,
-        folder=folder.relative_to(DOCS.parent),
+        folder=folder.relative_to(root) if folder.is_relative_to(root) else folder,
         bounds=dict(_bounds(metadata["eval_metrics"])),
     )
 

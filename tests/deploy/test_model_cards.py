@@ -42,6 +42,9 @@ def test_what_the_card_for_fistula_says_in_words_is_so() -> None:
 
 def test_what_the_card_for_infection_says_in_words_is_so() -> None:
     page = card("infection")
+    metadata = read_metadata(CARDS["infection"])
 
-    low, high = interval(row(page, "| ventricles | auroc")[-1])
-    assert low < 0.5 < high, "the ventricles tell nothing"
+    low, high = interval(row(page, "| ventricles | drawn | auroc")[-1])
+    assert ("cannot be told from chance" in page) == (low <= 0.5 <= high)
+    assert metadata["fit"]["statement"]["sensitivity"] >= 0.95, "few infections are not suggested"
+    assert metadata["fit"]["preparation"]["scaled_by"] == "brain"

@@ -3,13 +3,34 @@ import dataclasses
 import numpy as np
 import torch
 
+from tests.trainer.regional.conftest import TINY
 from trainer.folds import split
 from trainer.regional import nested
+from trainer.regional.cohort import Views
 from trainer.regional.nested import Material, fit_member
+from trainer.regional.selection import choose
+from trainer.regional.settings import RegionalConfig
 from trainer.statistics import auroc
 
 CPU = torch.device("cpu")
-SHUFFLES = 3
+SHUFFLES, FEW = 20, 5
+PATIENTS, FEATURES, PIXELS = 40, 200, 32
+OF_NOISE = RegionalConfig(
+    models={
+        "fused": {
+            "name": "compact-densenet-2d-aspp-radfusion",
+            "config": {**TINY, "aspp_rates": (), "aspp_channels": 8, "radiomics_dropout": 0.0},
+        }
+    },
+    fit={
+        "folds": 2,
+        "inner_folds": 2,
+        "batch_size": 8,
+        "learning_rates": (1e-2,),
+        "epochs": (3,),
+    },
+    features={"numbers": (5, 10)},
+)
 
 
 def material_of(cohort, region="sublentiform", labels=None):
@@ -30,19 +51,42 @@ def test_a_network_learns_what_there_is_to_learn(toy_regions, toy_regional_confi
     assert judged(material_of(toy_regions), toy_regional_config, "fused") > 0.9
 
 
-def test_with_shuffled_labels_a_network_is_a_coin(toy_regions, toy_regional_config):
-    rng = np.random.default_rng(0)
-
-    found = [
-        judged(
-            material_of(toy_regions, labels=rng.permutation(toy_regions.labels)),
-            toy_regional_config,
-            "fused",
+def of_noise(shuffles, spoil=lambda _material: None):
+    """Mean AUROC over patients of noise, whose labels are shuffled anew each time."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(shuffles):
+        views = Views(
+            rng.normal(0, 1, (PATIENTS, 3, PIXELS, PIXELS)).astype(np.float16),
+            np.arange(PATIENTS),
+            rng.normal(0, 1, (PATIENTS, FEATURES)),
+            np.ones(PATIENTS),
         )
-        for _ in range(SHUFFLES)
-    ]
+        labels = rng.permutation(np.arange(PATIENTS) % 2)
+        material = Material(views, labels, np.arange(PATIENTS))
+        spoil(material)
+        found.append(judged(material, OF_NOISE, "fused"))
+    return float(np.mean(found))
 
-    assert abs(np.mean(found) - 0.5) < 0.15
+
+def near_a_coin(mean):
+    return abs(mean - 0.5) < 0.06
+
+
+def test_with_shuffled_labels_a_network_is_a_coin():
+    assert near_a_coin(of_noise(SHUFFLES))
+
+
+def test_a_network_whose_features_were_chosen_by_all_patients_would_be_noticed(monkeypatch):
+    def spoil(material):
+        monkeypatch.setattr(
+            nested,
+            "choose",
+            lambda _values, _labels, most, limits: choose(
+                material.views.radiomics, material.labels, most, limits
+            ),
+        )
+
+    assert not near_a_coin(of_noise(FEW, spoil))
 
 
 def test_nothing_of_the_outer_fold_decides_anything(toy_regions, toy_regional_config):

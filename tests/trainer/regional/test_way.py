@@ -14,6 +14,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 from typer.testing import CliRunner
 
+from deploy.model_cards import card
 from trainer.__main__ import app
 from trainer.cohort import BadCohort
 from trainer.export import CannotExport
@@ -100,7 +101,8 @@ def place(tmp_path_factory):
     (place / "told.txt").write_text(
         done("evaluate", *ways[0], "--run", place / "run", "--out", place / "report")
     )
-    done("export", *ways[0], "--run", place / "run", "--out", place / "bundle")
+    ways = *ways[0], "--run", place / "run", "--report", place / "report"
+    done("export", *ways, "--out", place / "bundle")
     return place
 
 
@@ -447,6 +449,23 @@ def test_report_and_card_say_what_the_shipped_thresholds_do(place):
     assert (
         "| sublentiform proposed unlike |" in (place / "bundle" / "docs" / "README.md").read_text()
     )
+
+
+def test_a_model_card_is_written_from_what_the_bundle_encloses(place):
+    page = card("infection", place / "bundle")
+    metrics = json.loads((place / "bundle" / "configs" / "metadata.json").read_text())[
+        "eval_metrics"
+    ]
+
+    for masks, how in (("drawn", ""), ("proposed", "proposed_")):
+        for region in REGIONS:
+            found = metrics[f"{region}_{how}accuracy"]
+            assert f"| {region} | {masks} | accuracy | {found} |" in page
+    assert "| the strict way confirms sublentiform |" in page
+    assert "| fused beats base on sublentiform |" in page
+    assert "of the other folds" in page
+    assert "keep a sensitivity of 95.0 %" in page
+    assert "{" not in page
 
 
 def test_a_model_that_was_not_fitted_is_not_evaluated(place):
