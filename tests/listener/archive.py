@@ -26,6 +26,8 @@ class Archive:
     port: int
     ways: tuple[str, ...]
     keeps: Callable[[str], bool] = lambda _uid: True
+    commits: bool = True
+    action_status: int = 0x0000
     answers: bool = True
     answer_to: tuple[str, int] | None = None
     reason: int = NO_SUCH_INSTANCE
@@ -61,11 +63,11 @@ class Archive:
 
     def _on_action(self, event: evt.Event) -> tuple[int, None]:
         self.asked.append(event.action_information)
-        if self.answers:
+        if self.answers and self.action_status == 0x0000:
             association = None if self.answer_to else event.assoc
             arguments = (event.action_information, association)
             threading.Thread(target=self._report, args=arguments).start()
-        return 0x0000, None
+        return self.action_status, None
 
     def _report(self, asked: Dataset, association: Any) -> None:
         time.sleep(0.1)  # once the request is answered
@@ -73,7 +75,7 @@ class Archive:
         report.TransactionUID = asked.TransactionUID
         report.ReferencedSOPSequence, report.FailedSOPSequence = [], []
         for item in asked.ReferencedSOPSequence:
-            if item.ReferencedSOPInstanceUID in self.held:
+            if self.commits and item.ReferencedSOPInstanceUID in self.held:
                 report.ReferencedSOPSequence.append(item)
             else:
                 item.FailureReason = self.reason
