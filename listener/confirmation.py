@@ -48,6 +48,12 @@ SUCCESS: Final = 0x0000
 PROCESSING_FAILURE: Final = 0x0110
 PENDING_MATCHES: Final = (0xFF00, 0xFF01)
 
+# PS3.7 C.5: answers to a request that say that commitment is no service of the destination's. Any
+# other failure, and any failed instance, is its word that it does not commit.
+NOT_SUPPORTED: Final = (0x0122, 0x0123, 0x0211)
+# Failures that are no warnings: what `status` of a delivery holds after C-STORE is outside of them.
+FAILURES: Final = range(0x0100, 0xB000)
+
 # A request for commitment, or an answer to one, of 12,000 instances: a hundred bytes, and eight
 # pieces, for each.
 LARGEST_REPORT_BYTES: Final = 2 << 20
@@ -60,8 +66,11 @@ SAME_ASSOCIATION_SECONDS: Final = 2.0
 # Our own response to it must be on its way before that association is released.
 PARTING_SECONDS: Final = 0.1
 # A destination may accept to commit and never say so, for instance because it does not know where
-# we are: after so many requests in vain it is asked what it has, every other time.
+# we are: after so many looks, the last of them a request without an answer, it is asked what it
+# has, every other time.
 IN_VAIN: Final = 2
+# A destination that says so often that it does not commit to something is sent it again.
+REFUSALS_BEFORE_RESENDING: Final = 3
 # Archives index when they find the time: only what was missed so often is sent again.
 MISSES_BEFORE_RESENDING: Final = 3
 # Pause before a destination that offers neither way is asked again: it may learn.
@@ -77,6 +86,8 @@ WAYS: Final = {
 COMMITTED: Final = "committed to by the destination"
 SHOWN: Final = "shown by the destination"
 NOT_HELD: Final = "the destination does not have it after all; it is sent again"
+NOT_COMMITTED: Final = "the destination does not commit to it: reason 0x{:04X}"
+NOT_COMMITTED_AGAIN: Final = f"{NOT_COMMITTED}; it is sent again"
 
 
 class Confirmations:
@@ -96,6 +107,8 @@ class Confirmations:
                 results.c.sop_class,
                 results.c.sop_uid,
                 deliveries.c.looks,
+                deliveries.c.transaction_uid,
+                deliveries.c.status,
             )
             .join(results, results.c.sop_uid == deliveries.c.sent_as)
             .join(jobs, jobs.c.job_id == results.c.job_id)
@@ -107,7 +120,11 @@ class Confirmations:
             .order_by(jobs.c.finished_at, results.c.series_uid, results.c.number)
         )
         with self._ledger.reading() as connection:
-            return [Sent(*row) for row in connection.execute(query)]
+            return [
+                Sent(*row[:-2], unanswered=transaction_uid is not None and status not in FAILURES)
+                for row in connection.execute(query)
+                for transaction_uid, status in [row[-2:]]
+            ]
 
     def asked(
         self, sent: Sequence[Sent], destination: str, transaction_uid: str, next_at: float
@@ -116,6 +133,11 @@ class Confirmations:
         self._postpone(
             sent, destination, next_at, "commitment was asked for", transaction_uid=transaction_uid
         )
+
+    def refused(self, transaction_uid: str, reason: int) -> None:
+        """Note that a destination commits to nothing of a request."""
+        with self._ledger.writing() as connection:
+            self._not_committed(connection, deliveries.c.transaction_uid == transaction_uid, reason)
 
     def postpone(
         self, sent: Sequence[Sent], destination: str, message: str, next_at: float
@@ -151,12 +173,25 @@ class Confirmations:
                 connection, and_(of_request, deliveries.c.sent_as.in_(absent))
             )
             for uid in failed.keys() - set(absent):
-                this = and_(of_request, deliveries.c.sent_as == uid, deliveries.c.state == "SENT")
-                message = f"the destination does not commit to it: reason 0x{failed[uid]:04X}"
-                found += connection.execute(
-                    update(deliveries).where(this).values(message=message)
-                ).rowcount
+                this = and_(of_request, deliveries.c.sent_as == uid)
+                found += self._not_committed(connection, this, failed[uid])
         return found
+
+    def _not_committed(
+        self, connection: Connection, these: ColumnElement[bool], reason: int
+    ) -> int:
+        """Note that a destination said that it does not commit; what is refused often is sent again.
+
+        The reason stays in `status`: what was refused is not confirmed by being shown.
+        """
+        here = and_(these, deliveries.c.state == "SENT")
+        kept = reason if reason in FAILURES else PROCESSING_FAILURE
+        noted = connection.execute(
+            update(deliveries).where(here).values(message=NOT_COMMITTED.format(reason), status=kept)
+        ).rowcount
+        often = and_(here, deliveries.c.looks >= REFUSALS_BEFORE_RESENDING)
+        self._send_again(connection, often, NOT_COMMITTED_AGAIN.format(reason))
+        return noted
 
     def seen(self, sent: Sequence[Sent], destination: str, held: Collection[str]) -> None:
         """Note which of these a destination shows; those missed too often are sent again."""
@@ -180,9 +215,20 @@ class Confirmations:
                 and_(deliveries.c.sop_uid.in_(gone), deliveries.c.destination == destination),
             )
 
-    def _send_again(self, connection: Connection, these: ColumnElement[bool]) -> int:
+    def _send_again(
+        self, connection: Connection, these: ColumnElement[bool], message: str = NOT_HELD
+    ) -> int:
         """Put results on their way again, with a pause that grows with every attempt."""
-        query = select(deliveries.c.sop_uid, deliveries.c.destination, deliveries.c.attempts)
+        query = (
+            select(
+                deliveries.c.sop_uid,
+                deliveries.c.destination,
+                deliveries.c.attempts,
+                jobs.c.study_uid,
+            )
+            .join(results, results.c.sop_uid == deliveries.c.sop_uid)
+            .join(jobs, jobs.c.job_id == results.c.job_id)
+        )
         rows = connection.execute(query.where(these, deliveries.c.state == "SENT")).all()
         for row in rows:
             this = and_(
@@ -190,7 +236,10 @@ class Confirmations:
             )
             next_at = self._ledger.now + self._backoff.pause(row.attempts)
             at = self._ledger.now
-            move(connection, deliveries, this, "PENDING", message=NOT_HELD, next_at=next_at, at=at)
+            move(connection, deliveries, this, "PENDING", message=message, next_at=next_at, at=at)
+            what = f"delivery to {row.destination} not confirmed"
+            self._ledger.note(connection, row.study_uid, what, f"{row.sop_uid}: {message}")
+            log.warning("result %s for %s: %s", row.sop_uid, row.destination, message)
         return len(rows)
 
     def _postpone(
@@ -293,19 +342,18 @@ class DimseConfirmer(Confirmer):
         offered = {str(each.abstract_syntax) for each in association.accepted_contexts}
         commits = STORAGE_COMMITMENT in offered
         finds = STUDY_ROOT_FIND in offered
-        looks = min(each.looks for each in sent)
-        in_vain = looks >= IN_VAIN and looks % 2 == 0
-        if commits and not (finds and in_vain):
-            return self._ask_to_commit(association, sent)
-        if finds:
-            return all(
-                self._look(association, list(of_series))
-                for _uid, of_series in groupby(sent, key=lambda each: each.series_uid)
+        silent = [each for each in sent if finds and _asked_in_vain(each)]
+        asked = [each for each in sent if each not in silent]
+        if commits:
+            return (not asked or self._ask_to_commit(association, asked, finds)) and (
+                self._look_at_all(association, silent)
             )
+        if finds:
+            return self._look_at_all(association, sent)
         self._take_at_its_word(sent, WAYS[self._destination.confirm])
         return True
 
-    def _ask_to_commit(self, association: Association, sent: Sequence[Sent]) -> bool:
+    def _ask_to_commit(self, association: Association, sent: Sequence[Sent], finds: bool) -> bool:
         request = Dataset()
         request.TransactionUID = f"2.25.{uuid.uuid4().int}"
         request.ReferencedSOPSequence = [reference(each.sop_class, each.sop_uid) for each in sent]
@@ -324,13 +372,26 @@ class DimseConfirmer(Confirmer):
             log.warning("%s: asking stopped: %s", self._destination.name, type(error).__name__)
             return False
         status = response.get("Status")
-        if status != SUCCESS:
-            said = "no answer" if status is None else f"0x{status:04X}"
-            self._postpone(sent, f"the destination does not take requests to commit: {said}")
-            return status is not None
+        if status is None:
+            self._postpone(sent, "the destination does not answer requests to commit")
+            return False
+        if status in NOT_SUPPORTED:
+            if finds:
+                return self._look_at_all(association, sent)
+            self._take_at_its_word(sent, WAYS[self._destination.confirm])
+            return True
+        if status in FAILURES:
+            self._book.refused(request.TransactionUID, status)
+            return True
         if self._answered.wait(SAME_ASSOCIATION_SECONDS):
             time.sleep(PARTING_SECONDS)
         return True
+
+    def _look_at_all(self, association: Association, sent: Sequence[Sent]) -> bool:
+        return all(
+            self._look(association, list(of_series))
+            for _uid, of_series in groupby(sent, key=lambda each: each.series_uid)
+        )
 
     def _look(self, association: Association, sent: Sequence[Sent]) -> bool:
         """Ask what a destination has of one series."""
@@ -368,6 +429,11 @@ class DimseConfirmer(Confirmer):
         answer = on_event_report(event, self._book)
         self._answered.set()
         return answer
+
+
+def _asked_in_vain(sent: Sent) -> bool:
+    """Whether a destination is asked what it has, instead of to commit once more."""
+    return sent.unanswered and sent.looks >= IN_VAIN and sent.looks % 2 == 0
 
 
 def resending(settings: ListenerSettings) -> Backoff:

@@ -245,6 +245,8 @@ class Sent:
         key: instance UID of the preferred encoding, which names the delivery.
         sop_uid: of the encoding that was sent.
         looks: how often it was looked for already.
+        unanswered: whether a request for commitment was made and nothing came of it. Not so where
+            the destination said that it does not commit.
     """
 
     key: str
@@ -253,6 +255,7 @@ class Sent:
     sop_class: str
     sop_uid: str
     looks: int
+    unanswered: bool
 
 
 def digest_of(inputs: Iterable[Instance]) -> str:

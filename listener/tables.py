@@ -321,7 +321,8 @@ deliveries = Table(
     Index("deliveries_by_state", "state", "next_at"),
 )
 """`next_at`: when to send next, and once sent, when to see next whether it was kept there; `looks`
-counts these, and `transaction_uid` names the storage commitment that was asked for last."""
+counts these, `transaction_uid` names the storage commitment that was asked for last, and `status`
+is what the destination said last: to C-STORE, or why it does not commit."""
 
 promises = Table(
     "promises",

@@ -28,6 +28,8 @@ class Archive:
     takes: tuple[str, ...] = ("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.34")
     status: int = 0x0000
     keeps: Callable[[str], bool] = lambda _uid: True
+    commits: bool = True
+    action_status: int = 0x0000
     answers: bool = True
     answer_to: tuple[str, int] | None = None
     reason: int = NO_SUCH_INSTANCE
@@ -65,11 +67,11 @@ class Archive:
 
     def _on_action(self, event: evt.Event) -> tuple[int, None]:
         self.asked.append(event.action_information)
-        if self.answers:
+        if self.answers and self.action_status == 0x0000:
             association = None if self.answer_to else event.assoc
             arguments = (event.action_information, association)
             threading.Thread(target=self._report, args=arguments).start()
-        return 0x0000, None
+        return self.action_status, None
 
     def _report(self, asked: Dataset, association: Any) -> None:
         time.sleep(0.1)  # once the request is answered
@@ -77,7 +79,7 @@ class Archive:
         report.TransactionUID = asked.TransactionUID
         report.ReferencedSOPSequence, report.FailedSOPSequence = [], []
         for item in asked.ReferencedSOPSequence:
-            if item.ReferencedSOPInstanceUID in self.held:
+            if self.commits and item.ReferencedSOPInstanceUID in self.held:
                 report.ReferencedSOPSequence.append(item)
             else:
                 item.FailureReason = self.reason

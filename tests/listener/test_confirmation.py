@@ -140,6 +140,70 @@ def test_another_reason_not_to_commit_is_told_and_asked_about_again(
     assert len(pacs.stored) == 2
 
 
+@pytest.mark.parametrize("action_status", [0x0000, 0x0110])
+def test_what_is_shown_is_not_confirmed_where_the_destination_says_that_it_does_not_commit(
+    ledger: Ledger,
+    outbox: list[Result],
+    settings: ListenerSettings,
+    archive: Any,
+    action_status: int,
+) -> None:
+    quick = settings.model_copy(update={"commitment_seconds": 0.0})
+    refusing = archive(
+        STORAGE_COMMITMENT,
+        STUDY_ROOT_FIND,
+        commits=False,
+        reason=0x0110,
+        action_status=action_status,
+    )
+    with refusing.open() as pacs:
+        deliver(settings, ledger)
+        for dataset in pacs.held.values():
+            dataset.StudyInstanceUID = "1"
+        for asked in (1, 2):
+            confirm_and_wait(quick, ledger)
+            assert len(pacs.asked) == asked
+            assert states(ledger) == {"SENT": 2}
+            assert messages(ledger) == {"the destination does not commit to it: reason 0x0110"}
+        confirm_and_wait(quick, ledger)
+
+        again = "the destination does not commit to it: reason 0x0110; it is sent again"
+        assert states(ledger) == {"PENDING": 2}
+        assert messages(ledger) == {again}
+        known = ledger.study("1")
+        assert known is not None
+        told = [event for event in known["events"] if event["detail"].endswith(again)]
+        assert {event["what"] for event in told} == {"delivery to pacs not confirmed"}
+
+        time.sleep(0.05)
+        deliver(settings, ledger)
+        pacs.commits, pacs.action_status = True, 0x0000
+        confirm_and_wait(quick, ledger)
+        assert states(ledger) == {"CONFIRMED": 2}
+    assert pacs.stored.count(outbox[0].sop_uid) == 2
+
+
+def confirm_and_wait(settings: ListenerSettings, ledger: Ledger) -> None:
+    """Ask once more, and let the answer come."""
+    confirmer_of(settings, ledger).confirm_due()
+    asked = "commitment was asked for"
+    until(lambda: asked not in messages(ledger), lambda: messages(ledger))
+    time.sleep(0.05)
+
+
+def test_where_requests_to_commit_are_not_supported_after_all_a_destination_shows_what_it_has(
+    ledger: Ledger, outbox: list[Result], settings: ListenerSettings, archive: Any
+) -> None:
+    with archive(STORAGE_COMMITMENT, STUDY_ROOT_FIND, action_status=0x0123).open() as pacs:
+        deliver(settings, ledger)
+        for dataset in pacs.held.values():
+            dataset.StudyInstanceUID = "1"
+        confirmer_of(settings, ledger).confirm_due()
+
+    assert states(ledger) == {"CONFIRMED": 2}
+    assert messages(ledger) == {"shown by the destination"}
+
+
 def test_without_commitment_a_destination_is_asked_what_it_shows(
     ledger: Ledger, outbox: list[Result], settings: ListenerSettings, archive: Any
 ) -> None:
