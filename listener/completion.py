@@ -224,8 +224,7 @@ def _plan_of(
     Readers' segmentations come beside the series: they are told from it by the UIDs of their own.
     """
     if selection.chosen is not None:
-        beside = (*choice.told, *(() if choice.taken is None else (choice.taken,)))
-        inputs = (*by_series[selection.chosen], *beside)
+        inputs = (*by_series[selection.chosen], *choice.told, *choice.taken)
         return Plan(selection.analysis, selection.chosen, inputs)
     if not selection.holds_head_mr:
         return None

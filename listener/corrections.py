@@ -1,13 +1,13 @@
-"""Which segmentation of a reader a job takes beside its series, and why others are left aside.
+"""Which segmentations of readers a job takes beside its series, and why others are left aside.
 
-The latest counts, by the time that it says its content was made: not by that of its arrival, which
-another way through the hospital, or a ledger rebuilt from the spool, would change.
+Of each region the latest counts, by the time that it says its content was made: not by that of its
+arrival, which another way through the hospital, or a ledger rebuilt from the spool, would change.
 
 Who drew and is left aside is told so, with the next report: what a reader may have meant for an
 analysis is part of its job's input, and the worker sorts it out once more by the same rules.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,23 +35,18 @@ class Candidate:
     instance: Instance
     said: Segmentation
 
-    @property
-    def age(self) -> tuple[object, str]:
-        """Orders candidates, the latest last; of two of one moment the UIDs decide."""
-        return self.said.content_at, self.instance.sop_uid
-
 
 @dataclass(frozen=True)
 class Choice:
     """What became of the segmentations of a study for one analysis.
 
     Attributes:
-        taken: the one that its job takes; None for none.
+        taken: those that its job takes: of each region the latest.
         left_aside: instance UID of each other one, and why it is not taken.
         told: those of them that a reader may have meant for this analysis, and should hear of.
     """
 
-    taken: Instance | None
+    taken: tuple[Instance, ...]
     left_aside: Mapping[str, str]
     told: tuple[Instance, ...] = ()
 
@@ -94,7 +89,7 @@ def choose(
     candidates: Sequence[Candidate],
     unreadable: Sequence[Unreadable] = (),
 ) -> Choice:
-    """Choose the segmentation that a job takes; the order given makes no difference.
+    """Choose the segmentations that a job takes; the order given makes no difference.
 
     Args:
         analysis: that is to be planned; one that takes no segmentations is given none.
@@ -103,23 +98,33 @@ def choose(
         unreadable: those of which nothing is known.
     """
     if analysis not in REGIONS:
-        return Choice(None, {})
+        return Choice((), {})
     why_not = {each: _unsuitable(analysis, series, each.said) for each in candidates}
     suitable = [each for each, reason in why_not.items() if reason is None]
-    latest = max(suitable, key=lambda each: each.age, default=None)
-    replaced = "" if latest is None else REPLACED.format(latest.instance.sop_uid)
+    latest = latest_of_regions(analysis, [each.said for each in suitable])
+    counting = {said.key.sop_uid for said in latest.values()}
     left_aside = {
-        each.instance.sop_uid: reason or replaced
+        each.instance.sop_uid: reason or _replaced(analysis, each.said, latest)
         for each, reason in why_not.items()
-        if each is not latest
+        if reason or each.instance.sop_uid not in counting
     }
     told = [each.instance for each in candidates if _is_told(analysis, each, why_not[each])]
     told += [each.instance for each in unreadable if series and each.is_broken]
     return Choice(
-        None if latest is None else latest.instance,
+        tuple(each.instance for each in suitable if each.instance.sop_uid in counting),
         left_aside | {each.instance.sop_uid: each.reason for each in unreadable},
         tuple(told),
     )
+
+
+def latest_of_regions(
+    analysis: str, segmentations: Iterable[Segmentation]
+) -> dict[str, Segmentation]:
+    """The segmentation that counts for each region; of two of one moment the UIDs decide."""
+    latest: dict[str, Segmentation] = {}
+    for each in sorted(segmentations, key=lambda each: (each.content_at, each.key.sop_uid)):
+        latest |= dict.fromkeys(each.regions_for(analysis), each)
+    return latest
 
 
 def sort_out(analysis: str, series_uid: str | None, inputs: Sequence[Instance]) -> Choice:
@@ -134,7 +139,7 @@ def sort_out(analysis: str, series_uid: str | None, inputs: Sequence[Instance]) 
         OSError: a file is not to be had at present.
     """
     if series_uid is None:
-        return Choice(None, {})
+        return Choice((), {})
     series = [each for each in inputs if each.series_uid == series_uid]
     beside = [each for each in inputs if each.series_uid != series_uid]
     return choose(analysis, series, *read_candidates(beside))
@@ -155,6 +160,11 @@ def _is_told(analysis: str, candidate: Candidate, reason: str | None) -> bool:
     if reason == OTHER_SERIES:
         return bool(candidate.said.regions_for(analysis))
     return reason == _other_segments(analysis)
+
+
+def _replaced(analysis: str, segmentation: Segmentation, latest: Mapping[str, Segmentation]) -> str:
+    later = {latest[region].key.sop_uid for region in segmentation.regions_for(analysis)}
+    return REPLACED.format(", ".join(sorted(later)))
 
 
 def _other_segments(analysis: str) -> str:

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from listener.corrections import latest_of_regions
 from listener.errors import BadAttribute
-from listener.segmentation import read_segmentation
+from listener.segmentation import Segmentation, read_segmentation
 from listener.series import Header, frame_headers
-from worker.analyses.interface import Drawn
+from worker.analyses.interface import Drawn, SegmentationUids
 from worker.decoder import Decoder, Undecodable
 from worker.limits import LIMITS, Limits
 from worker.preprocess import Mask
@@ -36,10 +37,10 @@ LABELMAP: Final = "LABELMAP"
 def read_drawn(
     paths: Sequence[Path], analysis: str, volume: Volume, limits: Limits = LIMITS
 ) -> Drawn | None:
-    """Lay a reader's regions on a volume.
+    """Lay readers' regions on a volume: of each region the latest.
 
     Args:
-        paths: of the segmentation; none where nobody drew.
+        paths: of the segmentations; none where nobody drew.
         analysis: whose regions are looked for.
         volume: the series that it was drawn on.
         limits: of what is read.
@@ -50,22 +51,33 @@ def read_drawn(
     """
     if not paths:
         return None
-    (path,) = paths
-    try:
-        facts = read_segmentation(path)
-    except BadAttribute as error:
-        raise _bad("a segmentation that does not say what it shows") from error
-    drawing = _open(path, limits)
-    masks = {
-        region: drawing.over(volume, numbers)
-        for region, numbers in facts.regions_for(analysis).items()
-    }
+    said = {path: _facts(path) for path in paths}
+    latest = latest_of_regions(analysis, said.values())
+    masks: dict[str, Mask] = {}
+    segmentations: list[SegmentationUids] = []
+    for path, facts in said.items():
+        drawing = _open(path, limits)
+        segments = facts.regions_for(analysis)
+        counting = [region for region in segments if latest[region] is facts]
+        masks |= {region: drawing.over(volume, segments[region]) for region in counting}
+        segmentations += [_uids(facts)] if counting else []
     if not masks:
         raise _bad("no segment of a region that is looked at")
     for region, mask in masks.items():
         if not mask.any():
             raise _bad(f"a segment for the region {region}, and no pixel of it within the volume")
-    return Drawn(masks, facts.sop_class, facts.key.sop_uid, facts.key.series_uid)
+    return Drawn(masks, tuple(segmentations))
+
+
+def _facts(path: Path) -> Segmentation:
+    try:
+        return read_segmentation(path)
+    except BadAttribute as error:
+        raise _bad("a segmentation that does not say what it shows") from error
+
+
+def _uids(facts: Segmentation) -> SegmentationUids:
+    return SegmentationUids(facts.sop_class, facts.key.sop_uid, facts.key.series_uid)
 
 
 def _open(path: Path, limits: Limits) -> "_Drawing":

@@ -77,9 +77,8 @@ class Commission:
 
     @property
     def drawn(self) -> list[Path]:
-        """The file of what a reader drew on the chosen series, if one did."""
-        taken = self.segmentations.taken
-        return [] if taken is None else [taken.path]
+        """The files of what readers drew on the chosen series, if one did."""
+        return [each.path for each in self.segmentations.taken]
 
     @property
     def unused(self) -> tuple[Unused, ...]:

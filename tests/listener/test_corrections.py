@@ -158,6 +158,26 @@ def test_an_older_one_that_comes_late_makes_no_new_job(
     assert reason.endswith(f"a later one replaces: {newer.SOPInstanceUID}")
 
 
+def test_regions_drawn_in_separate_segmentations_are_all_taken(
+    spool: Spool, ledger: Ledger, images: list[Dataset]
+) -> None:
+    whole = segmentation(images, at=MORNING)
+    decisive = segmentation(images, [("Sub-lentiform", TISSUE)], at=NOON)
+    other = segmentation(images, [("Ventricles", TISSUE)], at=EVENING)
+    (first,) = arrive(spool, ledger, *images, whole)
+    work(ledger, first)
+    (second,) = arrive(spool, ledger, decisive)
+    assert inputs(work(ledger, second)) == uids(*images, whole, decisive)
+    (third,) = arrive(spool, ledger, other)
+    job = work(ledger, third)
+
+    assert inputs(job) == uids(*images, decisive, other)
+    assert job.predecessor is not None
+    assert job.predecessor.job_id == second
+    choice = sort_out("infection", job.series_uid, job.inputs)
+    assert {each.sop_uid for each in choice.taken} == uids(decisive, other)
+
+
 def test_of_two_of_one_moment_the_uid_decides(
     spool: Spool, ledger: Ledger, images: list[Dataset]
 ) -> None:
@@ -226,7 +246,7 @@ def test_segmentations_that_a_reader_may_have_meant_are_told_and_not_taken(
     job = work(ledger, job_id)
 
     choice = sort_out("infection", job.series_uid, job.inputs)
-    assert choice.taken is None
+    assert choice.taken == ()
     assert {each.sop_uid for each in choice.told} == uids(elsewhere, other, broken)
     assert inputs(job) == uids(*images, elsewhere, other, broken)
     reasons = [state(ledger, each) for each in (elsewhere, other, broken)]

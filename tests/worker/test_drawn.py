@@ -179,8 +179,9 @@ def test_our_own_proposal_comes_back_bit_for_bit(judged_regions, volume, tmp_pat
 
     found = read_drawn([path], "infection", volume)
 
-    assert (found.sop_uid, found.series_uid) == (made.sop_uid, made.series_uid)
-    assert found.sop_class_uid == made.sop_class_uid
+    (used,) = found.segmentations
+    assert (used.sop_uid, used.series_uid) == (made.sop_uid, made.series_uid)
+    assert used.sop_class_uid == made.sop_class_uid
     assert found.masks.keys() == {"ventricles", "sublentiform"}
     for each in judged_regions.regions:
         np.testing.assert_array_equal(found.masks[each.name], each.mask)
@@ -240,6 +241,24 @@ def test_every_encoding_is_read(kind, omit, draw, planes, truth, read):
 
     for name, mask in truth.items():
         np.testing.assert_array_equal(found.masks[name], mask)
+
+
+def test_of_each_region_the_latest_drawing_counts(draw, planes, truth, volume, tmp_path):
+    nothing = np.zeros_like(planes["ventricles"])
+    both = draw([planes["ventricles"], nothing])
+    one = draw([planes["sublentiform"]], labels=BOTH[1:])
+    both.ContentDate, one.ContentDate = "20260101", "20260102"
+    paths = []
+    for name, drawing in {"late": one, "early": both}.items():
+        (tmp_path / name).mkdir()
+        paths.append(saved(drawing, tmp_path / name))
+
+    found = read_drawn(paths, "infection", volume)
+
+    for name, mask in truth.items():
+        np.testing.assert_array_equal(found.masks[name], mask)
+    used = {each.sop_uid for each in found.segmentations}
+    assert used == {both.SOPInstanceUID, one.SOPInstanceUID}
 
 
 def test_of_a_fractional_drawing_half_of_its_scale_is_the_edge(draw, planes, truth, read):

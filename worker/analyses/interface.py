@@ -21,20 +21,25 @@ Origin = Literal["proposed", "drawn"]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Regions as a reader drew or mended them.
+class SegmentationUids:
+    """What a report names a reader's segmentation by, beside its study."""
 
-    Attributes:
-        masks: by region, bool (X, Y, Z) on the volume's grid; at least one.
-        sop_class_uid: of the segmentation.
-        sop_uid: of the segmentation.
-        series_uid: of the segmentation.
-    """
-
-    masks: Mapping[str, Mask]
     sop_class_uid: str
     sop_uid: str
     series_uid: str
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Regions as readers drew or mended them.
+
+    Attributes:
+        masks: by region, bool (X, Y, Z) on the volume's grid; at least one.
+        segmentations: that the masks are from.
+    """
+
+    masks: Mapping[str, Mask]
+    segmentations: tuple[SegmentationUids, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,13 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from listener.entries import Answered
-from worker.analyses.interface import Drawn, Explanation, RegionFinding, Unmeasured
+from worker.analyses.interface import (
+    Drawn,
+    Explanation,
+    RegionFinding,
+    SegmentationUids,
+    Unmeasured,
+)
 from worker.bundle import Bundle
 from worker.ensemble import Prediction
 from worker.quality import UnusableStudy
@@ -127,7 +133,7 @@ class Estimated(Seen):
     """The probability is known; what spoke for it is not yet.
 
     Attributes:
-        drawn: the reader's segmentation that regions come from, if one was used.
+        drawn: the regions that come from readers' segmentations, if any do.
     """
 
     prediction: Prediction
@@ -135,9 +141,10 @@ class Estimated(Seen):
 
     def evidence(self, made: Sequence[Dataset]) -> list[Dataset]:
         """What reports rest on: sources, what was made of them, and what a reader drew."""
-        return [*self.sources, *made, *([] if self.drawn is None else [self._named(self.drawn)])]
+        drawn = () if self.drawn is None else self.drawn.segmentations
+        return [*self.sources, *made, *(self._named(each) for each in drawn)]
 
-    def _named(self, drawn: Drawn) -> Dataset:
+    def _named(self, drawn: SegmentationUids) -> Dataset:
         """The reader's segmentation by its four UIDs."""
         named = Dataset()
         named.StudyInstanceUID = self.lineage.study_uid

@@ -12,7 +12,7 @@ from trainer.infection import draw_infection
 from trainer.phantom_study import Visit, write_axial
 from trainer.phantom_t2 import render_t2
 from worker.analyses import open_analysis
-from worker.analyses.interface import Drawn, ReaderNeeded
+from worker.analyses.interface import Drawn, ReaderNeeded, SegmentationUids
 from worker.bundle import load_bundle
 from worker.crops import look
 from worker.pipeline import estimate, propose
@@ -67,7 +67,9 @@ def test_the_decisive_region_gives_the_prediction(estimated_regions, region_bund
     assert ventricles.score.probability != sublentiform.score.probability
 
     other = open_analysis(replace(load_bundle(region_bundle), decisive="ventricles"))
-    drawn = Drawn({each.name: each.mask for each in outcome.regions}, "1.1", "1.2", "1.3")
+    drawn = Drawn(
+        {each.name: each.mask for each in outcome.regions}, (SegmentationUids("1.1", "1.2", "1.3"),)
+    )
     judged = other.judge(outcome.volume, drawn, Stopwatch())
     assert judged.prediction.probability == ventricles.score.probability
     assert {each.origin for each in judged.regions} == {"drawn"}
@@ -128,7 +130,10 @@ def test_a_site_that_waits_for_a_reader_judges_nothing_before(
     for one, other in zip(proposed.regions, estimated_regions.outcome.regions, strict=True):
         np.testing.assert_array_equal(one.mask, other.mask)
         assert one.score is None
-    drawn = Drawn({each.name: each.mask for each in proposed.regions}, "1.1", "1.2", "1.3")
+    drawn = Drawn(
+        {each.name: each.mask for each in proposed.regions},
+        (SegmentationUids("1.1", "1.2", "1.3"),),
+    )
     judged = waiting.judge(proposed.volume, drawn, Stopwatch())
     assert judged.prediction == estimated_regions.outcome.prediction
 
@@ -153,7 +158,7 @@ def swollen(estimated_regions, phantom):
 
 
 def test_with_slit_ventricles_the_drawn_region_decides_alone(swollen, phantom, analysis):
-    drawn = Drawn({"sublentiform": phantom.sublentiform}, "1.1", "1.2", "1.3")
+    drawn = Drawn({"sublentiform": phantom.sublentiform}, (SegmentationUids("1.1", "1.2", "1.3"),))
 
     judged = analysis.judge(swollen, drawn, Stopwatch())
 
@@ -179,7 +184,10 @@ def test_the_other_region_may_be_too_small_to_be_looked_at(estimated_regions, an
     ventricles, sublentiform = (each.mask for each in outcome.regions)
     speck = np.zeros_like(ventricles)
     speck[60:63, 60:63, 10] = True
-    drawn = Drawn({"ventricles": speck, "sublentiform": sublentiform}, "1.1", "1.2", "1.3")
+    drawn = Drawn(
+        {"ventricles": speck, "sublentiform": sublentiform},
+        (SegmentationUids("1.1", "1.2", "1.3"),),
+    )
 
     judged = analysis.judge(outcome.volume, drawn, Stopwatch())
 
@@ -196,7 +204,9 @@ def test_a_drawn_region_too_small_to_be_looked_at_is_refused(estimated_regions, 
 
     with pytest.raises(UnusableStudy, match="9 pixels of the region") as refusal:
         analysis.judge(
-            outcome.volume, Drawn({"sublentiform": tiny}, "1.1", "1.2", "1.3"), Stopwatch()
+            outcome.volume,
+            Drawn({"sublentiform": tiny}, (SegmentationUids("1.1", "1.2", "1.3"),)),
+            Stopwatch(),
         )
     assert refusal.value.reason is Reason.NO_REGION
 

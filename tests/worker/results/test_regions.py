@@ -11,7 +11,7 @@ from highdicom.sr import srread
 from PIL import Image
 
 from tests.worker.results.test_conformance import assert_clean
-from worker.analyses.interface import Drawn, RegionFinding, Unmeasured
+from worker.analyses.interface import Drawn, RegionFinding, SegmentationUids, Unmeasured
 from worker.bundle import RegionBundle, RegionModels
 from worker.crops import CropRecipe
 from worker.ensemble import Score
@@ -24,7 +24,10 @@ from worker.results.outcome import Estimated, NotJudged, Options, Predecessor, P
 from worker.results.outlines import Outlines
 from worker.results.result import Encoder, Kind, objects
 
-DRAWN = Drawn({"sublentiform": np.ones(1)}, pydicom.uid.SegmentationStorage, "1.2.9.1", "1.2.9")
+DRAWN = Drawn(
+    {"sublentiform": np.ones(1)},
+    (SegmentationUids(pydicom.uid.SegmentationStorage, "1.2.9.1", "1.2.9"),),
+)
 MEASURED = Provenance("flash-radiomics", "1.0.0 (SimpleITK 2.5.7)", "0123456789abcdef" * 4)
 BLUE, GREEN = (86, 180, 233), (0, 200, 140)
 
