@@ -102,16 +102,16 @@ def choose(
     why_not = {each: _unsuitable(analysis, series, each.said) for each in candidates}
     suitable = [each for each, reason in why_not.items() if reason is None]
     latest = latest_of_regions(analysis, [each.said for each in suitable])
-    counting = {said.key.sop_uid for said in latest.values()}
+    counting = [each for each in suitable if any(each.said is one for one in latest.values())]
     left_aside = {
         each.instance.sop_uid: reason or _replaced(analysis, each.said, latest)
         for each, reason in why_not.items()
-        if reason or each.instance.sop_uid not in counting
+        if each not in counting
     }
     told = [each.instance for each in candidates if _is_told(analysis, each, why_not[each])]
     told += [each.instance for each in unreadable if series and each.is_broken]
     return Choice(
-        tuple(each.instance for each in suitable if each.instance.sop_uid in counting),
+        tuple(each.instance for each in counting),
         left_aside | {each.instance.sop_uid: each.reason for each in unreadable},
         tuple(told),
     )

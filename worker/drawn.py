@@ -63,10 +63,11 @@ def read_drawn(
         segmentations += [_uids(facts)] if counting else []
     if not masks:
         raise _bad("no segment of a region that is looked at")
-    for region, mask in masks.items():
-        if not mask.any():
-            raise _bad(f"a segment for the region {region}, and no pixel of it within the volume")
-    return Drawn(masks, tuple(segmentations))
+    held = {region: mask for region, mask in masks.items() if mask.any()}
+    emptied = masks.keys() - held.keys()
+    if not held:
+        raise no_pixel_of(emptied)
+    return Drawn(held, tuple(segmentations), frozenset(emptied))
 
 
 def _facts(path: Path) -> Segmentation:
@@ -189,6 +190,12 @@ def _step_mm(slices: Sequence[Slice]) -> float:
     """From slice to slice, where they lie closest; without end where there is one."""
     steps = np.diff(np.sort([each.position @ slices[0].normal for each in slices]))
     return float(min(steps[steps > SAME_POSITION_MM], default=math.inf))
+
+
+def no_pixel_of(regions: Collection[str]) -> UnusableStudy:
+    """What is said of segments that are described, and hold nothing of the volume."""
+    names = " and ".join(sorted(regions))
+    return _bad(f"a segment for the region {names}, and no pixel of it within the volume")
 
 
 def _bad(found: str) -> UnusableStudy:

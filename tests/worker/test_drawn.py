@@ -301,7 +301,8 @@ def test_the_region_that_nobody_drew_is_proposed_from_the_one_that_was(
     assert (sublentiform.mask != find_sublentiform(scene, truth["ventricles"]).mask).any()
     assert outcome.proposed == (sublentiform,)
     named = {each.SOPInstanceUID for each in outcome.evidence([])}
-    assert outcome.drawn.sop_uid in named
+    (segmentation,) = outcome.drawn.segmentations
+    assert segmentation.sop_uid in named
 
 
 def sagittal(drawing):
@@ -332,11 +333,11 @@ def wiped(drawing):
     return edited
 
 
-def half_wiped(drawing):
-    """The second segment is described, and its pixels are gone."""
+def half_wiped(drawing, segment):
+    """One of the segments is described, and its pixels are gone."""
     frames = drawing.pixel_array.copy()
     for frame, group in zip(frames, drawing.PerFrameFunctionalGroupsSequence, strict=True):
-        if group.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 2:
+        if group.SegmentIdentificationSequence[0].ReferencedSegmentNumber == segment:
             frame[:] = 0
     return with_frames(drawing, frames, drawing.PerFrameFunctionalGroupsSequence)
 
@@ -404,7 +405,6 @@ BAD = {
     tilted: "another orientation",
     moved: "no pixel of it within the volume",
     wiped: "no pixel of it within the volume",
-    half_wiped: "region sublentiform, and no pixel",
     cut_short: "pixels",
     garbled: "pixels",
     without("PixelData"): "pixels",
@@ -447,6 +447,30 @@ def test_a_drawing_beyond_the_limits_is_refused_before_it_is_decoded(draw, plane
     with pytest.raises(UnusableStudy) as refusal:
         read(draw(planes.values()), **limits)
     assert refusal.value.reason is Reason.TOO_LARGE
+
+
+def test_a_region_that_a_reader_wiped_out_is_neither_measured_nor_proposed(
+    draw, planes, study, analysis, tmp_path
+):
+    drawing = half_wiped(draw(planes.values()), segment=1)
+
+    outcome = estimate(
+        commission_of(study, saved(drawing, tmp_path)), analysis, Stopwatch()
+    ).outcome
+
+    assert [(each.name, each.origin) for each in outcome.regions] == [("sublentiform", "drawn")]
+    (unmeasured,) = outcome.unmeasured
+    assert unmeasured.name == "ventricles"
+    assert "without a pixel" in unmeasured.refusal.found
+
+
+def test_where_the_deciding_region_was_wiped_out_nothing_is_judged(
+    draw, planes, study, analysis, tmp_path
+):
+    drawing = half_wiped(draw(planes.values()), segment=2)
+    with pytest.raises(UnusableStudy, match="region sublentiform without a pixel") as refusal:
+        estimate(commission_of(study, saved(drawing, tmp_path)), analysis, Stopwatch())
+    assert refusal.value.reason is Reason.BAD_DRAWING
 
 
 def test_a_bad_drawing_ends_in_a_refusal_and_not_in_the_proposal(

@@ -17,7 +17,7 @@ from trainer.cohort import save_volume, volume_path, write_json
 from trainer.regional.cohort import DRAWN, PROPOSED, REGIONS, Proposal, save_views, views_path
 from trainer.regional.settings import INFECTION
 from worker.crops import CropRecipe, RegionView, look
-from worker.drawn import read_drawn
+from worker.drawn import no_pixel_of, read_drawn
 from worker.preprocess import Mask, Recipe, prepare
 from worker.quality import Reason, UnusableStudy
 from worker.regions import regions_of
@@ -139,6 +139,8 @@ def _drawn_masks(read: Volume, folder: Path) -> dict[str, Mask]:
     masks = {region: _on_grid(path, read) for region, path in paths.items() if path.exists()}
     for path in sorted(folder.glob("*.dcm")):
         drawn = read_drawn([path], INFECTION, read)
+        if drawn is not None and drawn.emptied:
+            raise no_pixel_of(drawn.emptied)
         for region, mask in ({} if drawn is None else drawn.masks).items():
             if region in masks:
                 found = f"more than one drawing of the region {region}"

@@ -14,7 +14,7 @@ from worker.ensemble import Prediction, Score
 from worker.gradcam import CamMap
 from worker.occlusion import Effort
 from worker.preprocess import Mask
-from worker.quality import UnusableStudy
+from worker.quality import NEEDED, Reason, UnusableStudy
 from worker.region_ensemble import RegionEnsemble, most_weighed
 from worker.regions import regions_of
 from worker.scene import Scene, survey
@@ -83,6 +83,9 @@ class Infection:
             scene = survey(volume.voxels, volume.affine)
             by_reader = {} if drawn is None else drawn.masks
             masks, missing = regions_of(scene, by_reader)
+            for name in frozenset() if drawn is None else drawn.emptied:
+                masks.pop(name, None)
+                missing[name] = _emptied(name)
             self._require_decisive(missing)
             if self._waits and self.bundle.decisive not in by_reader:
                 found = tuple(self._found(scene, *each, by_reader) for each in masks.items())
@@ -141,6 +144,12 @@ class Infection:
             features=tuple((name, values[name]) for name in weighed),
             measured_with=view.radiomics.provenance if weighed else None,
         )
+
+
+def _emptied(region: str) -> UnusableStudy:
+    """A reader wiped a region out: neither is it measured, nor is what was proposed."""
+    found = f"a reader's segment for the region {region} without a pixel"
+    return UnusableStudy(Reason.BAD_DRAWING, found, NEEDED[Reason.BAD_DRAWING])
 
 
 def _unmeasured(missing: Mapping[str, UnusableStudy]) -> tuple[Unmeasured, ...]:

@@ -36,10 +36,12 @@ class Drawn:
     Attributes:
         masks: by region, bool (X, Y, Z) on the volume's grid; at least one.
         segmentations: that the masks are from.
+        emptied: regions that a reader sent a segment of, and no pixel.
     """
 
     masks: Mapping[str, Mask]
     segmentations: tuple[SegmentationUids, ...]
+    emptied: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
