@@ -15,6 +15,7 @@ The spool is the truth: the ledger can be rebuilt from it. Names are UIDs and ha
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import time
@@ -27,8 +28,10 @@ from typing import NoReturn
 
 from pydicom.filereader import read_file_meta_info
 
-from listener.errors import BadAttribute, SpoolFull
+from listener.errors import BadAttribute, SpoolFull, where
 from listener.series import BROKEN, InstanceKey
+
+log = logging.getLogger(__name__)
 
 PREAMBLE_BYTES = 132
 """PS3.10 7.1: 128 bytes of preamble and 'DICM' stand before the file meta information."""
@@ -272,19 +275,24 @@ class Spool:
                 host's last bytes may not be seen here yet.
 
         Returns:
-            How many instances got the name that they are known by.
+            How many instances got the name that they are known by. What cannot be read or named
+            now stays, and is logged.
         """
         found = 0
         for claim in (self.root / "studies").glob("*/*/*.part"):
             sop_uid, sha256, _attempt = claim.stem.rsplit(".", 2)
             key = InstanceKey(claim.parts[-3], claim.parts[-2], sop_uid)
-            with contextlib.suppress(FileNotFoundError):  # its writer lives and has settled it
+            try:
                 if _holds(claim, sha256):
                     self._settle(key, str(claim), sha256)
                     found += 1
                 elif not alone:
                     continue
                 claim.unlink()
+            except FileNotFoundError:
+                pass  # its writer lives and has settled it
+            except OSError as error:  # the disk's trouble: the claim may be all there is of it
+                log.error("%s stays for another time: %s", self._named(claim), where(error))
         return found
 
     def sweep(self) -> int:
@@ -423,6 +431,10 @@ class Spool:
         folder = self.root / "quarantine" / key.study_uid / key.series_uid
         return folder / f"{key.sop_uid}.{sha256[:16]}.dcm"
 
+    def _named(self, path: Path) -> str:
+        """A path as logs show it."""
+        return str(path.relative_to(self.root))
+
     def _is_quarantine(self, path: Path) -> bool:
         return path.is_relative_to(self.root / "quarantine")
 
@@ -461,9 +473,15 @@ def _dataset_offset(path: Path) -> int:
 
 
 def _holds(path: Path, sha256: str) -> bool:
-    """Whether a file that may be torn is whole."""
+    """Whether a file that may be torn is whole.
+
+    Raises:
+        OSError: it could not be read, which says nothing about what it holds.
+    """
     try:
         return _dataset_sha256(path) == sha256
+    except OSError:
+        raise
     except (BadAttribute, *BROKEN):
         return False
 

@@ -93,6 +93,28 @@ def test_what_was_torn_when_the_power_failed_was_never_acknowledged(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("trouble", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
+def test_what_cannot_be_read_for_a_while_is_not_torn(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    trouble: int,
+) -> None:
+    spool = Spool(tmp_path)
+    claim = cut_before_settling(spool, monkeypatch, b"dataset")
+    with monkeypatch.context() as patch:
+        # The disk's own trouble cannot be had for real.
+        def fail(_path: Path) -> str:
+            raise OSError(trouble, os.strerror(trouble))
+
+        patch.setattr(spool_module, "_dataset_sha256", fail)
+        assert spool.recover() == 0
+
+    assert claim.exists()
+    assert str(claim.relative_to(tmp_path)) in caplog.text
+    assert spool.recover() == 1
+
+
 def test_a_listener_that_starts_takes_nothing_from_one_that_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
