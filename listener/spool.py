@@ -239,7 +239,7 @@ class Spool:
         part = self._write_aside(data)
         self._make_folder(path.parent)
         part.replace(path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
         return path
 
     def leases_with_results(self, study_uid: str, job_id: str) -> set[str]:
@@ -284,6 +284,7 @@ class Spool:
             key = InstanceKey(claim.parts[-3], claim.parts[-2], sop_uid)
             try:
                 if _holds(claim, sha256):
+                    self._make_durable(claim)  # it may be in the page cache only
                     self._settle(key, str(claim), sha256)
                     found += 1
                 elif not alone:
@@ -389,6 +390,7 @@ class Spool:
             os.link(claim, path)
         except FileExistsError:
             if _dataset_sha256(Path(path)) == sha256:
+                self._make_durable(Path(path))  # whoever wrote it may have died before
                 return path, Arrival.SAME
         except FileNotFoundError:
             return self._settled(key, path, sha256)
@@ -399,7 +401,7 @@ class Spool:
         try:
             os.link(claim, apart)
         except FileExistsError:
-            pass
+            self._make_durable(apart)
         except FileNotFoundError:
             return self._settled(key, path, sha256)
         return str(apart), Arrival.CONFLICT
@@ -413,6 +415,12 @@ class Spool:
             raise FileNotFoundError(errno.ENOENT, "what was written is gone", path)
         return path, Arrival.SAME
 
+    def _make_durable(self, path: Path) -> None:
+        """Wait until a file that another process may have written survives a power cut."""
+        _sync(path)
+        self._make_folder(path.parent)
+        _sync(path.parent)
+
     def _make_folder(self, folder: Path) -> None:
         """Make a folder whose own name survives a power cut, up to the root."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -420,7 +428,7 @@ class Spool:
         if self._durable.get(str(folder)) == inode:
             return
         for level in (folder, *folder.parents):
-            _sync_folder(level)
+            _sync(level)
             if level == self.root.parent:
                 break
         if len(self._durable) >= FOLDERS_REMEMBERED:
@@ -453,8 +461,9 @@ def _write_all(descriptor: int, *parts: memoryview) -> None:
             rest = rest[os.write(descriptor, rest) :]
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on stable storage."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

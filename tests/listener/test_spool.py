@@ -93,6 +93,49 @@ def test_what_was_torn_when_the_power_failed_was_never_acknowledged(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What was made durable, in order."""
+    told: list[Path] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        told.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return told
+
+
+def test_a_claim_is_durable_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: list[Path]
+) -> None:
+    spool = Spool(tmp_path)
+    claim = cut_before_settling(spool, monkeypatch, b"dataset")
+    starting = Spool(tmp_path)
+    synced.clear()
+
+    assert starting.recover() == 1
+    assert synced[0] == claim
+    for folder in (claim.parent, claim.parents[1], claim.parents[2], tmp_path):
+        assert folder in synced
+
+
+@pytest.mark.parametrize("data", [b"dataset", b"other"])
+def test_what_another_process_left_is_durable_before_a_resend_trusts_it(
+    tmp_path: Path, synced: list[Path], data: bytes
+) -> None:
+    first = Spool(tmp_path)
+    first.write(KEY, HEAD, b"dataset")
+    there = first.write(KEY, HEAD, data).path
+    resent = Spool(tmp_path)
+    synced.clear()
+
+    assert resent.write(KEY, HEAD, data).path == there
+    assert there in synced
+    assert there.parent in synced[synced.index(there) :]
+
+
 @pytest.mark.parametrize("trouble", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
 def test_what_cannot_be_read_for_a_while_is_not_torn(
     tmp_path: Path,
