@@ -17,6 +17,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -46,6 +47,10 @@ CHUNK_BYTES = 1 << 20
 
 FOLDERS_REMEMBERED = 4096
 """As durable: many times what comes in at once."""
+
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+"""In hexadecimal digits, as in names of files."""
 
 
 class Arrival(Enum):
@@ -202,13 +207,28 @@ class Spool:
     def received(self) -> Iterator[tuple[InstanceKey, Path]]:
         """Walk over every instance that was acknowledged and is not in quarantine."""
         for path in sorted((self.root / "studies").glob("*/*/*.dcm")):
-            yield InstanceKey(path.parts[-3], path.parts[-2], path.stem), path
+            if key := _key(path, path.stem):
+                yield key, path
 
     def quarantined(self) -> Iterator[tuple[InstanceKey, Path]]:
         """Walk over every instance that was acknowledged and put into quarantine."""
         for path in sorted((self.root / "quarantine").glob("*/*/*.dcm")):
-            sop_uid = path.stem.rpartition(".")[0]
-            yield InstanceKey(path.parts[-3], path.parts[-2], sop_uid), path
+            if key := _key(path, path.stem.rpartition(".")[0]):
+                yield key, path
+
+    def unsettled(self) -> Iterator[tuple[InstanceKey, Path]]:
+        """Walk over what a kill or a power cut left half way to its name; see `recover`."""
+        for path in sorted((self.root / "studies").glob("*/*/*.part")):
+            if claim := _claimed(path):
+                yield claim[0], path
+
+    def strangers(self) -> Iterator[Path]:
+        """Walk over files that no listener put there: their names are not those of instances."""
+        ours = {path for _, path in (*self.received(), *self.quarantined(), *self.unsettled())}
+        for part in ("studies", "quarantine"):
+            for path in sorted((self.root / part).rglob("*")):
+                if path not in ours and path.is_file():
+                    yield path
 
     def held(self, key: InstanceKey, path: Path) -> Held:
         """Describe an instance found on disk, reading it once."""
@@ -280,8 +300,11 @@ class Spool:
         """
         found = 0
         for claim in (self.root / "studies").glob("*/*/*.part"):
-            sop_uid, sha256, _attempt = claim.stem.rsplit(".", 2)
-            key = InstanceKey(claim.parts[-3], claim.parts[-2], sop_uid)
+            told = _claimed(claim)
+            if told is None:
+                log.warning("%s is not a name that a listener gives", self.named(claim))
+                continue
+            key, sha256 = told
             try:
                 if _holds(claim, sha256):
                     self._make_durable(claim)  # it may be in the page cache only
@@ -293,7 +316,7 @@ class Spool:
             except FileNotFoundError:
                 pass  # its writer lives and has settled it
             except OSError as error:  # the disk's trouble: the claim may be all there is of it
-                log.error("%s stays for another time: %s", self._named(claim), where(error))
+                log.error("%s stays for another time: %s", self.named(claim), where(error))
         return found
 
     def sweep(self) -> int:
@@ -320,6 +343,10 @@ class Spool:
         """
         self._require_space(room)
         self._write_aside(b"\0").unlink()
+
+    def named(self, path: Path) -> str:
+        """A file of the spool, as logs name it."""
+        return str(path.relative_to(self.root))
 
     def total_bytes(self) -> int:
         """Size of the spool's file system."""
@@ -439,10 +466,6 @@ class Spool:
         folder = self.root / "quarantine" / key.study_uid / key.series_uid
         return folder / f"{key.sop_uid}.{sha256[:16]}.dcm"
 
-    def _named(self, path: Path) -> str:
-        """A path as logs show it."""
-        return str(path.relative_to(self.root))
-
     def _is_quarantine(self, path: Path) -> bool:
         return path.is_relative_to(self.root / "quarantine")
 
@@ -479,6 +502,21 @@ def _dataset_offset(path: Path) -> int:
             "this listener; move it out of the spool and send it by C-STORE"
         )
     return PREAMBLE_BYTES + GROUP_LENGTH_BYTES + int(length)
+
+
+def _key(path: Path, sop_uid: str) -> InstanceKey | None:
+    """The instance that a file is named after; None: no listener gave it that name."""
+    try:
+        return InstanceKey(path.parts[-3], path.parts[-2], sop_uid)
+    except BadAttribute:
+        return None
+
+
+def _claimed(path: Path) -> tuple[InstanceKey, str] | None:
+    """The instance that a claim is named after, and the digest that it must have."""
+    sop_uid, _, sha256 = path.stem.rpartition(".")[0].rpartition(".")
+    key = _key(path, sop_uid)
+    return (key, sha256) if key and SHA256.fullmatch(sha256) else None
 
 
 def _holds(path: Path, sha256: str) -> bool:
