@@ -1224,7 +1224,8 @@ def _sqlite(url: str) -> Engine:
         # None hands BEGIN to us: the driver's own would take the write lock too late,
         # and two writers that both read first would then deadlock.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        # FULL: what was promised on the strength of a row must survive a power cut.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
