@@ -280,6 +280,7 @@ def reconcile() -> None:
         ledger = Ledger(settings.ledger_url)
         ledger.set_destinations([each.name for each in settings.destinations])
         spool = Spool(settings.spool)
+        spool.sha256_at = ledger.sha256_at
         spool.recover(alone=False)
         found = rebuild(spool, ledger, audit)
         dispatcher = Dispatcher(celery_app(settings.broker), ledger, resend_seconds=0)

@@ -72,6 +72,7 @@ class Node:
         self._settings = settings
         self.spool = Spool(settings.spool, settings.keep_free)
         self.ledger = Ledger(settings.ledger_url)
+        self.spool.sha256_at = self.ledger.sha256_at
         self._dispatcher = Dispatcher(
             celery_app(settings.broker), self.ledger, settings.resend_seconds
         )

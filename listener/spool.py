@@ -6,6 +6,8 @@
                                                 the same for a moment, whole if it has that digest
     quarantine/<study>/<series>/<instance>.<sha256 prefix>.dcm
                                                 same instance UID, other bytes
+    quarantine/<study>/<series>/<instance>.<sha256 prefix>.<attempt>.rotten
+                                                torn or rotten, and sent again since
     results/<study>/<job>/<lease>/...           what a worker found, before it is sent
     selftest/<destination>.json                 how the last self-test ended
 
@@ -14,13 +16,14 @@ The spool is the truth: the ledger can be rebuilt from it. Names are UIDs and ha
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -141,6 +144,9 @@ class Spool:
         self._durable: dict[str, int] = {}
         """Folders whose names survive a power cut, each with its inode: others may remove it, and
         make one of the same name."""
+        self.sha256_at: Callable[[InstanceKey, Path], str | None] = _nobody_knows
+        """What an acknowledged instance must hold, where that is known beside the spool: what has
+        rotten is told from another instance by that."""
         self._incoming = self.root / "incoming"
         self._make_folder(self._incoming)
 
@@ -222,9 +228,14 @@ class Spool:
             if claim := _claimed(path):
                 yield claim[0], path
 
+    def set_aside(self) -> Iterator[Path]:
+        """Walk over what was torn or rotten, and was sent again."""
+        yield from sorted((self.root / "quarantine").glob("*/*/*.rotten"))
+
     def strangers(self) -> Iterator[Path]:
         """Walk over files that no listener put there: their names are not those of instances."""
         ours = {path for _, path in (*self.received(), *self.quarantined(), *self.unsettled())}
+        ours.update(self.set_aside())
         for part in ("studies", "quarantine"):
             for path in sorted((self.root / part).rglob("*")):
                 if path not in ours and path.is_file():
@@ -280,7 +291,9 @@ class Spool:
                 folder.rmdir()
 
     def drop_study_results(self, study_uid: str) -> None:
-        """Remove all results of a study."""
+        """Remove all results of a study, and what was set aside of it."""
+        for path in (self.root / "quarantine" / study_uid).glob("*/*.rotten"):
+            self.remove([path])
         shutil.rmtree(self.root / "results" / study_uid, ignore_errors=True)
 
     def has_room_for(self, size: int) -> bool:
@@ -415,23 +428,62 @@ class Spool:
         path = f"{self.root}/studies/{key.study_uid}/{key.series_uid}/{key.sop_uid}.dcm"
         try:
             os.link(claim, path)
-        except FileExistsError:
-            if _dataset_sha256(Path(path)) == sha256:
-                self._make_durable(Path(path))  # whoever wrote it may have died before
-                return path, Arrival.SAME
+            return path, Arrival.NEW
         except FileNotFoundError:
             return self._settled(key, path, sha256)
-        else:
-            return path, Arrival.NEW
+        except FileExistsError:
+            if _holds(Path(path), sha256):
+                self._make_durable(Path(path))  # whoever wrote it may have died before
+                return path, Arrival.SAME
+        if self._set_aside(key, Path(path), sha256):
+            return self._settle(key, claim, sha256)
+        return self._settle_apart(key, claim, sha256)
+
+    def _settle_apart(self, key: InstanceKey, claim: str, sha256: str) -> tuple[str, Arrival]:
+        """Give a durable instance a name in quarantine: another one has its own."""
         apart = self._quarantine_path(key, sha256)
         self._make_folder(apart.parent)
         try:
             os.link(claim, apart)
         except FileExistsError:
+            if not _holds(apart, sha256) and self._set_aside(key, apart, sha256):
+                return self._settle_apart(key, claim, sha256)
             self._make_durable(apart)
         except FileNotFoundError:
+            path = f"{self.root}/studies/{key.study_uid}/{key.series_uid}/{key.sop_uid}.dcm"
             return self._settled(key, path, sha256)
         return str(apart), Arrival.CONFLICT
+
+    def _set_aside(self, key: InstanceKey, path: Path, sha256: str) -> bool:
+        """Make room for an instance whose name is that of a file that is torn or rotten.
+
+        Args:
+            key: of the instance.
+            path: of what has its name.
+            sha256: of the instance.
+
+        Returns:
+            Whether it is worth trying again; otherwise what has the name is another instance.
+        """
+        expected = self.sha256_at(key, path)
+        if expected not in (None, sha256):
+            return False
+        # Of two that bring the same at once, the later must not set aside what the first brought.
+        with _locked(path.parent):
+            if _holds(path, sha256):
+                return True
+            if expected is None and not self._is_quarantine(path) and _is_readable(path):
+                return False
+            aside = self._quarantine_path(key, sha256).with_suffix(f".{token_hex(4)}.rotten")
+            self._make_folder(aside.parent)
+            os.rename(path, aside)
+        log.error(
+            "%s did not hold any more what was received; it was sent again, and what was there is "
+            "now %s",
+            self.named(path),
+            self.named(aside),
+        )
+        return True
 
     def _settled(self, key: InstanceKey, path: str, sha256: str) -> tuple[str, Arrival]:
         """What another listener made of an instance whose claim is gone."""
@@ -517,6 +569,35 @@ def _claimed(path: Path) -> tuple[InstanceKey, str] | None:
     sop_uid, _, sha256 = path.stem.rpartition(".")[0].rpartition(".")
     key = _key(path, sop_uid)
     return (key, sha256) if key and SHA256.fullmatch(sha256) else None
+
+
+def _nobody_knows(_key: InstanceKey, _path: Path) -> str | None:
+    return None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait until nobody else sets aside what lies in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file has the header of an instance.
+
+    Raises:
+        OSError: it could not be read, which says nothing about what it holds.
+    """
+    try:
+        return _dataset_offset(path) <= path.stat().st_size
+    except OSError:
+        raise
+    except (BadAttribute, *BROKEN):
+        return False
 
 
 def _holds(path: Path, sha256: str) -> bool:
