@@ -174,6 +174,8 @@ class Node:
                 self.pulse.touch(WHOLE_ROUND)
                 if self._watch.was_ours() and time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
+                    if self.spool.recover(alone=False):  # what could not be read before
+                        rebuild(self.spool, self.ledger, self.audit)
                     purge(
                         self.spool,
                         self.ledger,
