@@ -279,7 +279,10 @@ def reconcile() -> None:
         settings = read_settings()
         ledger = Ledger(settings.ledger_url)
         ledger.set_destinations([each.name for each in settings.destinations])
-        found = rebuild(Spool(settings.spool), ledger, audit)
+        spool = Spool(settings.spool)
+        spool.sha256_at = ledger.sha256_at
+        spool.recover(alone=False)
+        found = rebuild(spool, ledger, audit)
         dispatcher = Dispatcher(celery_app(settings.broker), ledger, resend_seconds=0)
         steward(ledger, dispatcher, settings)
     console.print(f"{found} instance(s) recorded from the spool; waiting jobs dispatched")

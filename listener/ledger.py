@@ -62,7 +62,15 @@ from listener.entries import (
     Role,
     digest_of,
 )
-from listener.errors import IllegalTransition, LeaseLost, SpoolFull, VersionTaken, WrongLedger
+from listener.errors import (
+    IllegalTransition,
+    LeaseLost,
+    SpoolFull,
+    VersionTaken,
+    WrongLedger,
+    where,
+)
+from listener.series import InstanceKey
 from listener.spool import Arrival, Held
 from listener.tables import (
     SCHEMA_VERSION,
@@ -362,6 +370,20 @@ class Ledger:
                 )
             )
             return {Path(path) for path in rows}
+
+    def sha256_at(self, key: InstanceKey, path: Path) -> str | None:
+        """Digest of the instance that must lie at a path; None: that is not known, or not now."""
+        query = select(instances.c.sha256).where(
+            instances.c.sop_uid == key.sop_uid,
+            instances.c.path == str(path),
+            instances.c.purged_at.is_(None),
+        )
+        try:
+            with self.reading() as connection:
+                return connection.scalar(query)
+        except SQLAlchemyError as error:
+            log.warning("the ledger does not say what %s holds: %s", path.name, where(error))
+            return None
 
     # Completion and planning
 
@@ -1224,7 +1246,8 @@ def _sqlite(url: str) -> Engine:
         # None hands BEGIN to us: the driver's own would take the write lock too late,
         # and two writers that both read first would then deadlock.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        # FULL: what was promised on the strength of a row must survive a power cut.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -17,13 +18,14 @@ from listener.dicomweb.server import WebServer
 from listener.dispatch import Dispatcher, celery_app
 from listener.entrance import open_ports
 from listener.entries import Received
-from listener.errors import where
+from listener.errors import BadAttribute, where
 from listener.ledger import Ledger, this_process
 from listener.monitoring.health import WHOLE_ROUND, Health
 from listener.monitoring.pulse import Pulse
 from listener.receivers import Receivers
 from listener.retention import purge
 from listener.scout import scouts
+from listener.series import BROKEN
 from listener.settings import ListenerSettings
 from listener.spool import Spool
 from listener.tls import server_context
@@ -70,6 +72,7 @@ class Node:
         self._settings = settings
         self.spool = Spool(settings.spool, settings.keep_free)
         self.ledger = Ledger(settings.ledger_url)
+        self.spool.sha256_at = self.ledger.sha256_at
         self._dispatcher = Dispatcher(
             celery_app(settings.broker), self.ledger, settings.resend_seconds
         )
@@ -171,6 +174,8 @@ class Node:
                 self.pulse.touch(WHOLE_ROUND)
                 if self._watch.was_ours() and time.monotonic() - purged_at >= PURGE_SECONDS:
                     self.spool.sweep()
+                    if self.spool.recover(alone=False):  # what could not be read before
+                        rebuild(self.spool, self.ledger, self.audit)
                     purge(
                         self.spool,
                         self.ledger,
@@ -226,9 +231,11 @@ class Node:
 
     def _make_up_for(self, is_gone: Callable[[str], bool]) -> None:
         """Bring back what died with processes between disk, ledger and audit trail."""
+        self.spool.recover(alone=False)
+        rebuild(self.spool, self.ledger, self.audit)
+        # Last: who died is found by its associations, should the above have to be done again.
         for study_uid in sorted(self.ledger.forget_associations_of(is_gone)):
             self.audit.cut_off(study_uid, self.ledger.path_of(study_uid))
-        rebuild(self.spool, self.ledger, self.audit)
 
 
 def _trouble_of(server: Server) -> str:
@@ -249,22 +256,45 @@ def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) 
 def rebuild(spool: Spool, ledger: Ledger, audit: Audit = NO_AUDIT) -> int:
     """Record every instance that is in the spool and not in the ledger; returns how many.
 
-    This is how rows come back that died with a process between disk and ledger.
+    This is how rows come back that died with a process between disk and ledger. A file that cannot
+    be read keeps no other from being recorded: it is logged, and `account` names it.
     """
-    known: set[object] = set()
-    study_uid = None
-    missing = []
-    for key, path in (*spool.received(), *spool.quarantined()):
-        if key.study_uid != study_uid:
-            study_uid, known = key.study_uid, set(ledger.known(key.study_uid))
-        if path not in known:
-            missing.append(Received(spool.held(key, path), None, path.stat().st_mtime))
+    missing, unreadable = _unrecorded(spool, ledger)
+    # As they came: of two that have the same UID, the first counts.
+    missing.sort(key=lambda each: each.at)
     ledger.record(missing)
     for study_uid, path in {each.held.key.study_uid: each.held.path for each in missing}.items():
         audit.cut_off(study_uid, path)
     if missing:
         log.warning("recorded %d instance(s) that only the spool knew of", len(missing))
+    for path, reason in unreadable.items():
+        log.error(
+            "%s is in the spool, but not in the ledger, and cannot be read (%s): send it again",
+            spool.named(path),
+            reason,
+        )
     return len(missing)
+
+
+def _unrecorded(spool: Spool, ledger: Ledger) -> tuple[list[Received], dict[Path, str]]:
+    """What the ledger does not know: instances, and why the others cannot be read."""
+    known: set[Path] = set()
+    study_uid = None
+    missing, unreadable = [], {}
+    for key, path in (*spool.received(), *spool.quarantined()):
+        if key.study_uid != study_uid:
+            study_uid, known = key.study_uid, ledger.known(key.study_uid)
+        if path in known:
+            continue
+        try:
+            held = spool.held(key, path)
+        except FileNotFoundError:
+            continue  # purged meanwhile
+        except (BadAttribute, *BROKEN) as error:
+            unreadable[path] = where(error)
+        else:
+            missing.append(Received(held, None, held.written_at))
+    return missing, unreadable
 
 
 def _is_gone(process: str) -> bool:

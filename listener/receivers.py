@@ -183,6 +183,7 @@ def receive(
     gc.freeze()  # what was imported stays: it is not walked through for garbage
     set_up_logging(settings.log_format)
     spool, ledger = Spool(settings.spool, settings.keep_free), Ledger(settings.ledger_url)
+    spool.sha256_at = ledger.sha256_at
     audit = audit_of(settings).start()
     clicker = turned_away.clicker(number)
     recorder = Recorder(ledger, audit, clicker)

@@ -10,10 +10,12 @@ import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, update
+from sqlalchemy.exc import OperationalError
 
 from listener.audit.patient import read_patient
 from listener.audit.trail import NO_AUDIT, Audit
+from listener.errors import where
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
 from listener.spool import Spool
@@ -41,7 +43,7 @@ def purge(
         on_study: is called before each study; there may be thousands.
 
     Returns:
-        Study Instance UIDs.
+        Study Instance UIDs. A study that cannot be removed now is logged, and keeps no other.
     """
     if settings.keep_days is None:
         return []
@@ -52,8 +54,11 @@ def purge(
     gone = []
     for study_uid in found:
         on_study()
-        if _purge_study(spool, ledger, study_uid, may_go, audit):
-            gone.append(study_uid)
+        try:
+            if _purge_study(spool, ledger, study_uid, may_go, audit):
+                gone.append(study_uid)
+        except Exception as error:  # noqa: BLE001 - the others must not wait for it
+            log.error("study %s stays for another time: %s", study_uid, where(error))
     return gone
 
 
@@ -106,7 +111,10 @@ def _purge_study(
     What is removed is read together with the leave to remove it: an instance that came since the
     study was found is in neither.
     """
-    _drop_waiting_shadows(ledger, study_uid, may_go)
+    try:
+        _drop_waiting_shadows(ledger, study_uid, may_go)
+    except OperationalError as error:  # of a disk that is full, where room must be made first
+        log.warning("shadows of study %s are called off late: %s", study_uid, where(error))
     query = (
         select(instances.c.sop_uid, instances.c.sha256, instances.c.path)
         .join(studies, studies.c.study_uid == instances.c.study_uid)
@@ -126,6 +134,7 @@ def _purge_study(
             # Sent again meanwhile: it is here after all.
             at = None if Path(row.path).exists() else ledger.now
             connection.execute(update(instances).where(this).values(purged_at=at))
+        _call_off(connection, jobs.c.study_uid == study_uid)
         ledger.note(connection, study_uid, "purged", f"{len(rows)} instance(s)")
     log.info("study %s was purged: delivered, and old enough", study_uid)
     return True
@@ -134,6 +143,10 @@ def _purge_study(
 def _drop_waiting_shadows(ledger: Ledger, study_uid: str, may_go: ColumnElement[bool]) -> None:
     """No worker begins with what is about to be removed; one that has begun keeps the study."""
     goes = select(studies.c.study_uid).where(studies.c.study_uid == study_uid, may_go)
-    waits = and_(jobs.c.study_uid.in_(goes), jobs.c.role == "shadow", jobs.c.state == "QUEUED")
     with ledger.writing() as connection:
-        move(connection, jobs, waits, "SUPERSEDED", reason="its study was purged")
+        _call_off(connection, jobs.c.study_uid.in_(goes))
+
+
+def _call_off(connection: Connection, here: ColumnElement[bool]) -> None:
+    waits = and_(here, jobs.c.role == "shadow", jobs.c.state == "QUEUED")
+    move(connection, jobs, waits, "SUPERSEDED", reason="its study was purged")

@@ -6,6 +6,8 @@
                                                 the same for a moment, whole if it has that digest
     quarantine/<study>/<series>/<instance>.<sha256 prefix>.dcm
                                                 same instance UID, other bytes
+    quarantine/<study>/<series>/<instance>.<sha256 prefix>.<attempt>.rotten
+                                                torn or rotten, and sent again since
     results/<study>/<job>/<lease>/...           what a worker found, before it is sent
     selftest/<destination>.json                 how the last self-test ended
 
@@ -14,11 +16,14 @@ The spool is the truth: the ledger can be rebuilt from it. Names are UIDs and ha
 
 import contextlib
 import errno
+import fcntl
 import hashlib
+import logging
 import os
+import re
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -28,8 +33,10 @@ from typing import NoReturn
 from pydicom.filereader import read_file_meta_info
 
 from listener.durability import brings_its_name
-from listener.errors import BadAttribute, SpoolFull
+from listener.errors import BadAttribute, SpoolFull, where
 from listener.series import BROKEN, InstanceKey
+
+log = logging.getLogger(__name__)
 
 PREAMBLE_BYTES = 132
 """PS3.10 7.1: 128 bytes of preamble and 'DICM' stand before the file meta information."""
@@ -44,6 +51,10 @@ CHUNK_BYTES = 1 << 20
 
 FOLDERS_REMEMBERED = 4096
 """As durable: many times what comes in at once."""
+
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+"""In hexadecimal digits, as in names of files."""
 
 
 class Arrival(Enum):
@@ -134,6 +145,9 @@ class Spool:
         self._durable: dict[str, int] = {}
         """Folders whose names survive a power cut, each with its inode: others may remove it, and
         make one of the same name."""
+        self.sha256_at: Callable[[InstanceKey, Path], str | None] = _nobody_knows
+        """What an acknowledged instance must hold, where that is known beside the spool: what has
+        rotten is told from another instance by that."""
         self._incoming = self.root / "incoming"
         self._make_folder(self._incoming)
         self._brings_names = brings_its_name(self._incoming)
@@ -201,13 +215,33 @@ class Spool:
     def received(self) -> Iterator[tuple[InstanceKey, Path]]:
         """Walk over every instance that was acknowledged and is not in quarantine."""
         for path in sorted((self.root / "studies").glob("*/*/*.dcm")):
-            yield InstanceKey(path.parts[-3], path.parts[-2], path.stem), path
+            if key := _key(path, path.stem):
+                yield key, path
 
     def quarantined(self) -> Iterator[tuple[InstanceKey, Path]]:
         """Walk over every instance that was acknowledged and put into quarantine."""
         for path in sorted((self.root / "quarantine").glob("*/*/*.dcm")):
-            sop_uid = path.stem.rpartition(".")[0]
-            yield InstanceKey(path.parts[-3], path.parts[-2], sop_uid), path
+            if key := _key(path, path.stem.rpartition(".")[0]):
+                yield key, path
+
+    def unsettled(self) -> Iterator[tuple[InstanceKey, Path]]:
+        """Walk over what a kill or a power cut left half way to its name; see `recover`."""
+        for path in sorted((self.root / "studies").glob("*/*/*.part")):
+            if claim := _claimed(path):
+                yield claim[0], path
+
+    def set_aside(self) -> Iterator[Path]:
+        """Walk over what was torn or rotten, and was sent again."""
+        yield from sorted((self.root / "quarantine").glob("*/*/*.rotten"))
+
+    def strangers(self) -> Iterator[Path]:
+        """Walk over files that no listener put there: their names are not those of instances."""
+        ours = {path for _, path in (*self.received(), *self.quarantined(), *self.unsettled())}
+        ours.update(self.set_aside())
+        for part in ("studies", "quarantine"):
+            for path in sorted((self.root / part).rglob("*")):
+                if path not in ours and path.is_file():
+                    yield path
 
     def held(self, key: InstanceKey, path: Path) -> Held:
         """Describe an instance found on disk, reading it once."""
@@ -238,7 +272,7 @@ class Spool:
         part = self._write_aside(data)
         self._make_folder(path.parent)
         part.replace(path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
         return path
 
     def leases_with_results(self, study_uid: str, job_id: str) -> set[str]:
@@ -259,7 +293,9 @@ class Spool:
                 folder.rmdir()
 
     def drop_study_results(self, study_uid: str) -> None:
-        """Remove all results of a study."""
+        """Remove all results of a study, and what was set aside of it."""
+        for path in (self.root / "quarantine" / study_uid).glob("*/*.rotten"):
+            self.remove([path])
         shutil.rmtree(self.root / "results" / study_uid, ignore_errors=True)
 
     def has_room_for(self, size: int) -> bool:
@@ -274,19 +310,28 @@ class Spool:
                 host's last bytes may not be seen here yet.
 
         Returns:
-            How many instances got the name that they are known by.
+            How many instances got the name that they are known by. What cannot be read or named
+            now stays, and is logged.
         """
         found = 0
         for claim in (self.root / "studies").glob("*/*/*.part"):
-            sop_uid, sha256, _attempt = claim.stem.rsplit(".", 2)
-            key = InstanceKey(claim.parts[-3], claim.parts[-2], sop_uid)
-            with contextlib.suppress(FileNotFoundError):  # its writer lives and has settled it
+            told = _claimed(claim)
+            if told is None:
+                log.warning("%s is not a name that a listener gives", self.named(claim))
+                continue
+            key, sha256 = told
+            try:
                 if _holds(claim, sha256):
+                    self._make_durable(claim)  # it may be in the page cache only
                     self._settle(key, str(claim), sha256)
                     found += 1
                 elif not alone:
                     continue
                 claim.unlink()
+            except FileNotFoundError:
+                pass  # its writer lives and has settled it
+            except OSError as error:  # the disk's trouble: the claim may be all there is of it
+                log.error("%s stays for another time: %s", self.named(claim), where(error))
         return found
 
     def sweep(self) -> int:
@@ -313,6 +358,10 @@ class Spool:
         """
         self._require_space(room)
         self._write_aside(b"\0").unlink()
+
+    def named(self, path: Path) -> str:
+        """A file of the spool, as logs name it."""
+        return str(path.relative_to(self.root))
 
     def total_bytes(self) -> int:
         """Size of the spool's file system."""
@@ -382,22 +431,62 @@ class Spool:
         path = f"{self.root}/studies/{key.study_uid}/{key.series_uid}/{key.sop_uid}.dcm"
         try:
             os.link(claim, path)
-        except FileExistsError:
-            if _dataset_sha256(Path(path)) == sha256:
-                return path, Arrival.SAME
+            return path, Arrival.NEW
         except FileNotFoundError:
             return self._settled(key, path, sha256)
-        else:
-            return path, Arrival.NEW
+        except FileExistsError:
+            if _holds(Path(path), sha256):
+                self._make_durable(Path(path))  # whoever wrote it may have died before
+                return path, Arrival.SAME
+        if self._set_aside(key, Path(path), sha256):
+            return self._settle(key, claim, sha256)
+        return self._settle_apart(key, claim, sha256)
+
+    def _settle_apart(self, key: InstanceKey, claim: str, sha256: str) -> tuple[str, Arrival]:
+        """Give a durable instance a name in quarantine: another one has its own."""
         apart = self._quarantine_path(key, sha256)
         self._make_folder(apart.parent)
         try:
             os.link(claim, apart)
         except FileExistsError:
-            pass
+            if not _holds(apart, sha256) and self._set_aside(key, apart, sha256):
+                return self._settle_apart(key, claim, sha256)
+            self._make_durable(apart)
         except FileNotFoundError:
+            path = f"{self.root}/studies/{key.study_uid}/{key.series_uid}/{key.sop_uid}.dcm"
             return self._settled(key, path, sha256)
         return str(apart), Arrival.CONFLICT
+
+    def _set_aside(self, key: InstanceKey, path: Path, sha256: str) -> bool:
+        """Make room for an instance whose name is that of a file that is torn or rotten.
+
+        Args:
+            key: of the instance.
+            path: of what has its name.
+            sha256: of the instance.
+
+        Returns:
+            Whether it is worth trying again; otherwise what has the name is another instance.
+        """
+        expected = self.sha256_at(key, path)
+        if expected not in (None, sha256):
+            return False
+        # Of two that bring the same at once, the later must not set aside what the first brought.
+        with _locked(path.parent):
+            if _holds(path, sha256):
+                return True
+            if expected is None and not self._is_quarantine(path) and _is_readable(path):
+                return False
+            aside = self._quarantine_path(key, sha256).with_suffix(f".{token_hex(4)}.rotten")
+            self._make_folder(aside.parent)
+            os.rename(path, aside)
+        log.error(
+            "%s did not hold any more what was received; it was sent again, and what was there is "
+            "now %s",
+            self.named(path),
+            self.named(aside),
+        )
+        return True
 
     def _settled(self, key: InstanceKey, path: str, sha256: str) -> tuple[str, Arrival]:
         """What another listener made of an instance whose claim is gone."""
@@ -408,6 +497,12 @@ class Spool:
             raise FileNotFoundError(errno.ENOENT, "what was written is gone", path)
         return path, Arrival.SAME
 
+    def _make_durable(self, path: Path) -> None:
+        """Wait until a file that another process may have written survives a power cut."""
+        _sync(path)
+        self._make_folder(path.parent)
+        _sync(path.parent)
+
     def _make_folder(self, folder: Path) -> None:
         """Make a folder whose own name survives a power cut, up to the root."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -415,7 +510,7 @@ class Spool:
         if self._durable.get(str(folder)) == inode:
             return
         for level in (folder, *folder.parents):
-            _sync_folder(level)
+            _sync(level)
             if level == self.root.parent:
                 break
         if len(self._durable) >= FOLDERS_REMEMBERED:
@@ -444,8 +539,9 @@ def _write_all(descriptor: int, *parts: memoryview) -> None:
             rest = rest[os.write(descriptor, rest) :]
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on stable storage."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -463,10 +559,60 @@ def _dataset_offset(path: Path) -> int:
     return PREAMBLE_BYTES + GROUP_LENGTH_BYTES + int(length)
 
 
+def _key(path: Path, sop_uid: str) -> InstanceKey | None:
+    """The instance that a file is named after; None: no listener gave it that name."""
+    try:
+        return InstanceKey(path.parts[-3], path.parts[-2], sop_uid)
+    except BadAttribute:
+        return None
+
+
+def _claimed(path: Path) -> tuple[InstanceKey, str] | None:
+    """The instance that a claim is named after, and the digest that it must have."""
+    sop_uid, _, sha256 = path.stem.rpartition(".")[0].rpartition(".")
+    key = _key(path, sop_uid)
+    return (key, sha256) if key and SHA256.fullmatch(sha256) else None
+
+
+def _nobody_knows(_key: InstanceKey, _path: Path) -> str | None:
+    return None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait until nobody else sets aside what lies in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file has the header of an instance.
+
+    Raises:
+        OSError: it could not be read, which says nothing about what it holds.
+    """
+    try:
+        return _dataset_offset(path) <= path.stat().st_size
+    except OSError:
+        raise
+    except (BadAttribute, *BROKEN):
+        return False
+
+
 def _holds(path: Path, sha256: str) -> bool:
-    """Whether a file that may be torn is whole."""
+    """Whether a file that may be torn is whole.
+
+    Raises:
+        OSError: it could not be read, which says nothing about what it holds.
+    """
     try:
         return _dataset_sha256(path) == sha256
+    except OSError:
+        raise
     except (BadAttribute, *BROKEN):
         return False
 

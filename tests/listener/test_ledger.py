@@ -862,3 +862,12 @@ def at_once(actions: Iterator[Callable[[], object]]) -> None:
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(action) for action in actions]:
             done.result()
+
+
+def test_what_was_committed_survives_a_power_cut(ledger: Ledger) -> None:
+    if not str(ledger._engine.url).startswith("sqlite"):
+        pytest.skip("PostgreSQL waits for the disk unless its operator says otherwise")
+    full = 2  # https://www.sqlite.org/pragma.html#pragma_synchronous
+    for way in (ledger.writing, ledger.reading):
+        with way() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == full

@@ -1,13 +1,17 @@
 """What is over and delivered may go; nothing else ever does."""
 
+import errno
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
+from sqlalchemy.exc import OperationalError
 
 from listener import retention
 from listener.accounting import account
@@ -239,5 +243,60 @@ def test_other_bytes_that_come_after_the_purge_are_found_where_they_are(
     held = spool.write(InstanceKey("1", "1.1", "1.1.0"), HEAD, b"other bytes")
     ledger.record([Received(held, None, time.time())])
 
+    (found,) = account(spool, ledger)
+    assert found.agrees
+
+
+def test_a_study_that_cannot_be_removed_keeps_no_other(
+    spool: Spool,
+    ledger: Ledger,
+    settings: ListenerSettings,
+    delivered: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    held = spool.write(InstanceKey("0", "0.1", "0.1.1"), HEAD, b"dataset")
+    ledger.record([Received(replace(held, written_at=LONG_AGO), None, LONG_AGO)])
+    (study,) = ledger.gathering()
+    ledger.complete(study, "quiet")
+    ledger.plan("0", 1, [], {})
+    remove = spool.remove
+
+    def refuse(paths: Iterable[Path]) -> None:
+        if held.path in (paths := list(paths)):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        remove(paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "remove", refuse)
+        assert purge(spool, ledger, settings) == [delivered]
+    assert "study 0" in caplog.text
+    assert purge(spool, ledger, settings) == ["0"]
+
+
+def test_room_is_made_on_a_disk_that_takes_no_row_although_a_shadow_waits(
+    spool: Spool,
+    ledger: Ledger,
+    settings: ListenerSettings,
+    delivered: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = Plan("fistula", "1.1", tuple(ledger.instances_of("1")))
+    shadow = replace(BUNDLE, version="2.0.0", role="shadow")
+    (job_id,) = ledger.plan("1", 1, [(plan, shadow)], {})
+    writing = ledger.writing
+
+    @contextmanager
+    def write_where_there_is_room() -> Iterator[Connection]:
+        if files(spool):
+            raise OperationalError("BEGIN", None, sqlite3.OperationalError("disk is full"))
+        with writing() as connection:
+            yield connection
+
+    monkeypatch.setattr(ledger, "writing", write_where_there_is_room)
+    assert purge(spool, ledger, settings) == [delivered]
+
+    assert files(spool) == []
+    assert job_id not in [job.job_id for job in ledger.queued()]
     (found,) = account(spool, ledger)
     assert found.agrees

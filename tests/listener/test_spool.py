@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from listener import spool as spool_module
+from listener.entries import Received
 from listener.errors import SpoolFull
+from listener.ledger import Ledger
 from listener.series import InstanceKey
 from listener.spool import Arrival, Spool
 
@@ -97,6 +99,71 @@ def test_what_was_torn_when_the_power_failed_was_never_acknowledged(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What was made durable, in order."""
+    told: list[Path] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        told.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return told
+
+
+def test_a_claim_is_durable_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: list[Path]
+) -> None:
+    spool = Spool(tmp_path)
+    claim = cut_before_settling(spool, monkeypatch, b"dataset")
+    starting = Spool(tmp_path)
+    synced.clear()
+
+    assert starting.recover() == 1
+    assert synced[0] == claim
+    for folder in (claim.parent, claim.parents[1], claim.parents[2], tmp_path):
+        assert folder in synced
+
+
+@pytest.mark.parametrize("data", [b"dataset", b"other"])
+def test_what_another_process_left_is_durable_before_a_resend_trusts_it(
+    tmp_path: Path, synced: list[Path], data: bytes
+) -> None:
+    first = Spool(tmp_path)
+    first.write(KEY, HEAD, b"dataset")
+    there = first.write(KEY, HEAD, data).path
+    resent = Spool(tmp_path)
+    synced.clear()
+
+    assert resent.write(KEY, HEAD, data).path == there
+    assert there in synced
+    assert there.parent in synced[synced.index(there) :]
+
+
+@pytest.mark.parametrize("trouble", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
+def test_what_cannot_be_read_for_a_while_is_not_torn(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    trouble: int,
+) -> None:
+    spool = Spool(tmp_path)
+    claim = cut_before_settling(spool, monkeypatch, b"dataset")
+    with monkeypatch.context() as patch:
+        # The disk's own trouble cannot be had for real.
+        def fail(_path: Path) -> str:
+            raise OSError(trouble, os.strerror(trouble))
+
+        patch.setattr(spool_module, "_dataset_sha256", fail)
+        assert spool.recover() == 0
+
+    assert claim.exists()
+    assert str(claim.relative_to(tmp_path)) in caplog.text
+    assert spool.recover() == 1
+
+
 def test_a_listener_that_starts_takes_nothing_from_one_that_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +229,66 @@ def test_other_bytes_under_the_same_uid_are_kept_apart(tmp_path: Path) -> None:
     assert first.path.read_bytes() == HEAD + b"dataset"
     assert [key for key, _ in spool.received()] == [KEY]
     assert [key for key, _ in spool.quarantined()] == [KEY]
+
+
+@pytest.mark.parametrize("torn", [b"", HEAD[:140]])
+def test_what_was_torn_is_healed_by_a_resend(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: bytes
+) -> None:
+    spool = Spool(tmp_path)
+    path = spool.write(KEY, HEAD, b"dataset").path
+    path.write_bytes(torn)
+
+    again = spool.write(KEY, HEAD, b"dataset")
+    assert (again.path, again.arrival) == (path, Arrival.NEW)
+    assert path.read_bytes() == HEAD + b"dataset"
+    assert [each.read_bytes() for each in spool.set_aside()] == [torn]
+    assert list(spool.quarantined()) == list(spool.strangers()) == []
+    assert str(path.relative_to(tmp_path)) in caplog.text
+
+    spool.drop_study_results(KEY.study_uid)
+    assert list(spool.set_aside()) == []
+
+
+def test_a_claim_beside_what_is_torn_heals_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    claim = cut_before_settling(spool, monkeypatch, b"dataset")
+    path = claim.with_name(f"{KEY.sop_uid}.dcm")
+    path.write_bytes(b"")
+
+    assert spool.recover() == 1
+    assert path.read_bytes() == HEAD + b"dataset"
+
+
+def test_what_has_rotten_is_healed_by_what_the_ledger_expects_and_by_nothing_else(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    spool = Spool(tmp_path)
+    spool.sha256_at = ledger.sha256_at
+    held = spool.write(KEY, HEAD, b"dataset")
+    ledger.record([Received(held, None, held.written_at)])
+    held.path.write_bytes(HEAD + b"datasex")
+
+    assert spool.write(KEY, HEAD, b"other").arrival is Arrival.CONFLICT
+    assert held.path.read_bytes() == HEAD + b"datasex"
+
+    again = spool.write(KEY, HEAD, b"dataset")
+    assert (again.path, again.arrival) == (held.path, Arrival.NEW)
+    assert held.path.read_bytes() == HEAD + b"dataset"
+    assert [each.read_bytes() for each in spool.set_aside()] == [HEAD + b"datasex"]
+    assert spool.write(KEY, HEAD, b"changed").arrival is Arrival.CONFLICT
+
+
+def test_what_has_rotten_in_quarantine_is_healed_by_a_resend(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.write(KEY, HEAD, b"dataset")
+    apart = spool.write(KEY, HEAD, b"other").path
+    apart.write_bytes(HEAD + b"rotten")
+
+    assert spool.write(KEY, HEAD, b"other").path == apart
+    assert apart.read_bytes() == HEAD + b"other"
 
 
 def test_an_instance_that_outgrows_the_disk_while_it_comes_in_is_refused(
