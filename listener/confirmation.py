@@ -180,7 +180,7 @@ class Confirmations:
     def _not_committed(
         self, connection: Connection, these: ColumnElement[bool], reason: int
     ) -> int:
-        """Note that a destination said that it does not commit; what is refused often is sent again.
+        """Note that a destination said that it does not commit; what is refused often goes again.
 
         The reason stays in `status`: what was refused is not confirmed by being shown.
         """
