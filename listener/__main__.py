@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from listener.accounting import STATES, StudyAccount, account
+from listener.accounting import STATES, StudyAccount, account, look_again
 from listener.audit.trail import open_audit
 from listener.cautions import cautions
 from listener.console.gate.commands import accounts
@@ -42,6 +42,9 @@ app.add_typer(bundles, name="bundles")
 
 ROW_SECONDS = 2.0
 """A running listener writes rows a moment after the files: what disagrees is looked at again."""
+
+TELL_EVERY = 100
+"""Files between two words on how far it is."""
 
 ACCOUNT_COLUMNS = ("on disk", "received", *STATES, "purged")
 
@@ -139,15 +142,28 @@ def show(study: StudyUID, as_json: Json = False) -> None:
 
 
 @app.command("account")
-def account_command(as_json: Json = False) -> None:
+def account_command(
+    as_json: Json = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="read every file and compare its digest, too")
+    ] = False,
+) -> None:
     """Compare the spool with the ledger; exit with 1 where they disagree."""
-    with explained():
+    with explained(), complaints.status("account: looking") as state:
+
+        def tell(checked: int) -> None:
+            if checked % TELL_EVERY == 0:
+                state.update(f"account: {checked} file(s) compared")
+
         settings = read_settings()
         spool, ledger = Spool(settings.spool), Ledger(settings.ledger_url)
-        studies = account(spool, ledger)
+        studies = account(spool, ledger, verify, tell)
         if not all(study.agrees for study in studies):
             time.sleep(ROW_SECONDS)
-            studies = account(spool, ledger)
+            studies = [
+                study if study.agrees else look_again(study, spool, ledger, verify)
+                for study in studies
+            ]
     rows = [_account_row(study) for study in studies]
     totals = {name: sum(row[name] for row in rows) for name in ACCOUNT_COLUMNS}
     disagreeing = [study for study in studies if not study.agrees]
@@ -164,7 +180,22 @@ def account_command(as_json: Json = False) -> None:
             style="red",
             markup=False,
         )
-        for path in (*study.unknown, *study.missing):
+        if study.damaged:
+            complaints.print(
+                f"  {len(study.damaged)} file(s) are not what was received: look after the disk, "
+                "move them out of the spool and have them sent again",
+                style="red",
+                markup=False,
+            )
+        if study.received != sum(study.states.values()):
+            complaints.print(
+                f"  the ledger counted {study.recorded} as they came, and has rows of "
+                f"{sum(study.states.values()) + study.purged}: restore it, or rebuild it "
+                "from the spool by `reconcile`",
+                style="red",
+                markup=False,
+            )
+        for path in (*study.unknown, *study.missing, *study.damaged):
             complaints.print(f"  {path}", markup=False)
     if disagreeing:
         raise typer.Exit(1)

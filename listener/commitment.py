@@ -7,20 +7,22 @@ goes over the asker's own association while that is open.
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from pydicom import Dataset
 from pynetdicom import build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_ACTION
-from sqlalchemy import select, update
+from sqlalchemy import Row, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from listener.backoff import Backoff
 from listener.caller import call, caller
+from listener.clock import is_due, since
 from listener.confirmation import (
     NO_SUCH_INSTANCE,
     PROCESSING_FAILURE,
@@ -55,6 +57,10 @@ SOME_FAILED: Final = 2
 ORPHANED_SECONDS: Final = 5.0
 """A process that serves the asker would have answered by then."""
 
+YOUNG_SECONDS: Final = 60.0
+"""Rows are written within moments of the files: what a request names that is older, and the ledger
+does not know, was never here, and is not looked for on the whole disk."""
+
 References = Sequence[tuple[str, str]]
 """SOP class and instance UIDs."""
 
@@ -69,6 +75,7 @@ class Promise:
     references: References
     attempts: int
     due_since: float
+    asked_at: float
 
 
 class Promises:
@@ -111,7 +118,7 @@ class Promises:
         """Requests to answer now, oldest first."""
         query = (
             select(promises)
-            .where(promises.c.state == "ASKED", promises.c.next_at <= self._ledger.now)
+            .where(promises.c.state == "ASKED", is_due(promises.c.next_at, self._ledger.now))
             .order_by(promises.c.asked_at)
         )
         with self._ledger.reading() as connection:
@@ -123,6 +130,7 @@ class Promises:
                     [(sop_class, sop_uid) for sop_class, sop_uid in row.references],
                     row.attempts,
                     row.next_at,
+                    row.asked_at,
                 )
                 for row in connection.execute(query)
             ]
@@ -143,35 +151,58 @@ class Promises:
                 .values(attempts=promises.c.attempts + 1, message=message, next_at=next_at)
             )
 
-    def failures(self, named: References) -> dict[str, int]:
+    def failures(self, named: References, asked_at: float | None = None) -> dict[str, int]:
         """Instance UIDs that we cannot commit to, each with its reason (PS3.3 C.14.1.1).
+
+        A request names UIDs, not bytes: of a UID that came with different ones, nobody knows which
+        the asker means, and who deletes its copy may be the one whose bytes are in quarantine.
+
+        Args:
+            named: what the asker wants kept.
+            asked_at: when; None: now.
 
         Raises:
             OSError: the disk does not answer at present.
         """
         rows = self._rows([sop_uid for _, sop_uid in named])
-        # The row may be a moment later than the file.
-        rowless = self._spool.find({sop_uid for _, sop_uid in named} - rows.keys())
         found = {}
+        rowless = self._rowless({sop_uid for _, sop_uid in named} - rows.keys(), asked_at)
         for sop_class, sop_uid in named:
-            path, sha256 = rows.get(sop_uid, (rowless.get(sop_uid), None))
-            failure = self._failure(sop_class, path, sha256)
+            failure = self._failure_of(sop_class, rows.get(sop_uid, ()), rowless.get(sop_uid))
             if failure != SUCCESS:
                 found[sop_uid] = failure
         return found
 
-    def _rows(self, sop_uids: Sequence[str]) -> dict[str, tuple[Path, str]]:
-        found = {}
+    def _rowless(self, sop_uids: Collection[str], asked_at: float | None) -> dict[str, Path]:
+        """Files whose row is a moment later, as long as that may be so."""
+        if asked_at is not None and since(asked_at, self._ledger.now) > YOUNG_SECONDS:
+            return {}
+        return self._spool.find(sop_uids)
+
+    def _failure_of(self, sop_class: str, rows: Sequence[Row[Any]], rowless: Path | None) -> int:
+        if any(row.state == "quarantined" for row in rows):
+            return PROCESSING_FAILURE
+        held = [row for row in rows if row.purged_at is None]
+        path, sha256 = (Path(held[0].path), held[0].sha256) if held else (rowless, None)
+        if path is not None and self._has_other_version(path):
+            return PROCESSING_FAILURE
+        return self._failure(sop_class, path, sha256)
+
+    def _rows(self, sop_uids: Sequence[str]) -> dict[str, list[Row[Any]]]:
+        """Everything that the ledger knows of these UIDs, quarantined and purged ones as well."""
+        found: dict[str, list[Row[Any]]] = defaultdict(list)
         with self._ledger.reading() as connection:
             for start in range(0, len(sop_uids), ROWS_AT_ONCE):
-                query = select(instances.c.sop_uid, instances.c.path, instances.c.sha256).where(
-                    instances.c.sop_uid.in_(sop_uids[start : start + ROWS_AT_ONCE]),
-                    instances.c.state != "quarantined",
-                    instances.c.purged_at.is_(None),
-                )
-                for row in connection.execute(query):
-                    found[row.sop_uid] = Path(row.path), row.sha256
+                some = instances.c.sop_uid.in_(sop_uids[start : start + ROWS_AT_ONCE])
+                for row in connection.execute(select(instances).where(some)):
+                    found[row.sop_uid].append(row)
         return found
+
+    def _has_other_version(self, path: Path) -> bool:
+        """Whether other bytes of the same UID lie in quarantine, whose row may be to come."""
+        study_uid, series_uid, name = path.parts[-3:]
+        apart = self._spool.root / "quarantine" / study_uid / series_uid
+        return any(apart.glob(f"{name.removesuffix('.dcm')}.*.dcm"))
 
     def _failure(self, sop_class: str, path: Path | None, sha256: str | None) -> int:
         if path is None or not path.exists():
@@ -287,7 +318,7 @@ class Herald(threading.Thread):
             self._postpone(promise, self._unreachable(promise))
             return
         try:
-            failed = self.promises.failures(promise.references)
+            failed = self.promises.failures(promise.references, promise.asked_at)
             response, _ = association.send_n_event_report(
                 _report(promise, failed),
                 SOME_FAILED if failed else ALL_COMMITTED,

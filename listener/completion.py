@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from listener.clock import since
 from listener.corrections import NOT_TAKEN, Choice, choose, read_candidates
 from listener.entries import BundleRow, Gathering, Instance, Plan
 from listener.errors import BadAttribute, where
@@ -67,8 +68,10 @@ def reason_to_complete(study: Gathering, now: float, patience: Patience) -> str 
     'association released, then quiet for 10 s'
     """
     quiet, sign = _longest_pause(study, patience)
-    last_sign = max(study.last_at, study.released_at or 0)
-    return f"{sign} {quiet:g} s" if now - last_sign >= quiet else None
+    # The earlier one counts where the clock was set back after the later.
+    quiet_for = [since(at, now) for at in (study.last_at, study.released_at) if at is not None]
+    passed = min(quiet_for)
+    return f"{sign} {quiet:g} s" if passed >= quiet else None
 
 
 def _longest_pause(study: Gathering, patience: Patience) -> tuple[float, str]:

@@ -26,6 +26,7 @@ from listener.audit.tally import Party
 from listener.audit.trail import NO_AUDIT, Audit
 from listener.backoff import Backoff
 from listener.caller import call, caller
+from listener.clock import is_due
 from listener.entries import Sent
 from listener.errors import where
 from listener.ledger import Ledger
@@ -115,7 +116,7 @@ class Confirmations:
             .where(
                 deliveries.c.destination == destination,
                 deliveries.c.state == "SENT",
-                deliveries.c.next_at <= self._ledger.now,
+                is_due(deliveries.c.next_at, self._ledger.now, NEITHER_SECONDS),
             )
             .order_by(jobs.c.finished_at, results.c.series_uid, results.c.number)
         )
@@ -180,7 +181,7 @@ class Confirmations:
     def _not_committed(
         self, connection: Connection, these: ColumnElement[bool], reason: int
     ) -> int:
-        """Note that a destination said that it does not commit: often, and it is sent again.
+        """Note that a destination said that it does not commit; what is refused often goes again.
 
         The reason stays in `status`: what was refused is not confirmed by being shown.
         """

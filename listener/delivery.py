@@ -73,7 +73,7 @@ class Courier(threading.Thread):
 
     def deliver_due(self) -> None:
         """Send everything that may be sent now, one job at a time."""
-        due = self._ledger.due(self._destination.name)
+        due = self._ledger.due(self._destination.name, self._backoff.cap_seconds)
         for _job_id, of_job in groupby(due, key=lambda pending: pending.job_id):
             if self._over.is_set() or not self._on_duty():
                 return

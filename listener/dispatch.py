@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from listener.clock import since
 from listener.entries import Queued, Role
 from listener.ledger import Ledger
 
@@ -97,7 +98,7 @@ class Dispatcher:
         overdue = [
             job
             for job in queued
-            if job.sent_at is not None and job.sent_at <= now - self._resend_seconds
+            if job.sent_at is not None and since(job.sent_at, now) >= self._resend_seconds
         ]
         if not never_sent and not overdue:
             return 0

@@ -43,6 +43,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
 
+from listener.clock import LONGEST_PAUSE_SECONDS, Jumps, is_ahead, is_due
 from listener.entries import (
     Answer,
     BundleRow,
@@ -190,14 +191,21 @@ class Ledger:
     Args:
         url: SQLAlchemy URL, SQLite or PostgreSQL.
         clock: seconds since the epoch.
+        steady: seconds by a clock that is never set; see `Jumps`.
 
     Raises:
         WrongLedger: the database was written by another version of monro.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        url: str,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] | None = None,
+    ) -> None:
         self._engine = _engine(url)
         self._clock = clock
+        self._jumps = Jumps(clock, steady)
         with self._engine.begin() as connection:
             metadata.create_all(connection)
             version = connection.scalar(select(schema.c.version))
@@ -210,6 +218,10 @@ class Ledger:
     def now(self) -> float:
         """The ledger's time."""
         return self._clock()
+
+    def jumped_within(self, seconds: float) -> bool:
+        """Whether the clock was set a moment ago: nobody is to be called silent by it then."""
+        return self._jumps.within(seconds)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -310,7 +322,11 @@ class Ledger:
         here = studies.c.study_uid == study_uid
         connection.execute(
             update(studies)
-            .where(here, studies.c.last_at < at, studies.c.state == "RECEIVING")
+            .where(
+                here,
+                or_(studies.c.last_at < at, is_ahead(studies.c.last_at, self._clock(), 0)),
+                studies.c.state == "RECEIVING",
+            )
             .values(last_at=at)
         )
         if reopen and move(connection, studies, here, "RECEIVING", last_at=at, released_at=None):
@@ -717,9 +733,17 @@ class Ledger:
                 update(jobs).where(jobs.c.job_id == job_id).values(sent_at=self._clock())
             )
 
-    def reclaim(self) -> list[str]:
-        """Take back the jobs whose holder's heart stopped; returns their IDs."""
-        expired = and_(jobs.c.state == "RUNNING", jobs.c.lease_until < self._clock())
+    def reclaim(self, lease_seconds: float = LONGEST_PAUSE_SECONDS) -> list[str]:
+        """Take back the jobs whose holder's heart stopped; returns their IDs.
+
+        Args:
+            lease_seconds: how long a lease lasts without a heartbeat.
+        """
+        if self.jumped_within(lease_seconds):
+            return []  # who lives says so until then, by the new time
+        now = self._clock()
+        over = or_(jobs.c.lease_until < now, is_ahead(jobs.c.lease_until, now, lease_seconds))
+        expired = and_(jobs.c.state == "RUNNING", over)
         with self.writing() as connection:
             rows = connection.execute(select(jobs).where(expired)).all()
             for row in rows:
@@ -766,13 +790,12 @@ class Ledger:
         self, job_id: str, holder: str, seconds: float, able: Collection[Edition]
     ) -> Job | None:
         now = self._clock()
+        over = and_(jobs.c.lease_until < now, not self.jumped_within(seconds))
         lease = str(uuid.uuid4())
         edition = tuple_(jobs.c.weights_sha256, jobs.c.bundle_version)
         this = and_(jobs.c.job_id == job_id, edition.in_(list(able)))
         with self.writing() as connection:
-            if connection.scalar(
-                select(exists().where(this, jobs.c.state == "RUNNING", jobs.c.lease_until < now))
-            ):
+            if connection.scalar(select(exists().where(this, jobs.c.state == "RUNNING", over))):
                 _give_back(connection, job_id, "its worker stopped answering")
             waiting = and_(this, jobs.c.state == "QUEUED")
             move(connection, jobs, and_(waiting, _is_outdated()), "SUPERSEDED", reason=OUTDATED)
@@ -943,10 +966,16 @@ class Ledger:
         if rows:
             connection.execute(self.insert_or_ignore(deliveries), rows)
 
-    def due(self, destination: str) -> list[Pending]:
+    def due(
+        self, destination: str, longest_seconds: float = LONGEST_PAUSE_SECONDS
+    ) -> list[Pending]:
         """What may be sent to a destination now, oldest job first and phases in order.
 
         A result waits until everything of a lower phase of its job was acknowledged.
+
+        Args:
+            destination: by name.
+            longest_seconds: that a result waits for its next attempt.
         """
         earlier, earlier_delivery = results.alias(), deliveries.alias()
         held_up = exists().where(
@@ -963,7 +992,7 @@ class Ledger:
             .where(
                 deliveries.c.destination == destination,
                 deliveries.c.state == "PENDING",
-                deliveries.c.next_at <= self._clock(),
+                is_due(deliveries.c.next_at, self._clock(), longest_seconds),
                 ~held_up,
             )
             .order_by(jobs.c.finished_at, results.c.job_id, results.c.phase, results.c.number)

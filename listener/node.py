@@ -246,7 +246,7 @@ def steward(ledger: Ledger, dispatcher: Dispatcher, settings: ListenerSettings) 
     """One round of what must happen by itself: complete, plan, reclaim, dispatch."""
     now = ledger.now
     complete_studies(ledger, Patience.from_settings(settings), now)
-    for job_id in ledger.reclaim():
+    for job_id in ledger.reclaim(settings.lease_seconds):
         log.warning("job %s: its worker stopped answering; it was taken back", job_id)
     ledger.supersede_unwanted()
     plan_studies(ledger, settings.analyses)

@@ -15,9 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, not_, or_, select, true, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from listener.clock import is_ahead
 from listener.errors import where
 from listener.ledger import Ledger, this_process
 from listener.tables import listeners
@@ -97,9 +98,7 @@ class Watch(threading.Thread):
             row = {"seen_at": now, "until": now + self._seconds}
             if not connection.execute(update(listeners).where(me).values(**row)).rowcount:
                 connection.execute(listeners.insert().values(name=self._us, has_watch=False, **row))
-            others = select(listeners.c.name).where(
-                listeners.c.has_watch, ~me, listeners.c.until >= now
-            )
+            others = select(listeners.c.name).where(listeners.c.has_watch, ~me, self._lives(now))
             is_free = all(map(has_died, connection.scalars(others)))
             if is_free:
                 connection.execute(update(listeners).where(~me).values(has_watch=False))
@@ -117,13 +116,11 @@ class Watch(threading.Thread):
 
     def silent(self) -> set[str]:
         """Names of the listeners whose heart stopped before they left."""
+        lives = self._lives(self._ledger.now)
+        others = select(listeners.c.name, lives.label("lives")).where(listeners.c.name != self._us)
         with self._ledger.reading() as connection:
-            rows = connection.execute(select(listeners.c.name, listeners.c.until)).all()
-        return {
-            row.name
-            for row in rows
-            if row.name != self._us and (row.until < self._ledger.now or has_died(row.name))
-        }
+            rows = connection.execute(others).all()
+        return {row.name for row in rows if not row.lives or has_died(row.name)}
 
     def is_gone_with(self, silent: Collection[str]) -> Callable[[str], bool]:
         """What tells of a process whether it died with one of these listeners.
@@ -141,10 +138,19 @@ class Watch(threading.Thread):
 
     def _others_alive(self) -> list[str]:
         alive = select(listeners.c.name).where(
-            listeners.c.name != self._us, listeners.c.until >= self._ledger.now
+            listeners.c.name != self._us, self._lives(self._ledger.now)
         )
         with self._ledger.reading() as connection:
             return [name for name in connection.scalars(alive) if not has_died(name)]
+
+    def _lives(self, now: float) -> ColumnElement[bool]:
+        """Whether a heart beats still; all do until they had time to beat after the clock was set.
+
+        A time that is too far ahead is of one that stopped before the clock was set back.
+        """
+        if self._ledger.jumped_within(self._seconds):
+            return true()
+        return not_(or_(listeners.c.until < now, is_ahead(listeners.c.until, now, self._seconds)))
 
 
 def host_of(process: str) -> str:

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from listener import __main__ as main
-from listener.accounting import account
+from listener.accounting import account, look_again
 from listener.ledger import Ledger
 from listener.node import rebuild
 from listener.spool import Spool
+from listener.tables import studies
 
 
 @pytest.fixture
@@ -69,6 +71,76 @@ def test_a_file_that_the_ledger_does_not_know_is_named_until_it_is_reconciled(
     assert all(each.agrees for each in account(spool, ledger))
 
 
+def test_what_comes_while_the_spool_is_walked_is_not_missing(
+    spool: Spool, ledger: Ledger, study: str, listening: Any, an_mr_slice: Callable[..., Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    walk = spool.quarantined
+
+    def walk_and_receive() -> Any:
+        yield from walk()
+        with listening(spool, ledger) as send:
+            send(an_mr_slice(study=study))
+
+    monkeypatch.setattr(spool, "quarantined", walk_and_receive)
+
+    (found,) = account(spool, ledger)
+    assert found.agrees
+    assert found.on_disk == found.received == 5
+
+
+def test_a_row_that_comes_a_moment_after_its_file_is_waited_for(
+    spool: Spool, ledger: Ledger, study: str
+) -> None:
+    _key, path = next(spool.received())
+    stranger = path.with_name("9.9.9.dcm")
+    stranger.write_bytes(path.read_bytes())
+    (found,) = account(spool, ledger)
+    assert found.unknown == (stranger,)
+    assert not look_again(found, spool, ledger).agrees
+
+    rebuild(spool, ledger)
+    assert look_again(found, spool, ledger).agrees
+
+
+def test_an_emptied_or_shortened_file_is_damaged(spool: Spool, ledger: Ledger, study: str) -> None:
+    paths = sorted(path for _key, path in spool.received())
+    paths[0].write_bytes(b"")
+    paths[1].write_bytes(paths[1].read_bytes()[:-2])
+
+    (found,) = account(spool, ledger)
+    assert not found.agrees
+    assert found.damaged == (paths[0], paths[1])
+    assert found.missing == ()
+
+
+def test_a_file_of_the_same_size_is_told_from_what_was_received_by_its_digest(
+    spool: Spool, ledger: Ledger, study: str
+) -> None:
+    _key, path = next(spool.received())
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    told: list[int] = []
+
+    (found,) = account(spool, ledger)
+    assert found.agrees
+    (found,) = account(spool, ledger, verify=True, tell=told.append)
+    assert found.damaged == (path,)
+    assert told == [1, 2, 3, 4]
+
+
+def test_rows_that_are_gone_are_told_by_what_was_counted_as_it_came(
+    spool: Spool, ledger: Ledger, study: str
+) -> None:
+    with ledger.writing() as connection:
+        connection.execute(update(studies).values(received=5))
+
+    (found,) = account(spool, ledger)
+    assert not found.agrees
+    assert (found.received, sum(found.states.values())) == (5, 4)
+
+
 @pytest.fixture
 def run(
     settings_for: Any, spool: Spool, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
@@ -97,4 +169,17 @@ def test_the_command_exits_with_0_where_they_agree_and_1_where_not(
     path.unlink()
     done = run("account")
     assert done.exit_code == 1
+    assert path.name in done.output.replace("\n", "")
+
+
+def test_the_command_names_what_is_damaged(run: Any, spool: Spool, study: str) -> None:
+    _key, path = next(spool.received())
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert run("account").exit_code == 0
+
+    done = run("account", "--verify")
+    assert done.exit_code == 1
+    assert "1 file(s) are not what was received" in done.output
     assert path.name in done.output.replace("\n", "")

@@ -11,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
+from sqlalchemy import update
 
 from listener.caller import call
 from listener.commitment import Promises
@@ -19,6 +20,7 @@ from listener.ledger import Ledger
 from listener.remote import Entity
 from listener.settings import ListenerSettings
 from listener.spool import Spool
+from listener.tables import instances
 
 
 class Answers:
@@ -293,3 +295,52 @@ def test_an_instance_whose_row_is_not_written_yet_is_found_in_the_spool(
 
     assert Promises(other, spool).failures([named(sent)]) == {}
     other.close()
+
+
+def test_who_sent_other_bytes_under_a_known_uid_is_not_committed_to_on_the_first_ones(
+    tmp_path: Path, ledger: Ledger, an_mr_slice: Callable[..., Dataset], listening: Any
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    sent, other = an_mr_slice(), an_mr_slice()
+    with listening(spool, ledger) as send:
+        send(sent, other)
+        sent.PatientName = "OTHER^BYTES"
+        send(sent)
+    both = [named(sent), named(other)]
+
+    assert Promises(ledger, spool).failures(both) == {str(sent.SOPInstanceUID): 0x0110}
+    # Nor before the rows are written.
+    late = Ledger(f"sqlite:///{tmp_path / 'empty.sqlite'}")
+    assert Promises(late, spool).failures(both) == {str(sent.SOPInstanceUID): 0x0110}
+    late.close()
+
+
+def test_the_disk_is_walked_for_young_requests_only_and_never_for_what_was_purged(
+    tmp_path: Path,
+    ledger: Ledger,
+    an_mr_slice: Callable[..., Dataset],
+    listening: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    purged = an_mr_slice()
+    with listening(spool, ledger) as send:
+        send(purged)
+    with ledger.writing() as connection:
+        connection.execute(update(instances).values(purged_at=ledger.now))
+    spool.remove(path for _key, path in list(spool.received()))
+    walked: list[set[str]] = []
+    walk = spool.find
+
+    def find(sop_uids: set[str]) -> dict[str, Path]:
+        walked.append(set(sop_uids))
+        return walk(sop_uids)
+
+    monkeypatch.setattr(spool, "find", find)
+    gone = (named(purged)[0], "1.2.3")
+    none = {str(purged.SOPInstanceUID): 0x0112, "1.2.3": 0x0112}
+
+    assert Promises(ledger, spool).failures([named(purged), gone], ledger.now) == none
+    assert walked == [{"1.2.3"}]
+    assert Promises(ledger, spool).failures([named(purged), gone], ledger.now - 600) == none
+    assert len(walked) == 1
