@@ -306,8 +306,8 @@ class Spool:
         """Finish what a power cut or a kill interrupted; to be called before anything is received.
 
         Args:
-            alone: whether nobody else writes: what is torn is removed only then, for another
-                host's last bytes may not be seen here yet.
+            alone: whether nobody else writes: what is torn is removed only then, or once it is
+                abandoned, for another host's last bytes may not be seen here yet.
 
         Returns:
             How many instances got the name that they are known by. What cannot be read or named
@@ -325,7 +325,7 @@ class Spool:
                     self._make_durable(claim)  # it may be in the page cache only
                     self._settle(key, str(claim), sha256)
                     found += 1
-                elif not alone:
+                elif not alone and not _is_abandoned(claim):
                     continue
                 claim.unlink()
             except FileNotFoundError:
@@ -336,11 +336,10 @@ class Spool:
 
     def sweep(self) -> int:
         """Remove what dead processes left in incoming/: none of it was acknowledged."""
-        horizon = time.time() - ABANDONED_AFTER_SECONDS
         abandoned = []
         for part in self._incoming.glob("*.part"):
             with contextlib.suppress(FileNotFoundError):
-                if part.stat().st_mtime < horizon:
+                if _is_abandoned(part):
                     abandoned.append(part)
         for part in abandoned:
             part.unlink(missing_ok=True)
@@ -572,6 +571,10 @@ def _claimed(path: Path) -> tuple[InstanceKey, str] | None:
     sop_uid, _, sha256 = path.stem.rpartition(".")[0].rpartition(".")
     key = _key(path, sop_uid)
     return (key, sha256) if key and SHA256.fullmatch(sha256) else None
+
+
+def _is_abandoned(part: Path) -> bool:
+    return part.stat().st_mtime < time.time() - ABANDONED_AFTER_SECONDS
 
 
 def _nobody_knows(_key: InstanceKey, _path: Path) -> str | None:

@@ -174,6 +174,10 @@ def test_a_listener_that_starts_takes_nothing_from_one_that_writes(
     assert spool.recover(alone=False) == 0
     assert claim.exists()
 
+    os.utime(claim, (time.time() - 7200,) * 2)
+    assert spool.recover(alone=False) == 0
+    assert not claim.exists()
+
 
 @pytest.mark.parametrize("there_before", [None, b"dataset", b"other"])
 def test_an_instance_is_acknowledged_although_another_listener_finished_it(
