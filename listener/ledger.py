@@ -790,12 +790,13 @@ class Ledger:
         self, job_id: str, holder: str, seconds: float, able: Collection[Edition]
     ) -> Job | None:
         now = self._clock()
-        over = and_(jobs.c.lease_until < now, not self.jumped_within(seconds))
         lease = str(uuid.uuid4())
         edition = tuple_(jobs.c.weights_sha256, jobs.c.bundle_version)
         this = and_(jobs.c.job_id == job_id, edition.in_(list(able)))
         with self.writing() as connection:
-            if connection.scalar(select(exists().where(this, jobs.c.state == "RUNNING", over))):
+            over = and_(this, jobs.c.state == "RUNNING", jobs.c.lease_until < now)
+            may_live = self.jumped_within(seconds)
+            if not may_live and connection.scalar(select(exists().where(over))):
                 _give_back(connection, job_id, "its worker stopped answering")
             waiting = and_(this, jobs.c.state == "QUEUED")
             move(connection, jobs, and_(waiting, _is_outdated()), "SUPERSEDED", reason=OUTDATED)
