@@ -23,7 +23,7 @@ from listener.receivers import Receivers
 from listener.remote import Entity
 from listener.series import InstanceKey
 from listener.settings import ListenerSettings
-from listener.spool import Arrival, Held
+from listener.spool import Arrival, Held, Spool
 from listener.turned_away import Reason, Service, TurnedAway
 
 
@@ -84,6 +84,32 @@ def test_associations_are_shared_out_and_all_rows_are_written_before_the_end(
     recorded = {row.sop_uid for row in ledger.instances_of("1.2.3")}
     ledger.close()
     assert recorded == {each.SOPInstanceUID for each in slices}
+
+
+def test_a_file_that_rotted_is_healed_by_sending_it_again(
+    settings_for: Any, an_mr_slice: Callable[..., Dataset]
+) -> None:
+    settings = settings_for(receivers=1)
+    dataset = an_mr_slice(study="1.2.3")
+    Spool(settings.spool)  # the ledger lies in it
+    ledger = Ledger(settings.ledger_url)
+    with receiving(settings):
+
+        def send() -> None:
+            association = associate(settings, dataset)
+            assert association.send_c_store(dataset).Status == 0
+            association.release()
+
+        send()
+        until(lambda: ledger.known("1.2.3"))
+        (path,) = ledger.known("1.2.3")
+        sound = path.read_bytes()
+        path.write_bytes(sound[:-1] + b"!")
+        send()
+        assert path.read_bytes() == sound
+
+    assert [row.state for row in ledger.instances_of("1.2.3")] == ["waiting"]
+    ledger.close()
 
 
 def test_no_more_associations_are_served_than_the_settings_allow_all_processes(
