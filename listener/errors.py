@@ -136,6 +136,20 @@ class CannotStoreQuickly(MonroError):
         )
 
 
+class UnknownPynetdicom(MonroError):
+    """The pynetdicom that is installed lacks something that keeps peers within bounds."""
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        super().__init__(missing)
+        self.missing = tuple(missing)
+
+    def __str__(self) -> str:
+        return (
+            f"this version of pynetdicom has no {', '.join(self.missing)}: install the one that "
+            "constraints.txt names"
+        )
+
+
 class WrongLedger(MonroError):
     """The ledger was written by another version of monro; the program does not start."""
 

@@ -6,8 +6,9 @@ for C-STORE alone, the method that reads a PDU from the socket (`DULServiceProvi
 is replaced on the accepted association: what belongs to a C-STORE is dealt with here, in the thread
 that reads and writes the socket anyway, and everything else goes the usual way, byte for byte.
 
-This leans on parts of pynetdicom that are not public. They are named in `NEEDED`, and a version of
-pynetdicom that lacks one of them is refused at the start (or MONRO_QUICK_STORE=false).
+This leans on parts of pynetdicom that are not public: pynetdicom_parts.py names them in
+`TO_STORE_QUICKLY`, and a version that lacks one of them is refused at the start (or
+MONRO_QUICK_STORE=false).
 """
 
 import logging
@@ -18,7 +19,6 @@ import ssl
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from operator import attrgetter
 from threading import Event
 from time import monotonic
 from typing import Any, Final, NamedTuple, cast
@@ -29,10 +29,9 @@ from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dsutils import encode_file_meta
-from pynetdicom.dul import DULServiceProvider
 
 from listener.doorkeeper import LARGEST_PDU_BYTES, Line
-from listener.errors import CannotStoreQuickly, where
+from listener.errors import where
 from listener.handlers import answer
 from listener.piecewise import LONG, SHORT, Piecewise
 from listener.recorder import Recorder
@@ -41,17 +40,6 @@ from listener.settings import ListenerSettings
 from listener.spool import Spool
 
 log = logging.getLogger(__name__)
-
-NEEDED: Final = (
-    "_read_pdu_data",
-    "_decode_pdu",
-    "_recv_pdu",
-    "event_queue",
-    "to_provider_queue",
-    "state_machine.current_state",
-    "socket",
-)
-"""Of a `DULServiceProvider`."""
 
 # PS3.8 9.3.5 and E.2
 P_DATA_TF: Final = 0x04
@@ -354,27 +342,6 @@ def _look_less_often(provider: DIMSEServiceProvider, idle: Event) -> None:
         return look(block)
 
     cast(Any, provider).get_msg = get_msg
-
-
-def require_what_is_needed() -> None:
-    """Look for the parts of pynetdicom that this module leans on.
-
-    Raises:
-        CannotStoreQuickly: this version lacks one.
-    """
-    provider = DULServiceProvider(cast(Association, None))  # a thread that is never started
-    missing = [f"DULServiceProvider.{name}" for name in NEEDED if not _has(provider, name)]
-    if missing:
-        raise CannotStoreQuickly(missing)
-
-
-def _has(owner: object, path: str) -> bool:
-    """Whether an attribute, or one of its attributes, is there."""
-    try:
-        attrgetter(path)(owner)
-    except AttributeError:
-        return False
-    return True
 
 
 def _fragments(content: memoryview) -> list[Fragment]:

@@ -24,7 +24,7 @@ from listener.confirmation import Confirmations, resending
 from listener.entrance import Attendance, Entrance, OpenPort
 from listener.ledger import Ledger, process_name
 from listener.logs import set_up_logging
-from listener.quick_store import require_what_is_needed
+from listener.pynetdicom_parts import require_parts
 from listener.recorder import Recorder
 from listener.server import listen
 from listener.settings import ListenerSettings
@@ -89,14 +89,13 @@ class Receivers:
         gone: how the ledger calls those that died; whoever made up for them takes them out.
 
     Raises:
-        CannotStoreQuickly: pynetdicom is not one that we know.
+        UnknownPynetdicom, CannotStoreQuickly: pynetdicom is not one that we know.
     """
 
     def __init__(
         self, settings: ListenerSettings, ports: Sequence[OpenPort], turned_away: TurnedAway
     ) -> None:
-        if settings.quick_store:
-            require_what_is_needed()
+        require_parts(settings.quick_store)
         self.gone: set[str] = set()
         self._settings, self._ports, self._turned_away = settings, ports, turned_away
         self._context = multiprocessing.get_context("spawn")

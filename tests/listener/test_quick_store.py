@@ -24,13 +24,10 @@ from pynetdicom import (
     _config,
 )
 from pynetdicom.dsutils import encode_file_meta
-from pynetdicom.dul import DULServiceProvider
 
 from listener import quick_store, server
 from listener.caller import call
-from listener.errors import CannotStoreQuickly
 from listener.ledger import Ledger
-from listener.quick_store import require_what_is_needed
 from listener.remote import Entity
 from listener.spool import Spool
 from tests.fuzz import wire
@@ -316,31 +313,6 @@ def test_a_command_in_countless_empty_fragments_ends_its_association_at_once(
 def test_a_uid_with_a_line_break_is_none() -> None:
     with pytest.raises(ValueError, match=r"1\.2\.3"):
         quick_store._text(b"1.2.3\n")
-
-
-def test_a_pynetdicom_without_what_is_needed_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    require_what_is_needed()
-    monkeypatch.delattr(DULServiceProvider, "_decode_pdu")
-
-    with pytest.raises(CannotStoreQuickly, match=r"no DULServiceProvider\._decode_pdu:.*QUICK"):
-        require_what_is_needed()
-
-
-def test_parts_that_only_an_instance_has_are_looked_for_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    usual = DULServiceProvider.__init__
-
-    def other(provider: Any, association: Any) -> None:
-        usual(provider, association)
-        del provider._recv_pdu
-
-    monkeypatch.setattr(DULServiceProvider, "__init__", other)
-
-    with pytest.raises(CannotStoreQuickly, match=r"no DULServiceProvider\._recv_pdu:"):
-        require_what_is_needed()
 
 
 def test_file_meta_information_is_what_pynetdicom_writes() -> None:

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,7 +183,7 @@ class Chaos:
     def __init__(self, stack: Stack, orthanc: Orthanc, dice: random.Random, disk: bool) -> None:
         self._stack, self._orthanc, self._dice = stack, orthanc, dice
         self.happened: Counter[str] = Counter()
-        self._events: dict[Callable[[], None], int] = {
+        self._events: dict[Callable[[], bool | None], int] = {
             self._kill_listener: 6,
             self._kill_receiver: 5,
             self._kill_worker: 3,
@@ -195,10 +195,10 @@ class Chaos:
         }
 
     def __call__(self) -> None:
-        """Let something happen."""
+        """Let something happen; only what came about counts."""
         (event,) = self._dice.choices([*self._events], [*self._events.values()])
-        self.happened[event.__name__.strip("_")] += 1
-        event()
+        if event() is not False:
+            self.happened[event.__name__.strip("_")] += 1
 
     @property
     def kills(self) -> int:
@@ -210,11 +210,16 @@ class Chaos:
         time.sleep(self._dice.uniform(0, 1))
         self._stack.start_listener()
 
-    def _kill_receiver(self) -> None:
-        listener = psutil.Process(self._stack.pid("listener"))
-        receivers = [each for each in listener.children() if _is_receiver(each)]
-        if receivers:  # they are being started otherwise
-            self._dice.choice(receivers).kill()
+    def _kill_receiver(self) -> bool:
+        """False where there was none: they are being started."""
+        try:
+            listener = psutil.Process(self._stack.pid("listener"))
+            receivers = [each for each in listener.children() if _is_receiver(each)]
+            if receivers:
+                self._dice.choice(receivers).kill()
+        except psutil.NoSuchProcess:
+            return False
+        return bool(receivers)
 
     def _kill_worker(self) -> None:
         self._stack.stop("worker", signal.SIGKILL)
@@ -359,11 +364,10 @@ def judge(stack: Stack, orthanc: Orthanc, studies: Sequence[Load], folder: Path)
         found.lost += [uid for uid in load.acknowledged.values() if uid not in held]
     found.lost += disagreements(spool, stack)
     for number, load in enumerate(studies):
-        reports = [
-            dataset
-            for path in orthanc.files(load.uid, folder / f"archive-{number}")
-            if (dataset := dcmread(path, stop_before_pixels=True)).Modality == "SR"
-        ]
+        files = orthanc.files(load.uid, folder / f"archive-{number}")
+        archived = [dcmread(path, stop_before_pixels=True) for path in files]
+        judge_kinds(stack, load.uid, [str(each.SOPInstanceUID) for each in archived], found)
+        reports = [dataset for dataset in archived if dataset.Modality == "SR"]
         replaced = {uid for report in reports for uid in predecessors(report)}
         current = Counter(
             str(report.SOPClassUID) for report in reports if report.SOPInstanceUID not in replaced
@@ -374,6 +378,42 @@ def judge(stack: Stack, orthanc: Orthanc, studies: Sequence[Load], folder: Path)
             if current[sop_class] < 1:
                 found.stuck.append(f"{load.uid}: no current {sop_class} in the archive")
     return found
+
+
+def judge_kinds(stack: Stack, study_uid: str, archived: Sequence[str], found: Verdict) -> None:
+    """Compare what the archive has of a study with the results that the ledger knows.
+
+    Of everything that the current answer consists of, overlays as well, the archive must have one,
+    in one encoding; and nothing that the ledger does not know of.
+    """
+    known = stack.ledger.study(study_uid) or {}
+    jobs = known.get("jobs", ())
+    answered = [job for job in jobs if job["answered"] and job["role"] == "active"]
+    results = {job["job_id"]: stack.ledger.results_of(job["job_id"]) for job in jobs}
+    ours = {result.sop_uid for of_job in results.values() for result in of_job}
+    there = Counter(archived)
+    for uid in there.keys() - ours:
+        found.doubled.append(f"{study_uid}: the archive has {uid}, which no answer knows")
+    for job in latest_of_each_analysis(answered):
+        of_job = results[job["job_id"]]
+        named = Counter((each.kind, each.number) for each in of_job if each.alternative_of is None)
+        arrived: Counter[tuple[str, int]] = Counter()
+        by_uid = {each.sop_uid: each for each in of_job}
+        for each in of_job:
+            preferred = by_uid[each.alternative_of or each.sop_uid]
+            arrived[preferred.kind, preferred.number] += there[each.sop_uid]
+        for (kind, index), count in named.items():
+            if count > 1 or arrived[kind, index] > 1:
+                found.doubled.append(
+                    f"{study_uid}: {kind} {index}: {count} known, {arrived[kind, index]} archived"
+                )
+            if not arrived[kind, index]:
+                found.stuck.append(f"{study_uid}: {kind} {index} is not in the archive")
+
+
+def latest_of_each_analysis(answered: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """The jobs that answer for a study, of all that answered, which are in order of revision."""
+    return {job["analysis"]: job for job in answered}.values()
 
 
 def disagreements(spool: Spool, stack: Stack) -> list[str]:
