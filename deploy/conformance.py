@@ -63,6 +63,7 @@ SERVICES: Final = (
 
 REJECTIONS: Final[Mapping[tuple[int, int, int], str]] = MappingProxyType(
     {
+        handlers.REJECTED_CONTEXT: "the application context name is not DICOM's",
         handlers.REJECTED_CALLED_AE: "the called AE title is not ours",
         handlers.REJECTED_CALLING_AE: "the calling AE title, address or certificate is not among "
         "the peers",

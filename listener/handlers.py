@@ -16,6 +16,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import evt
+from pynetdicom._globals import APPLICATION_CONTEXT_NAME
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode_file_meta
@@ -44,6 +45,7 @@ CANNOT_UNDERSTAND: Final = 0xC000
 
 # PS3.8 9.3.4: result, source, reason
 REJECTED_CALLING_AE: Final = (0x01, 0x01, 0x03)
+REJECTED_CONTEXT: Final = (0x01, 0x01, 0x02)
 REJECTED_CALLED_AE: Final = (0x01, 0x01, 0x07)
 REJECTED_FOR_NOW: Final = (0x02, 0x03, 0x02)  # transient: a local limit is exceeded
 
@@ -73,7 +75,8 @@ def on_requested(
     try:
         _admit(event, settings, spool, entrance)
     except Exception as error:  # noqa: BLE001 - pynetdicom would accept whom we could not judge
-        log.error("rejected an association: %s", where(error))
+        address = event.assoc.requestor.address or "an unknown address"
+        log.error("rejected an association from %s: %s", address, where(error))
         _reject(event, entrance, REJECTED_FOR_NOW, Reason.INTERNAL)
 
 
@@ -88,7 +91,18 @@ def _admit(event: evt.Event, settings: ListenerSettings, spool: Spool, entrance:
         entrance.admit(event.assoc, peer)
     limit, served = settings.max_associations, served_by(event.assoc.ae)
     entrance.tell(served)  # before the others are asked: two that come at once see each other
-    if called != settings.ae_title:
+    if proposal.application_context_name != APPLICATION_CONTEXT_NAME:
+        log.warning(
+            "rejected an association from %s at %s: its application context is not DICOM's, %s",
+            calling,
+            address,
+            APPLICATION_CONTEXT_NAME,
+        )
+        _reject(event, entrance, REJECTED_CONTEXT, Reason.CONTEXT)
+        entrance.audit.rejected(
+            Party(calling, address), "association rejected: not DICOM's context"
+        )
+    elif called != settings.ae_title:
         log.warning(
             "rejected an association from %s at %s: it called %r, but this is %s; correct the "
             "called AE title there",

@@ -25,6 +25,7 @@ class Service(StrEnum):
 class Reason(StrEnum):
     """Why it was not let in."""
 
+    CONTEXT = "application context"
     CALLED = "called AE title"
     UNKNOWN = "unknown sender"
     ENOUGH = "sender has too many"
@@ -39,8 +40,8 @@ class Reason(StrEnum):
 Kind = tuple[What, Service, Reason]
 
 OF_DIMSE: Final = (
-    Reason.CALLED, Reason.UNKNOWN, Reason.ENOUGH, Reason.BUSY, Reason.FULL, Reason.TLS,
-    Reason.INTERNAL,
+    Reason.CONTEXT, Reason.CALLED, Reason.UNKNOWN, Reason.ENOUGH, Reason.BUSY, Reason.FULL,
+    Reason.TLS, Reason.INTERNAL,
 )  # fmt: skip
 OF_STOW: Final = (Reason.UNKNOWN, Reason.BUSY, Reason.FULL, Reason.MALFORMED, Reason.INTERNAL)
 OF_INSTANCES: Final = (Reason.FULL, Reason.NOT_AGREED, Reason.MALFORMED, Reason.INTERNAL)

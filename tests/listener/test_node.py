@@ -157,7 +157,7 @@ def test_a_listener_that_stands_by_completes_nothing(settings_for: Any) -> None:
     with before.writing() as connection:
         connection.execute(
             listeners.insert().values(
-                name="ward-b:1", seen_at=0, until=time.time() + 600, has_watch=True
+                name="ward-b:1", seen_at=0, until=time.time() + 30, has_watch=True
             )
         )
     with Node(settings) as node:

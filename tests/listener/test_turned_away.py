@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from pynetdicom import acse
 
 from listener.dicomweb.server import WebServer
 from listener.ledger import Ledger
@@ -51,6 +52,19 @@ def test_a_rejected_association_is_counted_by_its_reason(
         assert send.associate(**titles).is_rejected
         assert send.refused == association(reason, 2)
         first.release()
+
+
+def test_who_means_another_application_context_is_rejected_for_it(
+    tmp_path: Path, ledger: Ledger, listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(Spool(tmp_path / "spool"), ledger) as send:
+        assert send.associate().is_established
+        monkeypatch.setattr(acse, "APPLICATION_CONTEXT_NAME", "1.2.840.10008.3.1.1.9")
+        rejected = send.associate()
+        assert rejected.is_rejected
+        said = rejected.acceptor.primitive
+        assert (said.result, said.result_source, said.diagnostic) == (1, 1, 2)
+        assert send.refused == association(Reason.CONTEXT)
 
 
 @pytest.mark.parametrize("quickly", [True, False])

@@ -62,7 +62,7 @@ def test_check_config_names_what_is_wrong(
     done = run.invoke(app, ["check-config"])
 
     assert done.exit_code == 1
-    assert complaint in done.stderr.replace("\n", " ")
+    assert complaint in done.stderr.replace("\n", "")
     assert "Traceback" not in done.stderr
     assert "hunter2" not in done.output
 
@@ -77,7 +77,7 @@ def test_check_config_names_a_bundle_that_was_altered(
     done = run.invoke(app, ["check-config"])
 
     assert done.exit_code == 1
-    assert f"bundle {altered}: found" in done.stderr.replace("\n", " ")
+    assert f"bundle {altered}: found" in done.stderr.replace("\n", "")
 
 
 def test_check_config_leaves_bundles_for_a_worker_to_register(
