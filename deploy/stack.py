@@ -1,7 +1,9 @@
 """All of monro on this machine: Redis, listener, worker and a small archive, on loopback."""
 
+import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,6 +27,9 @@ LISTENER = (sys.executable, "-m", "listener", "serve")
 
 START_SECONDS = 120
 """A worker imports PyTorch and loads its ensembles; slow disks take their time."""
+
+PORTS_OF_CALLERS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+LOWEST_PORT = 10_000
 
 STOP_SECONDS = 5
 """Then it is killed: nothing here minds, and a worker may be minutes from the end of its job."""
@@ -225,12 +230,22 @@ class Stack:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody uses, all different."""
+    """Ports of loopback that nobody uses, all different.
+
+    They lie below those that the system gives to callers. Of these one may be taken by the time a
+    server wants it; and who asks again and again whether a server answers there is given the same
+    port one day, and talks to itself.
+    """
+    first_of_callers = int(PORTS_OF_CALLERS.read_text().split()[0])
+    found: list[int] = []
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        while len(found) < count:
+            port = LOWEST_PORT + secrets.randbelow(first_of_callers - LOWEST_PORT)
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 def answers(port: int) -> bool:

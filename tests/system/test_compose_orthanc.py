@@ -35,7 +35,7 @@ mount --make-rprivate /
 mount --bind "$FILES/orthanc" /etc/orthanc
 mount -t tmpfs none /opt
 cp "$FILES"/*.lua /opt
-mount -o remount,ro /opt
+mount -o remount,bind,ro /opt
 mount -t tmpfs none /var/lib/orthanc
 mkdir /var/lib/orthanc/db
 mount -t tmpfs none /tmp

@@ -342,7 +342,7 @@ def test_nothing_stays_in_view_once_the_session_is_over(
     stray.goto(path.format(answered))
     stray.context.clear_cookies()
     stray.evaluate(LOOK)
-    stray.wait_for_url(re.compile(r"/sign-in\?next="))
+    expect(stray).to_have_url(re.compile(r"/sign-in\?next="))
     expect(stray.get_by_role("button", name="Sign in")).to_be_visible()
     assert "CARLA" not in stray.content()
 
