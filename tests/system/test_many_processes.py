@@ -138,8 +138,8 @@ def open_site(folder: Path, database: str) -> Iterator[Site]:
         "MONRO_RESEND_SECONDS": "2",
         "MONRO_RETRY_FIRST_SECONDS": "0.5",
         "MONRO_RETRY_CAP_SECONDS": "2",
-        "MONRO_RELEASED_QUIET_SECONDS": "4",
-        "MONRO_QUIET_SECONDS": "6",
+        "MONRO_RELEASED_QUIET_SECONDS": "8",
+        "MONRO_QUIET_SECONDS": "10",
         "MONRO_RECEIVERS": "1",
         "MONRO_WORKER_MAP_MODE": "preview",
     }
