@@ -217,7 +217,7 @@ def test_a_delivery_that_was_rejected_is_sent_once_somebody_retries_it(
     page: Page, study: str, ward: Ward, picky: Archive
 ) -> None:
     states = page.get_by_role("row", name=re.compile("^picky ")).locator("td:nth-child(3)")
-    ward[0].await_that(lambda: "PARKED" in of_picky(ward[0], study), 180, study)
+    ward[0].await_that(lambda: of_picky(ward[0], study) == {"PARKED"}, 180, study)
     page.goto(f"/studies/{study}")
     expect(states.filter(has_text="parked")).to_have_count(1)
     picky.status = 0x0000
