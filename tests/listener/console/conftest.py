@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 import urllib3
+from argon2 import PasswordHasher
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     EnhancedSRStorage,
@@ -24,6 +25,7 @@ from sqlalchemy import update
 
 from listener.audit.trail import open_audit
 from listener.completion import plan_studies
+from listener.console.gate import passwords
 from listener.console.gate.accounts import Accounts
 from listener.console.server import ConsoleServer
 from listener.entries import Answer, BundleRow, Received, Result
@@ -318,7 +320,14 @@ class Browser:
 
 
 @pytest.fixture
-def house(tmp_path: Path, ledger: Ledger) -> House:
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2 that takes no time: what it costs is for test_accounts."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    monkeypatch.setattr(passwords, "HASHER", cheap)
+
+
+@pytest.fixture
+def house(tmp_path: Path, ledger: Ledger, cheap_hashes: None) -> House:
     """A listener that knows one bundle."""
     settings = make_settings(tmp_path, console_port=free_port())
     ledger.register_bundle(BUNDLE)

@@ -15,14 +15,12 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 import urllib3
 import uvicorn
-from argon2 import PasswordHasher
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from listener.audit.trail import Audit, open_audit
-from listener.console.gate import passwords
 from listener.console.gate.accounts import Accounts
 from listener.console.gate.gate import Gate
 from listener.ledger import Ledger
@@ -213,13 +211,6 @@ class Console:
 
 
 Opening = Callable[..., AbstractContextManager[Console]]
-
-
-@pytest.fixture
-def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Argon2 that takes no time: what it costs is for test_accounts."""
-    cheap = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr(passwords, "HASHER", cheap)
 
 
 @pytest.fixture
