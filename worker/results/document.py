@@ -4,7 +4,7 @@ The content trees come from highdicom's templates; the document around them is w
 highdicom's own takes its dates from the clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from highdicom.sr import CodedConcept, LanguageOfContentItemAndDescendants
 from highdicom.sr.utils import collect_evidence
@@ -15,16 +15,40 @@ from worker.results.outcome import Predecessor
 from worker.results.terms import FAMILY, KINDS, LANGUAGE, Kind
 
 
-def document(
-    letterhead: Letterhead, kind: Kind, root: Dataset, evidence: Sequence[Dataset]
-) -> Dataset:
+class Evidence:
+    """Instances that the documents of one outcome rest on, listed once for all of them.
+
+    Args:
+        instances: by their four UIDs.
+        study_uid: of the documents.
+    """
+
+    def __init__(self, instances: Sequence[Dataset], study_uid: str) -> None:
+        self._uids = {each.SOPInstanceUID for each in instances}
+        nothing = Dataset()
+        nothing.ContentSequence = []
+        same_study, other_studies = collect_evidence(instances, nothing, study_uid)
+        self._lists = Dataset()
+        if same_study:
+            self._lists.CurrentRequestedProcedureEvidenceSequence = same_study
+        if other_studies:
+            self._lists.PertinentOtherEvidenceSequence = other_studies
+
+    def list_in(self, report: Dataset, root: Dataset) -> None:
+        """Name all of it; raises ValueError where the content refers to what is none of it."""
+        if missing := set(_referenced(root)) - self._uids:
+            raise ValueError(f"content refers to instances that are no evidence: {missing}")
+        report.update(self._lists)
+
+
+def document(letterhead: Letterhead, kind: Kind, root: Dataset, evidence: Evidence) -> Dataset:
     """Write a content tree down as a document of one kind.
 
     Args:
         letterhead: patient, study, series, origin.
         kind: of document; it decides the SOP class and the UIDs.
-        root: the container at the root of the content tree.
-        evidence: instances of the study that the content rests on, by their four UIDs.
+        root: the container at the root of the content tree; documents may share it.
+        evidence: what the content rests on.
     """
     report = letterhead.instance(kind)
     report.Modality = "SR"
@@ -33,7 +57,7 @@ def document(
     report.VerificationFlag = "UNVERIFIED"  # only a person verifies
     report.PreliminaryFlag = "PRELIMINARY"
     report.PerformedProcedureCodeSequence = []
-    _refer(report, root, evidence)
+    evidence.list_in(report, root)
     before = [
         _reference(each, FAMILY[kind][each.answered])
         for each in letterhead.outcome.predecessors
@@ -61,12 +85,12 @@ def english() -> LanguageOfContentItemAndDescendants:
     return LanguageOfContentItemAndDescendants(CodedConcept.from_code(LANGUAGE))
 
 
-def _refer(report: Dataset, root: Dataset, evidence: Sequence[Dataset]) -> None:
-    same_study, other_studies = collect_evidence(evidence, root, report.StudyInstanceUID)
-    if same_study:
-        report.CurrentRequestedProcedureEvidenceSequence = same_study
-    if other_studies:
-        report.PertinentOtherEvidenceSequence = other_studies
+def _referenced(container: Dataset) -> Iterator[str]:
+    """UIDs of the instances that a content tree refers to."""
+    for item in container.get("ContentSequence", []):
+        for reference in item.get("ReferencedSOPSequence", []):
+            yield reference.ReferencedSOPInstanceUID
+        yield from _referenced(item)
 
 
 def _reference(before: Predecessor, kind: Kind) -> Dataset:

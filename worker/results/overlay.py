@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Final
 
 import numpy as np
@@ -38,6 +39,8 @@ SHARED_WITH_SOURCE: Final = (
 )
 # PS3.3 C.7.6.1.1.1: LPS axis -> letter towards its positive and its negative end.
 DIRECTIONS: Final = (("L", "R"), ("P", "A"), ("H", "F"))
+# Threads: more of them would wait for each other's Python.
+PAINTERS: Final = 2
 # About 6 degrees: a smaller tilt is not worth a letter.
 LEAST_COSINE: Final = 0.1
 
@@ -65,9 +68,11 @@ def overlay(letterhead: Letterhead, judged: Judged) -> Iterator[tuple[Dataset, L
     common = letterhead.instance(Kind.OVERLAY)
     _put_series(common, letterhead, judged)
     _put_derivation(common, letterhead, judged.map)
+    painter = _Painter.of(judged)
+    _put_format(common, painter.frame)
     slices, planes = judged.volume.slices, judged.volume.planes
-    with ThreadPoolExecutor(thread_name_prefix="overlay") as pool:
-        painted = pool.map(_Painter.of(judged).paint, slices, planes)
+    with ThreadPoolExecutor(PAINTERS, thread_name_prefix="overlay") as pool:
+        painted = pool.map(painter.paint, slices, planes)
         for index, (source, (rgb, layers)) in enumerate(zip(slices, painted, strict=True)):
             image = letterhead.another(common, Kind.OVERLAY, index)
             put_place(image, source)
@@ -142,7 +147,7 @@ def patient_orientation(row: NDArray[np.float64], column: NDArray[np.float64]) -
 
 
 def _letters(direction: NDArray[np.float64]) -> str:
-    strongest_first = np.argsort(-np.abs(direction), kind="stable")
+    strongest_first = sorted(range(3), key=lambda axis: -abs(direction[axis]))
     return "".join(
         DIRECTIONS[axis][int(direction[axis] < 0)]
         for axis in strongest_first
@@ -162,11 +167,26 @@ def _put_series(image: Dataset, letterhead: Letterhead, judged: Judged) -> None:
 
 def put_place(image: Dataset, source: Slice) -> None:
     """Image Plane module (PS3.3 C.7.6.2): that of the source slice."""
-    image.PatientOrientation = patient_orientation(source.row, source.column)
     image.ImagePositionPatient = _decimals(*source.position)
-    image.ImageOrientationPatient = _decimals(*source.orientation)
-    image.PixelSpacing = _decimals(source.row_spacing, source.column_spacing)
-    image.SliceThickness = _decimals(source.thickness_mm)[0] if source.thickness_mm else None
+    spacing = source.row_spacing, source.column_spacing
+    axes = tuple(source.row), tuple(source.column)
+    image.update(_plane(source.orientation, axes, spacing, source.thickness_mm))
+
+
+@lru_cache(maxsize=8)
+def _plane(
+    orientation: tuple[float, ...],
+    axes: tuple[tuple[float, ...], tuple[float, ...]],
+    spacing: tuple[float, float],
+    thickness_mm: float | None,
+) -> Dataset:
+    """What the slices of a stack have in common, to be shared by their images."""
+    plane = Dataset()
+    plane.PatientOrientation = patient_orientation(*map(np.array, axes))
+    plane.ImageOrientationPatient = _decimals(*orientation)
+    plane.PixelSpacing = _decimals(*spacing)
+    plane.SliceThickness = _decimals(thickness_mm)[0] if thickness_mm else None
+    return plane
 
 
 def _decimals(*values: float) -> list[str]:
@@ -197,8 +217,16 @@ def _source_image(source: Slice) -> Dataset:
     item = reference(source)
     if source.frame is not None:
         item.ReferencedFrameNumber = source.frame
-    item.PurposeOfReferenceCodeSequence = [coded(terms.SOURCE_IMAGE)]
+    item.update(_as_source())
     return item
+
+
+@cache
+def _as_source() -> Dataset:
+    """What a reference is for, to be shared by all references."""
+    purpose = Dataset()
+    purpose.PurposeOfReferenceCodeSequence = [coded(terms.SOURCE_IMAGE)]
+    return purpose
 
 
 def reference(source: Slice) -> Dataset:
@@ -209,12 +237,15 @@ def reference(source: Slice) -> Dataset:
     return item
 
 
-def _put_pixels(image: Dataset, rgb: Bytes) -> None:
-    """Image Pixel module (PS3.3 C.7.6.3)."""
+def _put_format(image: Dataset, frame: picture.Frame) -> None:
+    """Image Pixel module (PS3.3 C.7.6.3), but for the pixels."""
     image.SamplesPerPixel = 3
     image.PhotometricInterpretation = "RGB"
     image.PlanarConfiguration = 0
-    image.Rows, image.Columns = rgb.shape[:2]
+    image.Rows, image.Columns = frame.canvas.shape[:2]
     image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
     image.PixelRepresentation = 0
+
+
+def _put_pixels(image: Dataset, rgb: Bytes) -> None:
     image["PixelData"] = DataElement("PixelData", "OB", rgb.tobytes() + b"\0" * (rgb.size % 2))

@@ -111,7 +111,7 @@ class Colours:
         Returns:
             (..., 4).
         """
-        coloured: Bytes = self._table[self._levels(effect)]
+        coloured: Bytes = self._table.view(np.uint32)[self._levels(effect)].view(np.uint8)
         if visible is not None:
             coloured[..., 3] = np.rint(coloured[..., 3] * visible)
         return coloured

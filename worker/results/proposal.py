@@ -11,7 +11,6 @@ from pydicom.dataset import Dataset
 
 from worker.analyses.interface import RegionFinding
 from worker.results import terms
-from worker.results.document import document
 from worker.results.letterhead import Letterhead, software_version
 from worker.results.multiframe import identity, on_letterhead, sources
 from worker.results.outcome import Proposed, Seen
@@ -61,10 +60,9 @@ def _segment(seen: Seen, region: RegionFinding, number: int) -> SegmentDescripti
     return segment
 
 
-def note(letterhead: Letterhead, proposed: Proposed, segmentation: Dataset) -> Dataset:
-    """Say that nothing was judged yet, and what is waited for."""
-    root = text(proposed, conclusions(proposed), findings(proposed))
-    return document(letterhead, Kind.NOTE, root, [*proposed.sources, segmentation])
+def note(proposed: Proposed) -> Dataset:
+    """Say that nothing was judged yet, and what is waited for: the content of a document."""
+    return text(proposed, conclusions(proposed), findings(proposed))
 
 
 def conclusions(proposed: Proposed) -> list[str]:

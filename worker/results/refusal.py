@@ -11,22 +11,14 @@ from pydicom.dataset import Dataset
 
 from listener.selection import MR_IMAGES
 from worker.results import terms
-from worker.results.document import document
-from worker.results.letterhead import Letterhead, software_version
+from worker.results.letterhead import software_version
 from worker.results.outcome import NotJudged
 from worker.results.report import RESEARCH_USE_ONLY, tracking, tree
 from worker.results.summary import CAUTION, DIGITS_OF_SHA256, inputs, replacement, text
-from worker.results.terms import Kind
 
 
-def refusal(letterhead: Letterhead, kind: Kind, refused: NotJudged) -> Dataset:
-    """The measurement report of a study that was not judged: no number, a coded reason.
-
-    Args:
-        letterhead: patient, study, series, origin.
-        kind: REFUSAL or REFUSAL_ENHANCED: the same content in two SOP classes.
-        refused: why.
-    """
+def refusal(refused: NotJudged) -> Dataset:
+    """The measurement report of a study that was not judged: no number, a coded reason."""
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking(refused),
         algorithm_id=AlgorithmIdentification(
@@ -41,7 +33,7 @@ def refusal(letterhead: Letterhead, kind: Kind, refused: NotJudged) -> Dataset:
         ],
         source_images=_images(refused),
     )
-    return document(letterhead, kind, tree(refused, [group]), refused.sources)
+    return tree(refused, [group])
 
 
 def _asked(refused: NotJudged) -> list[str]:
@@ -63,10 +55,9 @@ def _images(refused: NotJudged) -> list[SourceImageForMeasurementGroup]:
     ]
 
 
-def refusal_summary(letterhead: Letterhead, refused: NotJudged) -> Dataset:
+def refusal_summary(refused: NotJudged) -> Dataset:
     """The same in words: what was found, what is needed, and that nothing was concluded."""
-    root = text(refused, conclusions(refused), findings(refused))
-    return document(letterhead, Kind.REFUSAL_SUMMARY, root, refused.sources)
+    return text(refused, conclusions(refused), findings(refused))
 
 
 def conclusions(refused: NotJudged) -> list[str]:

@@ -23,10 +23,9 @@ from pydicom.sr.coding import Code
 from listener.series import Header
 from worker.analyses.interface import RegionFinding, Unmeasured
 from worker.results import terms
-from worker.results.document import document, english
-from worker.results.letterhead import Letterhead, software_version
+from worker.results.document import english
+from worker.results.letterhead import software_version
 from worker.results.outcome import Estimated, Judged, Outcome
-from worker.results.terms import Kind
 from worker.results.uids import derive
 from worker.volume import Slice
 
@@ -34,16 +33,11 @@ RESEARCH_USE_ONLY = "Research use only. Not for primary diagnosis."
 MAP_FOLLOWS = "Early report: the {} is being made, and a report with it will replace this"
 
 
-def report(
-    letterhead: Letterhead, kind: Kind, judged: Estimated, overlay: Sequence[Dataset]
-) -> Dataset:
-    """The measurement report of a judged study, or the early one of its score alone.
+def report(judged: Estimated) -> Dataset:
+    """The measurement report of a judged study, or the early one of its score alone: its content.
 
     Args:
-        letterhead: patient, study, series, origin.
-        kind: REPORT or EARLY, or either ENHANCED: the same content in two SOP classes.
         judged: what to report; without a map where the report is an early one.
-        overlay: the overlay images, named as evidence beside the sources.
     """
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking(judged),
@@ -58,7 +52,7 @@ def report(
         *(_region(judged, each) for each in judged.regions),
         *(_unmeasured(judged, each) for each in judged.unmeasured),
     ]
-    return document(letterhead, kind, tree(judged, groups), judged.evidence(overlay))
+    return tree(judged, groups)
 
 
 def tree(outcome: Outcome, groups: Sequence[MeasurementsAndQualitativeEvaluations]) -> Dataset:

@@ -1,6 +1,6 @@
 """The result objects of one outcome, in the order of delivery, and their bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +15,7 @@ from pydicom.filewriter import (
 )
 from pydicom.valuerep import AMBIGUOUS_VR
 
+from worker.results.document import Evidence, document
 from worker.results.header import UTF_8, fits_its_charset
 from worker.results.letterhead import Letterhead, letterhead
 from worker.results.multiframe import float_map, hot_region
@@ -167,17 +168,26 @@ def _result(judged: Judged) -> list[ResultObject]:
         ResultObject(Kind.OVERLAY, index, image, layers)
         for index, (image, layers) in enumerate(overlay(head, judged))
     ]
-    evidence = [each.dataset for each in images]
+    evidence = _evidence(head, judged.evidence([each.dataset for each in images]))
     return [
         *images,
-        *(
-            ResultObject(kind, 0, report(head, kind, judged, evidence))
-            for kind in (Kind.REPORT, Kind.REPORT_ENHANCED)
-        ),
-        ResultObject(Kind.SUMMARY, 0, summary(head, judged, evidence)),
+        *_documents(head, (Kind.REPORT, Kind.REPORT_ENHANCED), report(judged), evidence),
+        *_documents(head, (Kind.SUMMARY,), summary(judged), evidence),
         *_regions(head, judged),
         *_extras(head, judged),
     ]
+
+
+def _evidence(head: Letterhead, instances: Sequence[Dataset]) -> Evidence:
+    return Evidence(instances, head.outcome.lineage.study_uid)
+
+
+def _documents(
+    head: Letterhead, kinds: Iterable[Kind], root: Dataset, evidence: Evidence
+) -> Iterator[ResultObject]:
+    """The same content as documents of several kinds."""
+    for kind in kinds:
+        yield ResultObject(kind, 0, document(head, kind, root, evidence))
 
 
 def _extras(head: Letterhead, judged: Judged) -> Iterator[ResultObject]:
@@ -196,24 +206,22 @@ def _regions(head: Letterhead, seen: Seen) -> Iterator[ResultObject]:
 def _proposal(proposed: Proposed) -> list[ResultObject]:
     head = letterhead(proposed)
     found = list(_regions(head, proposed))
-    told = note(head, proposed, found[0].dataset)
-    return [*found, ResultObject(Kind.NOTE, 0, told)]
+    evidence = _evidence(head, [*proposed.sources, found[0].dataset])
+    return [*found, *_documents(head, (Kind.NOTE,), note(proposed), evidence)]
 
 
 def _early(estimated: Estimated) -> list[ResultObject]:
     head = letterhead(estimated)
-    return [
-        ResultObject(kind, 0, report(head, kind, estimated, []))
-        for kind in (Kind.EARLY, Kind.EARLY_ENHANCED)
-    ]
+    evidence = _evidence(head, estimated.evidence([]))
+    kinds = Kind.EARLY, Kind.EARLY_ENHANCED
+    return list(_documents(head, kinds, report(estimated), evidence))
 
 
 def _refusal(refused: NotJudged) -> list[ResultObject]:
     head = letterhead(refused)
+    evidence = _evidence(head, refused.sources)
+    kinds = Kind.REFUSAL, Kind.REFUSAL_ENHANCED
     return [
-        *(
-            ResultObject(kind, 0, refusal(head, kind, refused))
-            for kind in (Kind.REFUSAL, Kind.REFUSAL_ENHANCED)
-        ),
-        ResultObject(Kind.REFUSAL_SUMMARY, 0, refusal_summary(head, refused)),
+        *_documents(head, kinds, refusal(refused), evidence),
+        *_documents(head, (Kind.REFUSAL_SUMMARY,), refusal_summary(refused), evidence),
     ]

@@ -18,9 +18,8 @@ from worker.analyses.interface import RegionFinding
 from worker.bundle import NOT_SUGGESTED, SUGGESTED
 from worker.ensemble import Band
 from worker.results import terms
-from worker.results.document import document, english
+from worker.results.document import english
 from worker.results.header import repair
-from worker.results.letterhead import Letterhead
 from worker.results.outcome import Judged, Outcome, Seen
 from worker.results.terms import Kind
 
@@ -40,10 +39,9 @@ LABELS_IN_PROSE = {
 }
 
 
-def summary(letterhead: Letterhead, judged: Judged, overlay: Sequence[Dataset]) -> Dataset:
-    """The text summary of a judged study; the overlay images are named as evidence."""
-    root = text(judged, conclusions(judged), findings(judged))
-    return document(letterhead, Kind.SUMMARY, root, judged.evidence(overlay))
+def summary(judged: Judged) -> Dataset:
+    """The text summary of a judged study: its content."""
+    return text(judged, conclusions(judged), findings(judged))
 
 
 def text(outcome: Outcome, conclusions: Sequence[str], findings: Sequence[str]) -> Dataset:
