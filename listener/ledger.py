@@ -606,6 +606,7 @@ class Ledger:
         not_wanted: Mapping[str, str],
         left_aside: Mapping[str, str] = NONE,
         scanner: str | None = None,
+        is_all: bool = True,
     ) -> list[str]:
         """Turn one revision of a study into jobs.
 
@@ -616,6 +617,7 @@ class Ledger:
             not_wanted: series UID to the reason it is left aside, for every other series.
             left_aside: instance UID to the reason, where each of a series has its own.
             scanner: what the images come from; what was said first stays.
+            is_all: whether nothing of the revision remains to be planned.
 
         Returns:
             IDs of the jobs that must now be dispatched.
@@ -634,20 +636,23 @@ class Ledger:
                 update(studies)
                 .where(studies.c.study_uid == study_uid, studies.c.revision == revision)
                 .values(
-                    planned_revision=revision,
+                    planned_revision=revision if is_all else studies.c.planned_revision,
                     scanner=func.coalesce(studies.c.scanner, scanner),
                 )
             )
         return queued
 
+    def has_jobs_for(self, study_uid: str, wanted: Sequence[tuple[Plan, BundleRow]]) -> bool:
+        """Whether all that is asked for was planned, and was not replaced since."""
+        names = {_job_id(study_uid, plan, bundle) for plan, bundle in wanted}
+        there = and_(jobs.c.job_id.in_(names), jobs.c.state != "SUPERSEDED")
+        with self.reading() as connection:
+            return connection.scalar(select(func.count()).where(there)) == len(names)
+
     def _plan_job(
         self, connection: Connection, study_uid: str, revision: int, plan: Plan, bundle: BundleRow
     ) -> str | None:
-        digest = digest_of(plan.inputs)
-        name = [study_uid, plan.analysis, digest, bundle.weights_sha256, bundle.version]
-        is_shadow = bundle.role == "shadow"
-        # What a shadow found was not sent: once it is active, its job is another one.
-        job_id = str(uuid.uuid5(JOB_NAMESPACE, "|".join([*name, *["shadow"] * is_shadow])))
+        job_id, is_shadow = _job_id(study_uid, plan, bundle), bundle.role == "shadow"
         replaced = and_(
             jobs.c.study_uid == study_uid,
             jobs.c.analysis == plan.analysis,
@@ -671,7 +676,7 @@ class Ledger:
                 analysis=plan.analysis,
                 role=bundle.role,
                 series_uid=plan.series_uid,
-                digest=digest,
+                digest=digest_of(plan.inputs),
                 weights_sha256=bundle.weights_sha256,
                 bundle_version=bundle.version,
                 revision=revision,
@@ -1311,6 +1316,15 @@ def _first_state(held: Held, taken: str | None, ours: bool) -> tuple[str, str | 
     if held.arrival is Arrival.CONFLICT or taken not in (None, held.sha256):
         return "quarantined", Arrival.CONFLICT.value
     return ("not wanted", OWN_RESULT) if ours else ("waiting", None)
+
+
+def _job_id(study_uid: str, plan: Plan, bundle: BundleRow) -> str:
+    """What a job is about, so that asking twice is asking once."""
+    digest = digest_of(plan.inputs)
+    name = [study_uid, plan.analysis, digest, bundle.weights_sha256, bundle.version]
+    # What a shadow found was not sent: once it is active, its job is another one.
+    is_shadow = bundle.role == "shadow"
+    return str(uuid.uuid5(JOB_NAMESPACE, "|".join([*name, *["shadow"] * is_shadow])))
 
 
 def _beside_series(plan: Plan) -> list[str]:

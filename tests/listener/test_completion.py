@@ -13,8 +13,10 @@ from listener.completion import Patience, plan_studies, reason_to_complete
 from listener.entries import BundleRow, Count, Gathering, Received
 from listener.errors import BadAttribute
 from listener.ledger import Ledger
+from listener.rollout import promote
 from listener.series import InstanceKey, SeriesFacts
 from listener.spool import Spool
+from tests.listener.segmentations import t2_series
 
 BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
 PATIENCE = Patience(quiet_seconds=60, released_seconds=10, stalled_seconds=600)
@@ -140,6 +142,48 @@ def test_a_study_without_a_bundle_for_it_waits_and_is_planned_once_there_is_one(
     assert states(ledger, study_uid) == {"1.2.1": "waiting"}
     ledger.register_bundle(BUNDLE)
     assert len(plan_studies(ledger, ["fistula"])) == 1
+
+
+def test_an_analysis_without_a_bundle_holds_back_no_other(
+    tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    heads = [a_t1_slice("1.2", "1.2.1"), *t2_series("1.2", "1.2.2")]
+    study_uid = receive(Spool(tmp_path / "spool"), ledger, heads)
+    both = ["fistula", "infection"]
+
+    (fistula,) = plan_studies(ledger, both)
+    assert plan_studies(ledger, both) == []
+    study = ledger.study(study_uid) or {}
+    assert study["reason"] == "waits for a worker with a bundle for infection"
+    assert study["planned_revision"] < study["revision"]
+    assert states(ledger, study_uid) == {"1.2.1": "waiting", "1.2.2": "waiting"}
+
+    ledger.register_bundle(BundleRow("infection", "demo", "1.0.0", "b" * 64))
+    (infection,) = plan_studies(ledger, both)
+    assert infection != fistula
+    study = ledger.study(study_uid) or {}
+    assert study["planned_revision"] == study["revision"]
+    assert plan_studies(ledger, both) == []
+
+
+def test_what_a_new_bundle_replaced_is_planned_anew_while_another_analysis_waits(
+    tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
+) -> None:
+    ledger.register_bundle(BUNDLE)
+    newer = BundleRow("fistula", "demo", "2.0.0", "c" * 64)
+    ledger.register_bundle(newer)
+    heads = [a_t1_slice("1.2", "1.2.1"), *t2_series("1.2", "1.2.2")]
+    receive(Spool(tmp_path / "spool"), ledger, heads)
+    both = ["fistula", "infection"]
+    plan_studies(ledger, both)
+
+    promote(ledger, "fistula", newer.edition, "olga")
+    ledger.supersede_unwanted()
+    (again,) = plan_studies(ledger, both)
+    with ledger.lease(again, "worker", 60, {newer.edition}) as lease:
+        assert lease is not None
+        assert lease.job.role == "active"
 
 
 def test_a_study_s_scanner_is_what_most_of_its_series_come_from(
