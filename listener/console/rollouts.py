@@ -33,7 +33,7 @@ MOST_TABLE_BYTES = 5 << 20
 MOST_SHOWN = 100
 """Rows of a table on the page."""
 
-FEW_COMPARED = 3_000
+FEW_COMPARED = 2_000
 MOST_COMPARED = 100_000
 """Pairs that figures are computed of, the latest: a page waits for these, a program may ask for
 more."""
