@@ -13,7 +13,7 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, FromClause, and_, func, or_, select
+from sqlalchemy import ColumnElement, FromClause, Select, and_, func, or_, select
 
 from listener.entries import Edition
 from listener.ledger import Ledger
@@ -21,6 +21,12 @@ from listener.series import SELFTEST_STATION
 from listener.tables import jobs, labels, studies
 
 TENTHS = 10
+
+SAID = "probability", "band", "refusal"
+"""Columns of a job that say what it concluded."""
+
+FEWEST_SPARE = 100
+"""Jobs of shadows that are read beyond the pairs that are wanted."""
 
 NOTABLE = 0.2
 """A difference of probabilities from which on a pair is shown as a disagreement."""
@@ -92,6 +98,7 @@ class Comparison:
 
     Attributes:
         studies: that both judged from the same input, and that the figures are of.
+        is_cut: whether both judged older ones as well, which no figure is of.
         same_statement: share of them with the same band or refusal.
         kappa: Cohen's, of these statements; None where all are the same one.
         mean_difference: shadow less active, of pairs with two probabilities.
@@ -104,6 +111,7 @@ class Comparison:
     """
 
     studies: int
+    is_cut: bool
     same_statement: float | None
     kappa: float | None
     mean_difference: float | None
@@ -156,7 +164,7 @@ def compare(
     analysis: str,
     active: Edition,
     shadow: Edition,
-    limit: int = 10_000,
+    limit: int | None = None,
     shown: int | None = None,
 ) -> Comparison:
     """Put what two bundles said side by side, of studies where one of them was the other's shadow.
@@ -166,10 +174,11 @@ def compare(
         analysis: of both.
         active: the bundle whose results are sent now.
         shadow: the other one; it may have been the active one until it was replaced.
-        limit: so many studies at most, the latest.
+        limit: so many studies at most, the latest; None: all.
         shown: so many pairs and disagreements are listed at most; None: all.
     """
-    rows = _rows(ledger, analysis, active, shadow, limit)
+    found = _rows(ledger, analysis, active, shadow, None if limit is None else limit + 1)
+    rows = found[:limit]
     differences = [each for row in rows if (each := row.difference) is not None]
     labelled = [row for row in rows if row.positive is not None and row.difference is not None]
     apart = [row for row in rows if row.disagrees]
@@ -177,6 +186,7 @@ def compare(
     said = Counter(row.statements for row in rows)
     return Comparison(
         studies=len(rows),
+        is_cut=len(found) > len(rows),
         same_statement=_agreement(said),
         kappa=_kappa(said),
         mean_difference=fmean(differences) if differences else None,
@@ -207,48 +217,79 @@ def auroc(cases: Iterable[tuple[float, bool]]) -> float | None:
 
 
 def _rows(
-    ledger: Ledger, analysis: str, active: Edition, shadow: Edition, limit: int
+    ledger: Ledger, analysis: str, active: Edition, shadow: Edition, limit: int | None
 ) -> list[_Both]:
-    """Which of the two was the shadow may have changed since: jobs know what they were."""
-    beside, answer = jobs.alias(), jobs.alias()
+    """The latest pairs, newest first.
+
+    Read from the latest jobs of shadows, a few more than pairs are wanted: all that there are would
+    take long. Rarely more of these are no pairs, and more are read.
+    """
+    most = None if limit is None else limit + max(FEWEST_SPARE, limit // 10)
+    with ledger.reading() as connection:
+        while True:
+            shadows = _shadows(analysis, active, shadow).limit(most).subquery()
+            query = _pairs(shadows, active, shadow)
+            # All of it as one row: Python lets other threads go first after each row of SQLite's,
+            # and ten thousand such pauses take longer than the work.
+            columns = query.subquery().c
+            read = connection.scalar(select(_as_json(connection.dialect.name, columns)))
+            rows = json.loads(read) if isinstance(read, str) else read or []
+            if limit is None or most is None or len(rows) >= limit:
+                break
+            if (connection.scalar(select(func.count()).select_from(shadows)) or 0) < most:
+                break
+            most *= 4
+    # No database promises that an aggregate keeps the order of what it is made from.
+    found = sorted(map(_both, rows), key=lambda row: (-row.finished_at, row.study_uid))
+    return found[:limit]
+
+
+def _shadows(analysis: str, active: Edition, shadow: Edition) -> Select[Any]:
+    """Jobs of the one or the other as a shadow, along jobs_by_finish from the latest on."""
+    names = "study_uid", "analysis", "digest", "finished_at", "job_id"
+    return (
+        # A job's summary is long: nothing is read of it.
+        select(*jobs.c[*names, *SAID, "weights_sha256", "bundle_version"])
+        .where(
+            jobs.c.analysis == analysis,
+            jobs.c.role == "shadow",
+            or_(_is_of(jobs, shadow), _is_of(jobs, active)),
+            _has_answered(jobs),
+        )
+        .order_by(jobs.c.finished_at.desc())
+    )
+
+
+def _pairs(beside: FromClause, active: Edition, shadow: Edition) -> Select[Any]:
+    """Shadows' jobs with what answered then; which of the two was the shadow may have changed
+    since: jobs know what they were.
+    """
+    answer = jobs.alias()
     is_swapped = _is_of(beside, active)
     same_input = and_(
         answer.c.study_uid == beside.c.study_uid,
         answer.c.analysis == beside.c.analysis,
         answer.c.digest == beside.c.digest,
         answer.c.role == "active",
+        or_(
+            and_(_is_of(beside, shadow), _is_of(answer, active)),
+            and_(is_swapped, _is_of(answer, shadow)),
+        ),
+        _has_answered(answer),
     )
-    its_label = and_(labels.c.study_uid == beside.c.study_uid, labels.c.analysis == analysis)
-    job = "job_id", "probability", "band", "refusal"
+    its_label = and_(
+        labels.c.study_uid == beside.c.study_uid, labels.c.analysis == beside.c.analysis
+    )
     study = beside.c.study_uid, beside.c.finished_at, studies.c.scanner, labels.c.positive
-    query = (
-        # A job's summary is long: nothing is read of it.
+    job = "job_id", *SAID
+    return (
         select(is_swapped, *study, *answer.c[*job], *beside.c[*job])
+        .select_from(beside)
         .join(answer, same_input)
         .join(studies, studies.c.study_uid == beside.c.study_uid)
         .outerjoin(labels, its_label)
-        .where(
-            # Along jobs_by_finish, so that older pairs than are wanted are not read.
-            beside.c.analysis == analysis,
-            beside.c.role == "shadow",
-            or_(
-                and_(_is_of(beside, shadow), _is_of(answer, active)),
-                and_(is_swapped, _is_of(answer, shadow)),
-            ),
-            ~func.coalesce(studies.c.scanner, "").endswith(SELFTEST_STATION),
-            *(_has_answered(each) for each in (beside, answer)),
-        )
-        .order_by(beside.c.finished_at.desc())
-        .limit(limit)
+        .where(~func.coalesce(studies.c.scanner, "").endswith(SELFTEST_STATION))
     )
-    # All of it as one row: Python lets other threads go first after each row of SQLite's, and ten
-    # thousand such pauses take longer than the work.
-    columns = query.subquery().c
-    with ledger.reading() as connection:
-        found = connection.scalar(select(_as_json(connection.dialect.name, columns)))
-    rows = json.loads(found) if isinstance(found, str) else found or []
-    # No database promises that an aggregate keeps the order of what it is made from.
-    return sorted(map(_both, rows), key=lambda row: (-row.finished_at, row.study_uid))
 
 
 def _is_of(job: FromClause, edition: Edition) -> ColumnElement[bool]:

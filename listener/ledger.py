@@ -1263,6 +1263,12 @@ def _postgresql(url: str) -> Engine:
     """
     engine = create_engine(url, pool_pre_ping=True)
 
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        # Compiling takes longer than any question of ours.
+        connection.execute("SET jit = off")
+        connection.commit()
+
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         reading = connection.get_execution_options().get("monro_reading", False)

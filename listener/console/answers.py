@@ -5,7 +5,10 @@ Later revisions come after earlier ones; within a revision, what began later or 
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, and_, case, exists, func, tuple_
+from sqlalchemy import ColumnElement, FromClause, String, and_, case, exists, func, tuple_
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from listener.tables import jobs
 
@@ -25,11 +28,25 @@ def may_answer(table: FromClause = jobs) -> ColumnElement[bool]:
     return and_(table.c.role == "active", table.c.state != "SUPERSEDED")
 
 
-def unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
-    """A column as an expression: SQLite then looks among the few jobs of a study for it, where it
-    would take an index of all jobs that have it.
+class Unindexed(FunctionElement[str]):
+    """A column that SQLite finds no index for: it then looks among the few jobs of a study, where
+    it would take an index of all jobs that have what is looked for.
+
+    For PostgreSQL it is the column itself: that knows how many have what, and chooses by it.
     """
-    return column.concat("")
+
+    inherit_cache = True
+    type = String()
+
+
+@compiles(Unindexed)
+def _plain(element: Unindexed, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(Unindexed, "sqlite")
+def _expression(element: Unindexed, compiler: SQLCompiler, **options: Any) -> str:
+    return f"({compiler.process(element.clauses, **options)} || '')"
 
 
 def is_answer() -> ColumnElement[bool]:
@@ -37,7 +54,7 @@ def is_answer() -> ColumnElement[bool]:
     later = jobs.alias()
     comes_after = exists().where(
         later.c.study_uid == jobs.c.study_uid,
-        unindexed(later.c.analysis) == jobs.c.analysis,
+        Unindexed(later.c.analysis) == jobs.c.analysis,
         may_answer(later),
         tuple_(*last_of_all(later)) > tuple_(*last_of_all()),
     )

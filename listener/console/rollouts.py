@@ -33,9 +33,14 @@ MOST_TABLE_BYTES = 5 << 20
 MOST_SHOWN = 100
 """Rows of a table on the page."""
 
-MOST_COMPARED = 10_000
+FEW_COMPARED = 2_000
+MOST_COMPARED = 100_000
+"""Pairs that figures are computed of, the latest: a page waits for these, a program may ask for
+more."""
+
 MOST_DRAWN = 1_000
-"""Pairs that figures are computed of, and that are drawn."""
+MOST_LISTED = 10_000
+"""Pairs that are drawn, and that a program gets."""
 
 MOST_REASON = 200
 """Characters that say why."""
@@ -130,7 +135,7 @@ def take_labels(desk: Desk, request: Request, analysis: str, text: str) -> Kept:
 
 
 def compared(
-    desk: Desk, request: Request, analysis: str, shadow: Edition, shown: int
+    desk: Desk, request: Request, analysis: str, shadow: Edition, latest: int, shown: int
 ) -> tuple[Bundle, Bundle, Comparison]:
     """The active bundle, another one, and what both said of whom; raises HTTPException 404."""
     of_analysis = [each for each in read_bundles(desk.ledger) if each.analysis == analysis]
@@ -140,7 +145,7 @@ def compared(
         raise HTTPException(404, "there are no two bundles to compare: a shadow and an active one")
     desk.listed(request)
     editions = active.edition, other.edition
-    return active, other, compare(desk.ledger, analysis, *editions, MOST_COMPARED, shown)
+    return active, other, compare(desk.ledger, analysis, *editions, latest, shown)
 
 
 def add_api(api: APIRouter, desk: Desk) -> None:
@@ -208,9 +213,12 @@ def add_api(api: APIRouter, desk: Desk) -> None:
         weights: Weights,
         version: Version,
         request: Request,
-        limit: Annotated[int, Query(ge=1, le=MOST_COMPARED, description="pairs listed")] = 1_000,
+        limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="pairs listed")] = 1_000,
+        latest: Annotated[
+            int, Query(ge=1, le=MOST_COMPARED, description="pairs that the figures are of")
+        ] = FEW_COMPARED,
     ) -> Comparison:
-        return compared(desk, request, analysis, (weights, version), limit)[2]
+        return compared(desk, request, analysis, (weights, version), latest, limit)[2]
 
     @api.post(
         "/labels",
@@ -255,7 +263,9 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
     def comparison(
         analysis: Analysis, weights: Weights, version: Version, request: Request
     ) -> Response:
-        active, other, found = compared(desk, request, analysis, (weights, version), MOST_DRAWN)
+        active, other, found = compared(
+            desk, request, analysis, (weights, version), FEW_COMPARED, MOST_DRAWN
+        )
         scored = [each for each in found.pairs if each.difference is not None]
         return show(
             request,
@@ -263,6 +273,7 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
             active=active,
             other=other,
             found=found,
+            more_compared=MOST_COMPARED,
             scored=scored,
             latest=scored[:MOST_SHOWN],
             shown=found.disagreements[:MOST_SHOWN],

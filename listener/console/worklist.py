@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, and_, exists, func, or_, select
 
-from listener.console.answers import is_answer, last_of_all, may_answer, unindexed
+from listener.console.answers import Unindexed, is_answer, last_of_all, may_answer
 from listener.console.latest import LATEST_FIRST, LATEST_LAST, Place
 from listener.ledger import Ledger
 from listener.series import UID
@@ -287,7 +287,7 @@ def _has_answer(
 
     What was said earlier and is the answer no more does not count.
     """
-    here = [unindexed(column) == value for column, value in wanted]
+    here = [Unindexed(column) == value for column, value in wanted]
     yield exists().where(jobs.c.study_uid == studies.c.study_uid, *here, is_answer())
     anywhere = [column == value for column, value in wanted]
     of_jobs = select(jobs.c.study_uid).where(jobs.c.role == "active", *anywhere)

@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
-from sqlalchemy import insert
+from sqlalchemy import create_engine, insert
 
 from deploy.stack import free_ports
 from listener.audit.trail import NO_AUDIT
@@ -97,6 +97,7 @@ def main() -> None:
         ledger, spool = Ledger(settings.ledger_url), Spool(settings.spool)
         begun = time.perf_counter()
         fill(ledger, a_file(Path(folder) / "one.dcm"))
+        settle(ledger)
         say(f"filled in {time.perf_counter() - begun:.0f} s")
         Accounts(ledger).add("olga", "operator", PASSWORD)
         keep_pictures(spool)
@@ -252,6 +253,17 @@ def fill(ledger: Ledger, path: Path) -> None:
                 connection.execute(insert(table), rows[table.name])
         if start % 20_000 == 0:
             say(f"{start} studies")
+
+
+def settle(ledger: Ledger) -> None:
+    """What a PostgreSQL server does of itself, minutes after it got as many rows at once."""
+    with ledger.reading() as connection:
+        if connection.dialect.name != "postgresql":
+            return
+    engine = create_engine(connection.engine.url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as alone:
+        alone.exec_driver_sql("VACUUM ANALYZE")
+    engine.dispose()
 
 
 def rows_of(number: int, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

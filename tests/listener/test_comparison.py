@@ -95,7 +95,7 @@ def test_figures_are_of_all_pairs_however_few_are_listed(ledger: Ledger) -> None
     assert some.pairs == all_pairs.pairs[:2]
     assert [each.study_uid for each in some.disagreements] == ["1.0", "1.1"]
     latest = compare(ledger, "fistula", ACTIVE.edition, SHADOW.edition, limit=3)
-    assert latest.studies == 3
+    assert (latest.studies, latest.is_cut, all_pairs.is_cut) == (3, True, False)
     assert {each.study_uid for each in latest.pairs} == {"1.3", "1.4", "1.5"}
 
 
@@ -164,6 +164,25 @@ def test_another_input_of_the_same_study_is_no_pair(ledger: Ledger) -> None:
         connection.exec_driver_sql("UPDATE jobs SET digest = 'other' WHERE role = 'shadow'")
 
     assert found(ledger).pairs == ()
+
+
+def test_pairs_are_found_behind_any_number_of_shadows_jobs_that_nothing_answered_beside(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("listener.comparison.FEWEST_SPARE", 1)
+    for number in range(12):
+        judged(ledger, f"1.{number}", 0.1, 0.2)
+    with ledger.writing() as connection:
+        connection.exec_driver_sql(
+            "UPDATE jobs SET digest = 'other' "
+            "WHERE role = 'shadow' AND study_uid NOT IN ('1.0', '1.1', '1.2')"
+        )
+
+    latest = compare(ledger, "fistula", ACTIVE.edition, SHADOW.edition, limit=2)
+    assert [each.study_uid for each in latest.pairs] == ["1.2", "1.1"]
+    assert latest.is_cut
+    three = compare(ledger, "fistula", ACTIVE.edition, SHADOW.edition, limit=3)
+    assert (three.studies, three.is_cut) == (3, False)
 
 
 def test_pairs_outlive_the_promotion_that_they_led_to(ledger: Ledger) -> None:

@@ -29,9 +29,9 @@ def a_worker_holds(house: House, *held: BundleRow) -> None:
     Workforce(house.ledger).beat(Worker("host:1", now, now, "cpu", editions, {}))
 
 
-def judge_by_both(house: House) -> str:
+def judge_by_both(house: House, patient_id: str = "P-1") -> str:
     """A study that the active bundle finds likely, and the shadow does not."""
-    study_uid = house.receive(*a_head("DOE^JANE", "P-1"))
+    study_uid = house.receive(*a_head("DOE^JANE", patient_id))
     for job_id in house.plan():
         with house.ledger.lease(job_id, "worker-1", 60, ABLE) as lease:
             assert lease is not None
@@ -174,6 +174,23 @@ def test_a_shadow_is_compared_with_the_active_bundle_on_what_turned_out_to_be_tr
     shadowed = text_of(oskar.get(f"/studies/{study_uid}"))
     assert "1: fistula, shadow shadow: never sent reported 20.0 % not suggested" in shadowed
     assert "20.0 %" not in shadowed[: shadowed.index("All jobs of the study")]
+
+
+def test_a_comparison_of_the_latest_pairs_says_that_there_are_more(
+    console: People, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.ledger.register_bundle(NEWER)
+    judge_by_both(house)
+    judge_by_both(house, "P-2")
+    monkeypatch.setattr("listener.console.rollouts.FEW_COMPARED", 1)
+    oskar = console("oskar")
+
+    page = text_of(oskar.get(f"{PLACE}/comparison"))
+
+    assert "Both judged more than 1 studies from the same input: these figures are of" in page
+    assert "studies were judged by both" not in page
+    more = json.loads(oskar.data(f"/api{PLACE}/comparison?latest=100000"))
+    assert (more["studies"], more["is_cut"]) == (2, False)
 
 
 def test_a_comparison_names_patients_and_is_a_list_for_the_audit_trail(
