@@ -5,7 +5,8 @@ know, and an address with a user or with parameters.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -23,6 +24,9 @@ LONGEST: Final = 80
 
 MARKDOWN: Final = ((re.compile(r"\[(\w+)\]\(#\w+\)"), r"\1"), (re.compile("`"), ""))
 
+UNKNOWN: Final = ("extra_forbidden", "unexpected_keyword_argument")
+"""pydantic's words for a key that is not known: of its own classes, and of dataclasses."""
+
 Path = tuple[int | str, ...]
 
 
@@ -34,9 +38,22 @@ def explain_invalid(error: ValidationError, kind: type[BaseModel], prefix: str) 
         kind: the class.
         prefix: of its variables.
     """
+    return explain_named(error, kind, partial(_variable, prefix))
+
+
+def explain_named(
+    error: ValidationError, kind: type[BaseModel], called: Callable[[Path], str]
+) -> BadSettings:
+    """The same for settings that people know by other names than those of variables.
+
+    Args:
+        error: that the class raised.
+        kind: the class.
+        called: what people call the value at a place.
+    """
     schema = kind.model_json_schema()
     found = _likeliest(error.errors(include_url=False))
-    return BadSettings("\n".join([*(_line(each, schema, prefix) for each in found), NEXT]))
+    return BadSettings("\n".join([*(_line(each, schema, called) for each in found), NEXT]))
 
 
 def explain_no_json(error: SettingsError, kind: type[BaseModel], prefix: str) -> BadSettings:
@@ -73,19 +90,24 @@ def _form(place: Path) -> tuple[Path, str]:
 
 def _distance(errors: Sequence[ErrorDetails]) -> tuple[int, int]:
     """How far a value is from a form: by keys that it does not have, then by all errors."""
-    return sum(each["type"] == "extra_forbidden" for each in errors), len(errors)
+    return sum(each["type"] in UNKNOWN for each in errors), len(errors)
 
 
-def _line(error: ErrorDetails, root: Schema, prefix: str) -> str:
+def _variable(prefix: str, place: Path) -> str:
+    """The variable of a setting, and where in it."""
+    steps = [_step(each) for each in place[1:] if not _form(("", each))[1]]
+    return ", ".join([f"{prefix}{place[0]}".upper(), *steps])
+
+
+def _line(error: ErrorDetails, root: Schema, called: Callable[[Path], str]) -> str:
     """One complaint."""
     place = error["loc"]
     if not place:
         return _message(error)
-    steps = [_step(each) for each in place[1:] if not _form(("", each))[1]]
-    name = ", ".join([f"{prefix}{place[0]}".upper(), *steps])
+    name = called(place)
     if error["type"] == "value_error":
         return f"{name}: {_message(error)}"
-    if error["type"] == "extra_forbidden":
+    if error["type"] in UNKNOWN:
         known = ", ".join(_at(root, place[:-1])["properties"])
         return f"{name}: found a key that is not known; expected one of {known}"
     found = "nothing" if error["type"] == "missing" else _found(error["input"], root, place)
@@ -142,9 +164,12 @@ def _at(root: Schema, place: Path) -> Schema:
     found = root
     for step in place:
         if isinstance(step, int):
-            found = found["items"]
+            each = found.get("prefixItems", ())
+            found = each[step] if step < len(each) else found["items"]
         elif step in found.get("properties", {}):
             found = found["properties"][step]
+        elif isinstance(found.get("additionalProperties"), dict):
+            found = found["additionalProperties"]
         if "type" not in found:
             found = _resolved(found, root, place)
     return found

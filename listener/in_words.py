@@ -87,6 +87,8 @@ def _list(field: Schema, name: str) -> str:
 
 
 def _simple(field: Schema, name: str) -> str:
+    if "const" in field:
+        return f"`{field['const']}`"
     if field.get("format") == "path":
         return "path"
     word = WORDS[field["type"]]

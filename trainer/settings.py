@@ -7,12 +7,20 @@ MONRO_TRAINER_FIT__FIRST_EPOCHS=20 sets `first_epochs` of the section `[fit]`.
 
 import os
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from listener.complaint import Path as Place
+from listener.complaint import explain_named, explain_no_json
 from listener.errors import BadSettings
 from worker.occlusion import OcclusionSpec
 from worker.preprocess import PAPER_RECIPE, Recipe
@@ -270,10 +278,23 @@ def layered(kind: type[AnyConfig], asked: dict[str, Any], path: Path | None) -> 
     try:
         return kind(**asked)
     except ValidationError as error:
-        complaints = (
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
-        )
-        raise BadSettings(f"{path or 'environment'}: {'; '.join(complaints)}") from error
+        raise explain_named(error, kind, partial(_called, path)) from None
+    except SettingsError as error:
+        raise explain_no_json(error, kind, PREFIX) from None
+
+
+def _called(path: Path | None, place: Place) -> str:
+    """What decided on a value: the variable that was given, or the file and where in it."""
+    given = {name.upper() for name in os.environ}
+    sections = [str(step) for step in place]
+    variables = [f"{PREFIX}{'__'.join(sections[:end])}".upper() for end in range(len(place), 0, -1)]
+    decisive = next((name for name in variables if name in given), None)
+    if path is None or decisive:
+        return decisive or variables[0]
+    *tables, key = [step for step in place if isinstance(step, str)]
+    entries = [f"entry {step + 1}" for step in place if isinstance(step, int)]
+    where = f"[{'.'.join(tables)}] {key}" if tables else key
+    return ", ".join([str(path), where, *entries])
 
 
 def _refuse_unknown_names(kind: type[Layered]) -> None:

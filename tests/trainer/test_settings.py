@@ -42,9 +42,33 @@ def test_the_environment_wins_over_the_file(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[fit]\nfolds = 1\n", "fit.folds: Input should be greater than or equal to 2"),
-        ("[fit]\nepochs = 3\n", "fit.epochs: Extra inputs are not permitted"),
-        ("[fitt]\n", "fitt: Extra inputs are not permitted"),
+        (
+            "[fit]\nfolds = 1\n",
+            "config.toml, [fit] folds: found 1; expected whole number, at least 2 (members of the",
+        ),
+        (
+            "[fit]\nepochs = 3\n",
+            "[fit] epochs: found a key that is not known; expected one of folds, seed,",
+        ),
+        ("[fitt]\n", "fitt: found a key that is not known; expected one of analysis,"),
+        ("fit = 3\n", "fit: found 3; expected object"),
+        ('[fit]\nhonest = "best"\n', "[fit] honest: found 'best'; expected one of last, ema"),
+        (
+            "[preparation]\nspacing_mm = [1, 1]\nshape = [1, 1, 1]\n",
+            "[preparation] spacing_mm, entry 3: found nothing; expected",
+        ),
+        (
+            "[preparation]\nspacing_mm = [1, 1, 'a']\nshape = [1, 1, 1]\n",
+            "[preparation] spacing_mm, entry 3: found 'a'; expected number",
+        ),
+        (
+            "[bundle.occlusion]\nmode = 'paper'\npatch = [2, 2, 2]\nstrides = [2, 2, 2]\n",
+            "[bundle.occlusion] stride: found nothing; expected list of 3",
+        ),
+        (
+            "[bundle.occlusion]\nmode = 'paper'\npatch = [2, 2, 2]\nstrides = [2, 2, 2]\n",
+            "[bundle.occlusion] strides: found a key that is not known; expected one of mode,",
+        ),
         ("[fit\n", "name a TOML file"),
     ],
 )
@@ -54,6 +78,26 @@ def test_what_a_file_has_wrong_is_named(tmp_path, text, complaint):
     with pytest.raises(BadSettings) as raised:
         read_config(tmp_path / "config.toml")
     assert complaint in str(raised.value)
+
+
+@pytest.mark.parametrize("path", [None, COMPACT])
+def test_what_a_variable_has_wrong_is_named_by_the_variable(monkeypatch, path):
+    monkeypatch.setenv("MONRO_TRAINER_FIT__FIRST_EPOCHS", "few")
+
+    with pytest.raises(BadSettings) as raised:
+        read_config(path)
+    complaint, step = str(raised.value).splitlines()
+    assert complaint.startswith(
+        "MONRO_TRAINER_FIT__FIRST_EPOCHS: found 'few'; expected whole number, at least 1"
+    )
+    assert "docs/configuration.md" in step
+
+
+def test_a_section_in_a_variable_that_is_not_json_is_named(monkeypatch):
+    monkeypatch.setenv("MONRO_TRAINER_FIT", "{folds: 3}")
+
+    with pytest.raises(BadSettings, match="MONRO_TRAINER_FIT: found text that is not JSON"):
+        read_config(None)
 
 
 def test_a_misspelt_name_in_the_environment_stops_the_start(monkeypatch):

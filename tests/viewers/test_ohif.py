@@ -41,12 +41,6 @@ def test_every_series_of_images_has_a_thumbnail_that_shows_it(
         shown = in_ohif.thumbnail(series)
         assert visible(shown) > A_THUMBNAIL, f"{series}: its thumbnail is black"
         is_overlay = series in (FISTULA_MAP, INFECTION_MAP)
-        print(
-            series,
-            visible(shown),
-            coloured(shown),
-            shown.evaluate("i => [i.naturalWidth, i.naturalHeight]"),
-        )
         assert (coloured(shown) > COLOURS_OF_A_THUMBNAIL) is is_overlay, (
             f"{series}: {coloured(shown)} coloured pixels in its thumbnail"
         )

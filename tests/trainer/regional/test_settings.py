@@ -51,5 +51,35 @@ def test_a_section_of_the_other_analysis_is_refused(tmp_path):
         'analysis = "infection"\n[network]\nname = "densenet121"\n'
     )
 
-    with pytest.raises(BadSettings, match="network"):
+    with pytest.raises(BadSettings, match="network: found a key that is not known"):
         read_any_config(tmp_path / "config.toml", "fistula")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "[models.Mine]\nname = 3\n",
+            "[models.Mine] name: found 3; expected text (known to worker/nets)",
+        ),
+        (
+            "[fit]\nlearning_rates = []\n",
+            "[fit] learning_rates: found a list of 0; expected list of numbers, at least 1",
+        ),
+        ("[fit]\nepochs = [3, 'x']\n", "[fit] epochs, entry 2: found 'x'; expected whole number"),
+        ("[preparation.radiomics]\nbin = 3\n", "[preparation.radiomics] bin: found a key"),
+    ],
+)
+def test_what_a_file_has_wrong_is_named_in_plain_words(tmp_path, text, complaint):
+    (tmp_path / "config.toml").write_text(text)
+
+    with pytest.raises(BadSettings) as raised:
+        read_any_config(tmp_path / "config.toml", "infection")
+    assert complaint in str(raised.value)
+
+
+def test_a_variable_cannot_turn_a_file_to_the_other_analysis(monkeypatch):
+    monkeypatch.setenv("MONRO_TRAINER_ANALYSIS", "fistula")
+
+    with pytest.raises(BadSettings, match="ANALYSIS: found 'fistula'; expected infection"):
+        read_any_config(RECIPES / "compact-infection.toml", "infection")
