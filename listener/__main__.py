@@ -8,6 +8,7 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -164,11 +165,18 @@ def account_command(
                 study if study.agrees else look_again(study, spool, ledger, verify)
                 for study in studies
             ]
+        strangers = [*spool.strangers()]
     rows = [_account_row(study) for study in studies]
     totals = {name: sum(row[name] for row in rows) for name in ACCOUNT_COLUMNS}
     disagreeing = [study for study in studies if not study.agrees]
     if as_json:
-        found = {"studies": rows, "totals": totals, "agrees": not disagreeing}
+        found = {
+            "studies": rows,
+            "totals": totals,
+            "agrees": not disagreeing,
+            "set_aside": [str(path) for study in studies for path in study.set_aside],
+            "strangers": [*map(str, strangers)],
+        }
         print(json.dumps(found, indent=2))  # noqa: T201
     else:
         _print_rows("account", [*rows, {"study": "all", **totals}])
@@ -195,10 +203,30 @@ def account_command(
                 style="red",
                 markup=False,
             )
-        for path in (*study.unknown, *study.missing, *study.damaged):
+        if study.unsettled:
+            complaints.print(
+                f"  {len(study.unsettled)} instance(s) were left half way to their name by a kill "
+                "or a power cut: a listener that starts gives it to them",
+                style="red",
+                markup=False,
+            )
+        for path in (*study.unknown, *study.missing, *study.damaged, *study.unsettled):
             complaints.print(f"  {path}", markup=False)
+    _tell_of_others([path for study in studies for path in study.set_aside], strangers)
     if disagreeing:
         raise typer.Exit(1)
+
+
+def _tell_of_others(set_aside: Sequence[Path], strangers: Sequence[Path]) -> None:
+    """Name what lies in the spool beside the instances: it does not count."""
+    for paths, what in (
+        (set_aside, "were torn or rotten, and were sent again since"),
+        (strangers, "have names that no listener gives: find out who put them there"),
+    ):
+        if paths:
+            complaints.print(f"{len(paths)} file(s) {what}", style="yellow", markup=False)
+        for path in paths:
+            complaints.print(f"  {path}", markup=False)
 
 
 def _account_row(study: StudyAccount) -> dict[str, Any]:

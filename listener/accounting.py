@@ -2,13 +2,14 @@
 
     received = used + not wanted + refused + quarantined + waiting
 
-of the instances that were not purged by policy since.
+of the instances that were not purged by policy since. What lies beside them is named as well: what
+is on its way to its name, and what was set aside because it was sent again.
 """
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,10 @@ class StudyAccount:
         unknown: files that the ledger does not know of, or believes to be purged.
         missing: files that the ledger knows of and the spool does not have.
         damaged: files that are not what was received: of another size, or of another digest where
-            that was looked at.
+            that was looked at; or that the ledger does not know of, and that end within an element.
+        unsettled: whole instances that a kill or a power cut left half way to their name: they may
+            have been acknowledged, and are in none of the counts.
+        set_aside: files that were torn or rotten and were sent again; they count no more.
     """
 
     study_uid: str
@@ -46,6 +50,8 @@ class StudyAccount:
     unknown: tuple[Path, ...]
     missing: tuple[Path, ...]
     damaged: tuple[Path, ...] = ()
+    unsettled: tuple[Path, ...] = ()
+    set_aside: tuple[Path, ...] = ()
 
     @property
     def received(self) -> int:
@@ -56,7 +62,7 @@ class StudyAccount:
     def agrees(self) -> bool:
         """Whether spool and ledger say the same, and each instance is in one of STATES."""
         named = sum(self.states.get(state, 0) for state in STATES)
-        strange = self.unknown or self.missing or self.damaged
+        strange = self.unknown or self.missing or self.damaged or self.unsettled
         return not strange and self.on_disk == self.received == named == sum(self.states.values())
 
 
@@ -78,6 +84,15 @@ class _Book:
     rows: dict[Path, _Row]
 
 
+@dataclass
+class _Walked:
+    """What lies in the spool of one study."""
+
+    files: set[Path] = field(default_factory=set)
+    unsettled: list[Path] = field(default_factory=list)
+    set_aside: list[Path] = field(default_factory=list)
+
+
 def account(
     spool: Spool,
     ledger: Ledger,
@@ -94,9 +109,14 @@ def account(
         verify: whether to read every file, and compare its digest as well as its size.
         tell: is told now and then how many files were compared.
     """
-    walked: dict[str, set[Path]] = defaultdict(set)
+    walked: dict[str, _Walked] = defaultdict(_Walked)
+    # First: what gets its name meanwhile is found under that.
+    for key, path in spool.unsettled():
+        walked[key.study_uid].unsettled.append(path)
     for key, path in (*spool.received(), *spool.quarantined()):
-        walked[key.study_uid].add(path)
+        walked[key.study_uid].files.add(path)
+    for path in spool.set_aside():
+        walked[path.parts[-3]].set_aside.append(path)
     books = _books(ledger)
     inspection = _Inspection(spool, verify, tell)
     return [
@@ -112,7 +132,8 @@ def look_again(
     books = _books(ledger, study.study_uid)
     book = books.get(study.study_uid, _NOTHING)
     inspection = _Inspection(spool, verify, lambda checked: None)
-    return _compare(study.study_uid, set(study.unknown), book, inspection)
+    walked = _Walked(set(study.unknown), [*study.unsettled], [*study.set_aside])
+    return _compare(study.study_uid, walked, book, inspection)
 
 
 _NOTHING: Final = _Book(0, 0, {})
@@ -163,16 +184,28 @@ class _Inspection:
         except (BadAttribute, *BROKEN):
             return False
 
+    def is_torn(self, path: Path) -> bool:
+        """Whether a file that the ledger knows nothing of is only a part of an instance."""
+        try:
+            return self._spool.is_torn(path)
+        except FileNotFoundError:  # it was purged a moment ago
+            return False
 
-def _compare(
-    study_uid: str, walked: Collection[Path], book: _Book, inspection: _Inspection
-) -> StudyAccount:
+    def is_unsettled(self, claim: Path) -> bool:
+        """Whether what is on its way to its name is whole, and nobody has settled it meanwhile."""
+        try:
+            return self._spool.is_whole(claim)
+        except FileNotFoundError:
+            return False
+
+
+def _compare(study_uid: str, walked: _Walked, book: _Book, inspection: _Inspection) -> StudyAccount:
     """Compare files with rows.
 
     The rows were read after the walk: what came in between is looked for by its name, and what
     went in between is no file any more.
     """
-    unknown = {path for path in walked if path not in book.rows and path.exists()}
+    unknown = {path for path in walked.files if path not in book.rows and path.exists()}
     here = {path for path in book.rows if path.exists()}
     return StudyAccount(
         study_uid,
@@ -182,9 +215,12 @@ def _compare(
         purged=book.purged,
         unknown=tuple(sorted(unknown)),
         missing=tuple(sorted(book.rows.keys() - here)),
-        damaged=tuple(
-            path for path in sorted(here) if not inspection.is_sound(path, book.rows[path])
+        damaged=(
+            *(path for path in sorted(here) if not inspection.is_sound(path, book.rows[path])),
+            *(path for path in sorted(unknown) if inspection.is_torn(path)),
         ),
+        unsettled=tuple(path for path in walked.unsettled if inspection.is_unsettled(path)),
+        set_aside=tuple(walked.set_aside),
     )
 
 

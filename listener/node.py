@@ -265,6 +265,13 @@ def rebuild(spool: Spool, ledger: Ledger, audit: Audit = NO_AUDIT) -> int:
     ledger.record(missing)
     for study_uid, path in {each.held.key.study_uid: each.held.path for each in missing}.items():
         audit.cut_off(study_uid, path)
+    for each in missing:
+        if spool.is_torn(each.held.path):
+            log.error(
+                "%s was recorded, but ends within an element: if it did not come like that, move "
+                "it out of the spool and send it again",
+                spool.named(each.held.path),
+            )
     if missing:
         log.warning("recorded %d instance(s) that only the spool knew of", len(missing))
     for path, reason in unreadable.items():

@@ -35,6 +35,7 @@ from pydicom.filereader import read_file_meta_info
 from listener.durability import brings_its_name
 from listener.errors import BadAttribute, SpoolFull, where
 from listener.series import BROKEN, InstanceKey
+from listener.wholeness import ends_within_an_element
 
 log = logging.getLogger(__name__)
 
@@ -229,6 +230,23 @@ class Spool:
         for path in sorted((self.root / "studies").glob("*/*/*.part")):
             if claim := _claimed(path):
                 yield claim[0], path
+
+    def is_whole(self, claim: Path) -> bool:
+        """Whether something `unsettled` holds what its name says.
+
+        Raises:
+            OSError: it could not be read, or is settled meanwhile.
+        """
+        told = _claimed(claim)
+        return told is not None and _holds(claim, told[1])
+
+    def is_torn(self, path: Path) -> bool:
+        """Whether an instance's file is no instance, or ends within an element; see wholeness.py.
+
+        Raises:
+            OSError: it could not be read.
+        """
+        return not _is_readable(path) or ends_within_an_element(path, _dataset_offset(path))
 
     def set_aside(self) -> Iterator[Path]:
         """Walk over what was torn or rotten, and was sent again."""

@@ -114,6 +114,52 @@ def test_an_emptied_or_shortened_file_is_damaged(spool: Spool, ledger: Ledger, s
     assert found.missing == ()
 
 
+def test_a_torn_body_behind_a_sound_header_is_damaged_though_the_ledger_knows_nothing_of_it(
+    spool: Spool, ledger: Ledger, study: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _key, path = next(spool.received())
+    torn = path.with_name("9.9.9.dcm")
+    torn.write_bytes(path.read_bytes()[:-2])
+
+    (found,) = account(spool, ledger)
+    assert (found.unknown, found.damaged) == ((torn,), (torn,))
+
+    rebuild(spool, ledger)
+    assert "9.9.9.dcm was recorded, but ends within an element" in caplog.text
+
+
+def test_what_was_left_half_way_to_its_name_disagrees_until_it_is_settled(
+    spool: Spool, ledger: Ledger, study: str
+) -> None:
+    _key, path = next(spool.received())
+    claim = path.with_name(f"9.9.9.{spool.identity(path)[1]}.0badcafe.part")
+    claim.write_bytes(path.read_bytes())
+    torn = path.with_name(f"9.9.8.{'0' * 64}.0badcafe.part")
+    torn.write_bytes(path.read_bytes()[:-2])
+
+    (found,) = account(spool, ledger)
+    assert found.unsettled == (claim,)
+    assert not found.agrees
+    assert not look_again(found, spool, ledger).agrees
+
+    spool.recover()
+    rebuild(spool, ledger)
+    assert all(each.agrees for each in account(spool, ledger))
+
+
+def test_what_was_set_aside_is_named_and_does_not_count(
+    spool: Spool, ledger: Ledger, study: str
+) -> None:
+    key, _path = next(spool.received())
+    aside = spool.root / "quarantine" / study / key.series_uid / f"{key.sop_uid}.0.1.rotten"
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    aside.write_bytes(b"\0")
+
+    (found,) = account(spool, ledger)
+    assert found.agrees
+    assert found.set_aside == (aside,)
+
+
 def test_a_file_of_the_same_size_is_told_from_what_was_received_by_its_digest(
     spool: Spool, ledger: Ledger, study: str
 ) -> None:
@@ -170,6 +216,16 @@ def test_the_command_exits_with_0_where_they_agree_and_1_where_not(
     done = run("account")
     assert done.exit_code == 1
     assert path.name in done.output.replace("\n", "")
+
+
+def test_the_command_names_strangers(run: Any, spool: Spool, study: str) -> None:
+    _key, path = next(spool.received())
+    path.with_name("copy of a slice.dcm").write_bytes(b"\0")
+
+    done = run("account")
+    assert done.exit_code == 0
+    assert "1 file(s) have names that no listener gives" in done.output
+    assert "copy of a slice.dcm" in done.output.replace("\n", "")
 
 
 def test_the_command_names_what_is_damaged(run: Any, spool: Spool, study: str) -> None:
