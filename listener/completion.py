@@ -104,8 +104,8 @@ def complete_studies(ledger: Ledger, patience: Patience, now: float) -> None:
 def plan_studies(ledger: Ledger, analyses: Sequence[str]) -> list[str]:
     """Turn every complete study into jobs; returns the IDs of jobs to dispatch.
 
-    A study that an analysis wants waits, visibly, until some worker has a bundle for it; so does
-    one whose files the disk does not hand over.
+    What an analysis without a bundle wants waits, visibly, until some worker has one; it holds
+    back no other analysis of the study. A study whose files the disk does not hand over waits too.
     """
     bundles = {analysis: ledger.wanted_bundles(analysis) for analysis in analyses}
     queued = []
@@ -140,23 +140,24 @@ def _plan_study(
         for instance in by_series[each.series_uid]
     ]
     choices, left_aside = _choices(selections, by_series, segmentations)
-    wanted: list[tuple[Plan, BundleRow]] = []
-    for selection in selections:
-        plan = _plan_of(selection, by_series, choices[selection.analysis])
-        if plan is None:
-            continue
-        of_analysis = bundles[selection.analysis]
-        if not of_analysis:
-            reason = f"waits for a worker with a {plan.analysis} bundle"
-            ledger.note_waiting(study_uid, reason, scanner)
-            return []
-        wanted += [(plan, bundle) for bundle in of_analysis]
+    plans = [
+        plan
+        for selection in selections
+        if (plan := _plan_of(selection, by_series, choices[selection.analysis]))
+    ]
+    wanted = [(plan, bundle) for plan in plans for bundle in bundles[plan.analysis]]
+    lacking = [plan.analysis for plan in plans if not bundles[plan.analysis]]
     not_wanted = _reasons(selections) | unreadable
-    for plan, _bundle in wanted:
+    for plan in plans:
         for instance in plan.inputs:
             not_wanted.pop(instance.series_uid, None)
             left_aside.pop(instance.sop_uid, None)
-    return ledger.plan(study_uid, revision, wanted, not_wanted, left_aside, scanner)
+    if lacking:
+        reason = f"waits for a worker with a bundle for {' and for '.join(lacking)}"
+        ledger.note_waiting(study_uid, reason, scanner)
+    return ledger.plan(
+        study_uid, revision, wanted, not_wanted, left_aside, scanner, is_all=not lacking
+    )
 
 
 def _scanner(facts: Sequence[SeriesFacts]) -> str | None:

@@ -606,6 +606,8 @@ class Ledger:
         not_wanted: Mapping[str, str],
         left_aside: Mapping[str, str] = NONE,
         scanner: str | None = None,
+        *,
+        is_all: bool = True,
     ) -> list[str]:
         """Turn one revision of a study into jobs.
 
@@ -616,6 +618,8 @@ class Ledger:
             not_wanted: series UID to the reason it is left aside, for every other series.
             left_aside: instance UID to the reason, where each of a series has its own.
             scanner: what the images come from; what was said first stays.
+            is_all: whether no analysis waits for a bundle; while one does, the revision is planned
+                again, which leaves alone what is already a job.
 
         Returns:
             IDs of the jobs that must now be dispatched.
@@ -630,13 +634,11 @@ class Ledger:
                 for plan, bundle in wanted
                 if (job_id := self._plan_job(connection, study_uid, revision, plan, bundle))
             ]
+            planned = {"planned_revision": revision} if is_all else {}
             connection.execute(
                 update(studies)
                 .where(studies.c.study_uid == study_uid, studies.c.revision == revision)
-                .values(
-                    planned_revision=revision,
-                    scanner=func.coalesce(studies.c.scanner, scanner),
-                )
+                .values(scanner=func.coalesce(studies.c.scanner, scanner), **planned)
             )
         return queued
 
