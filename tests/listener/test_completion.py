@@ -144,27 +144,34 @@ def test_a_study_without_a_bundle_for_it_waits_and_is_planned_once_there_is_one(
     assert len(plan_studies(ledger, ["fistula"])) == 1
 
 
-def test_an_analysis_without_a_bundle_holds_back_no_other(
+def test_an_analysis_without_a_bundle_waits_visibly_and_holds_back_no_other(
     tmp_path: Path, ledger: Ledger, a_t1_slice: Callable[..., Dataset]
 ) -> None:
     ledger.register_bundle(BUNDLE)
-    heads = [a_t1_slice("1.2", "1.2.1"), *t2_series("1.2", "1.2.2")]
-    study_uid = receive(Spool(tmp_path / "spool"), ledger, heads)
-    both = ["fistula", "infection"]
+    localizer = a_t1_slice("1.2", "1.2.9")
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    images = [a_t1_slice("1.2", "1.2.1"), *t2_series("1.2", "1.2.2"), localizer]
+    study_uid = receive(Spool(tmp_path / "spool"), ledger, images)
+    analyses = ["infection", "fistula"]
 
-    (fistula,) = plan_studies(ledger, both)
-    assert plan_studies(ledger, both) == []
-    study = ledger.study(study_uid) or {}
-    assert study["reason"] == "waits for a worker with a bundle for infection"
-    assert study["planned_revision"] < study["revision"]
-    assert states(ledger, study_uid) == {"1.2.1": "waiting", "1.2.2": "waiting"}
+    (job_id,) = plan_studies(ledger, analyses)
+    with ledger.lease(job_id, "worker", 60, {BUNDLE.edition}) as lease:
+        assert lease is not None
+        assert lease.job.analysis == "fistula"
+    assert plan_studies(ledger, analyses) == []  # what is a job already is left alone
+    known = ledger.study(study_uid) or {}
+    assert known["reason"] == "waits for a worker with a bundle for infection"
+    assert [event["what"] for event in known["events"]].count("study waits") == 1
+    assert states(ledger, study_uid)["1.2.2"] == "waiting"
+    assert states(ledger, study_uid)["1.2.9"] == "not wanted"
 
-    ledger.register_bundle(BundleRow("infection", "demo", "1.0.0", "b" * 64))
-    (infection,) = plan_studies(ledger, both)
-    assert infection != fistula
-    study = ledger.study(study_uid) or {}
-    assert study["planned_revision"] == study["revision"]
-    assert plan_studies(ledger, both) == []
+    infection = replace(BUNDLE, analysis="infection", weights_sha256="b" * 64)
+    ledger.register_bundle(infection)
+    (later,) = plan_studies(ledger, analyses)
+    assert ledger.unplanned() == []
+    with ledger.lease(later, "worker", 60, {infection.edition}) as lease:
+        assert lease is not None
+        assert lease.job.series_uid == "1.2.2"
 
 
 def test_what_a_new_bundle_replaced_is_planned_anew_while_another_analysis_waits(
