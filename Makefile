@@ -25,8 +25,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		|| { echo "monro needs Python >= 3.11, $(PYTHON) is $$($(PYTHON) -V)"; exit 1; }
 	@echo "installing into $(VENV): about 2.5 GB, some minutes"
 	$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[worker,trainer,local,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 \
+		--constraint constraints.txt --editable '.[worker,trainer,local,dev]'
 	@touch $@
 
 system-tools:            ## what the tests need from Debian: Orthanc, DCMTK, validators, Redis

@@ -123,8 +123,9 @@ def up() -> None:
                 f"monro answers on 127.0.0.1:{stack.listener_port}, called AE title MONRO, calling "
                 "SCANNER; with DCMTK's storescu (another one is in .venv/bin), for example:\n"
                 f"  /usr/bin/storescu -aet SCANNER -aec MONRO 127.0.0.1 {stack.listener_port} "
-                f"+sd +r FOLDER\nresults arrive in {stack.archive.folder}: delete what you need "
-                f"no more\nits settings are in {settings}; to ask it in another terminal:\n"
+                f"+sd +r {_something_to_send()}\n"
+                f"results arrive in {stack.archive.folder}: delete what you need no more\n"
+                f"its settings are in {settings}; to ask it in another terminal:\n"
                 f"  set -a; . {settings}; set +a; {sys.executable} -m listener status\n"
                 "Ctrl-C stops everything",
                 soft_wrap=True,
@@ -135,6 +136,12 @@ def up() -> None:
     except (DemoFailed, DidNotStart, MonroError, BadBundle, OSError) as error:
         console.print(f"up: FAIL {error}", style="red", markup=False)
         raise typer.Exit(1) from None
+
+
+def _something_to_send() -> Path:
+    """A synthetic study of the demonstration, where it made one."""
+    made = sorted(CACHE.glob("*/made"))
+    return made[0].with_name("study") if made else Path("FOLDER")
 
 
 def write_settings(settings: Mapping[str, str], path: Path) -> Path:

@@ -421,7 +421,7 @@ def disagreements(spool: Spool, stack: Stack) -> list[str]:
     for _ in range(10):
         found = [
             f"{each.study_uid}: the ledger lacks {len(each.unknown)} file(s), the spool "
-            f"{len(each.missing)}"
+            f"{len(each.missing)}; {len(each.damaged)} are damaged, {len(each.unsettled)} half way"
             for each in account(spool, stack.ledger)
             if not each.agrees
         ]

@@ -153,6 +153,49 @@ class Ohif:
         return found[1], found[2]
 
 
+class OhifForDrawing:
+    """A study in OHIF's mode for segmentations."""
+
+    def __init__(self, page: Page, url: str, study_uid: str) -> None:
+        self.page = page
+        page.set_default_timeout(1000 * PATIENCE_SECONDS)
+        page.goto(
+            f"{url}/segmentation?StudyInstanceUIDs={study_uid}", wait_until="domcontentloaded"
+        )
+        # The first of several panes is the one that works.
+        self.image = page.locator('[data-cy="viewport-pane"] canvas.cornerstone-canvas').first
+
+    def open_segmentation(self, description: str) -> None:
+        """Lay a segmentation on its slices, to be mended."""
+        listed = self.page.locator('[data-cy^="study-browser-thumbnail"]')
+        listed.filter(has_text=description).first.dblclick()
+        self.page.get_by_role("button", name="Yes").click()
+        self.page.locator('[data-cy="data-row"]').first.wait_for()
+        assert eventually(lambda: coloured(self.image) > 0), "no region is shown"
+
+    def brush(self) -> None:
+        """A short stroke through the middle of the slice, in the first segment."""
+        self.page.locator('[data-cy="Brush-btn"]').click()
+        box = self.image.bounding_box()
+        assert box
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + box["width"] / 20, y, steps=10)
+        self.page.mouse.up()
+
+    def save_segmentation(self) -> None:
+        """Export it as DICOM SEG into the archive: a new series of the study."""
+        self.page.locator('[data-cy="segmentation-collapsed-more-btn-Labelmap"]').click()
+        entries = self.page.get_by_role("menuitem")
+        entries.filter(has_text="Export").hover()
+        entries.filter(has_text="DICOM SEG").click()
+        save = self.page.get_by_role("dialog").get_by_role("button", name="Save")
+        with self.page.expect_response(lambda answer: answer.request.method == "POST") as stored:
+            save.click()
+        assert stored.value.ok, f"the archive answered {stored.value.status}"
+
+
 class OrthancViewer:
     """A series in Orthanc's own viewer."""
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import urllib3
+from anyio import from_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -19,6 +20,9 @@ ISOLATED = (
 """OHIF's decoders share memory between threads, which browsers allow to isolated pages only."""
 
 ARCHIVE_SECONDS = 60
+
+PASSED_ON = ("accept", "content-type")
+"""Headers of a request that the archive needs."""
 
 SETTINGS = {
     "routerBasename": None,
@@ -84,11 +88,12 @@ def ohif(dist: Path, archive_url: str) -> Starlette:
     archive = urllib3.PoolManager(maxsize=8, timeout=ARCHIVE_SECONDS)
 
     def dicomweb(request: Request) -> Response:
-        """Ask the archive; Starlette runs this in a thread."""
+        """Ask the archive, or store what the viewer saves; Starlette runs this in a thread."""
         answer = archive.request(
-            "GET",
+            request.method,
             f"{archive_url}{request.url.path}?{request.url.query}",
-            headers={"Accept": request.headers.get("accept", "*/*")},
+            body=from_thread.run(request.body),
+            headers={name: request.headers[name] for name in PASSED_ON if name in request.headers},
         )
         kind = answer.headers.get("Content-Type", "application/octet-stream")
         return Response(answer.data, answer.status, {"Content-Type": kind})
@@ -104,7 +109,7 @@ def ohif(dist: Path, archive_url: str) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/dicom-web/{path:path}", dicomweb),
+            Route("/dicom-web/{path:path}", dicomweb, methods=["GET", "POST"]),
             Route("/wado", dicomweb),
             Route("/app-config.js", settings),
             Route("/{path:path}", page),

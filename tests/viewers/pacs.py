@@ -51,12 +51,20 @@ class AnsweredStudy:
 
     def sentences(self, description: str) -> list[str]:
         """What a text summary says."""
-        (summary,) = (each for each in self._objects if each.SeriesDescription == description)
+        (_summary,) = self._described(description)
+        return self.sentences_of_all(description)
+
+    def sentences_of_all(self, description: str) -> list[str]:
+        """What the text summaries of all revisions say."""
         return [
             str(item.TextValue)
+            for summary in self._described(description)
             for section in summary.ContentSequence
             for item in section.get("ContentSequence", ())
         ]
+
+    def _described(self, description: str) -> list[Dataset]:
+        return [each for each in self._objects if each.SeriesDescription == description]
 
     def _series(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for each in self._orthanc.get("/series?expand"):
