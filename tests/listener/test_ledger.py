@@ -26,7 +26,8 @@ from listener.entries import (
     digest_of,
 )
 from listener.errors import IllegalTransition, LeaseLost, SpoolFull, WrongLedger
-from listener.ledger import HOPELESS_ATTEMPTS, IN_TURN, OUTDATED, OWN_RESULT, Lease, Ledger
+from listener.ledger import HOPELESS_ATTEMPTS, OUTDATED, OWN_RESULT, Lease, Ledger
+from listener.ledger.database import IN_TURN
 from listener.rollout import promote
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
@@ -835,7 +836,8 @@ def test_a_writer_that_is_cut_off_does_not_keep_others_waiting_for_ever(
     postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = "idle_in_transaction_session_timeout = "
-    monkeypatch.setattr("listener.ledger.IN_TURN", IN_TURN.replace(f"{pause}'60s'", f"{pause}'1s'"))
+    shorter = IN_TURN.replace(f"{pause}'60s'", f"{pause}'1s'")
+    monkeypatch.setattr("listener.ledger.database.IN_TURN", shorter)
     stuck, other = Ledger(postgresql), Ledger(postgresql)
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(DBAPIError), stuck.writing() as connection:

@@ -193,7 +193,8 @@ def test_a_receiver_that_outlives_its_killed_listener_for_a_while_holds_no_study
     settings.spool.mkdir()
     held = Held(key, settings.spool / "study", "f" * 64, 1, Arrival.NEW, 1000.0)
     with closing(Ledger(settings.ledger_url)) as ledger, monkeypatch.context() as earlier:
-        earlier.setattr("listener.ledger.this_process", lambda: process_name(outliving.pid))
+        its_name = process_name(outliving.pid)
+        earlier.setattr("listener.ledger.reception.this_process", lambda: its_name)
         ledger.record([Received(held, "cut off", time.time())])
     with Node(settings) as node:
         assert [each.open_associations for each in node.ledger.gathering()] == [1]
