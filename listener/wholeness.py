@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
 
 ITEMS: Final = 0xFFFE
 ITEM: Final = 0xE000
@@ -28,14 +29,15 @@ def ends_within_an_element(path: Path, offset: int) -> bool:
         offset: bytes before its dataset.
 
     Returns:
-        False where that cannot be told: of a deflated dataset, and of unknown elements of undefined
-        length, which are encoded in a way of their own (PS3.5 6.2.2).
+        False where that cannot be told: where the header names no transfer syntax of DICOM's, of a
+        deflated dataset, and of unknown elements of undefined length, which are encoded in a way of
+        their own (PS3.5 6.2.2).
 
     Raises:
         OSError: the file could not be read.
     """
-    syntax = read_file_meta_info(path).TransferSyntaxUID
-    if syntax.is_deflated:
+    syntax = UID(read_file_meta_info(path).get("TransferSyntaxUID") or "")
+    if not syntax.is_transfer_syntax or syntax.is_deflated:
         return False
     size = path.stat().st_size
     order = "<" if syntax.is_little_endian else ">"

@@ -5,8 +5,10 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     UID,
@@ -73,3 +75,20 @@ def test_of_a_deflated_dataset_it_cannot_be_told(
     path = tmp_path / "slice.dcm"
     path.write_bytes(written(DeflatedExplicitVRLittleEndian)[:-1])
     assert not ends_within_an_element(path, 0)
+
+
+@pytest.mark.parametrize("named", [None, UID(""), UID("1.2.840.113619.5.2")])
+def test_of_a_file_that_names_no_transfer_syntax_of_dicoms_it_cannot_be_told(
+    tmp_path: Path, named: UID | None
+) -> None:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    if named is not None:
+        meta.TransferSyntaxUID = named
+    header = DicomBytesIO()
+    write_file_meta_info(header, meta, enforce_standard=False)
+    before = b"\0" * 128 + b"DICM" + header.getvalue()
+    path = tmp_path / "slice.dcm"
+    path.write_bytes(before + b"cut")
+
+    assert not ends_within_an_element(path, len(before))
