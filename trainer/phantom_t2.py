@@ -28,7 +28,7 @@ from trainer.scanner import AXIAL_T2, Scanner
 from trainer.shapes import Field, Grid, Point, box, capsule
 
 # Streams of randomness per seed; infection.py draws from stream 4.
-SPACES_STREAM, GRAIN_STREAM, COIL_STREAM, NOISE_STREAM, PLACE_STREAM = range(5, 10)
+SPACES_STREAM, GRAIN_STREAM, COIL_STREAM, NOISE_STREAM, PLACE_STREAM, MOTTLE_STREAM = range(5, 11)
 
 FIELD_MM: Final = 230.4  # of a slice, either way: 256 pixels of 0.9 mm
 MATRIX: Final = 256
@@ -78,6 +78,10 @@ MOST_SPACES: Final = 60
 SPACE_LENGTH_MM: Final = (8.0, 16.0)
 SPACE_LEAN_MM: Final = 3.0
 GRAIN_MM: Final = 1.0  # deviation of the Gaussian that makes texture of noise
+# Brain is nowhere even, in health neither, and in some more uneven than in others: over distances
+# that a fine filter does not see. Deviation, percent of the signal of fluid.
+MOTTLE_MM: Final = 4.0
+MOTTLE: Final = (0.0, 10.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +128,14 @@ def render_t2(
     person = draw_person(rng)
     coil = draw_coil(np.random.default_rng([case.seed, COIL_STREAM]), scanner)
     means = tissue_means(MEANS, person, scanner)
-    grain = _grain(case, stack) * np.float32(case.shown.grain * means["csf"] / 100)
+    percent = means["csf"] / 100
+    grain = _grain(case, stack) * np.float32(percent)
+    mottle = _mottle(case, stack) * np.float32(percent)
     look = _with_infection(means, case.shown)
-    painted = [_paint(case, person, coil, look, stack.slab(at), grain[..., at]) for at in slices]
+    painted = [
+        _paint(case, person, coil, look, stack.slab(at), grain[..., at], mottle[..., at])
+        for at in slices
+    ]
     parts = zip(*painted, strict=True)
     clean, ventricles, sublentiform = (np.stack(each, axis=-1) for each in parts)
     clean *= np.float32(GREY_VALUES * scanner.gain)
@@ -154,6 +163,7 @@ def _paint(
     look: Mapping[str, float],
     slab: "_Slab",
     grain: Field,
+    mottle: Field,
 ) -> tuple[Field, Field, Field]:
     """Signal of a slice, and the shares that ventricles and sub-lentiform parenchyma fill."""
     # On T2 the dura does not enhance.
@@ -162,9 +172,10 @@ def _paint(
     spaces = tuple(_spaces(case, head, region))
     signal, ventricle, parenchyma = head.paint(look, VENTRICLE, PARENCHYMA, more=spaces)
     sublentiform = parenchyma * head.share(_sublentiform(head, region))
-    thick = tuple(each.mean(axis=2) for each in (signal * coil.over(slab), ventricle, sublentiform))
-    grainy = thick[2] + np.float32(VENTRICLES_SHARE) * thick[1]
-    return thick[0] + grainy * grain, thick[1], thick[2]
+    thin = signal * coil.over(slab), ventricle, sublentiform, parenchyma
+    seen, ventricle, sublentiform, parenchyma = (each.mean(axis=2) for each in thin)
+    grainy = sublentiform + np.float32(VENTRICLES_SHARE) * ventricle
+    return seen + grainy * grain + parenchyma * mottle, ventricle, sublentiform
 
 
 def _place(case: InfectionCase) -> tuple[Point, Point]:
@@ -200,13 +211,24 @@ def _spaces(case: InfectionCase, head: Head, region: tuple[Point, Point]) -> Ite
 
 
 def _grain(case: InfectionCase, stack: "_Stack") -> Field:
-    """Texture of unit deviation, about a millimetre wide, each slice its own."""
+    """What infection adds to fluid, percent of its signal."""
     rng = np.random.default_rng([case.seed, GRAIN_STREAM])
+    return np.float32(case.shown.grain) * _texture(rng, GRAIN_MM, stack)
+
+
+def _mottle(case: InfectionCase, stack: "_Stack") -> Field:
+    """Unevenness of brain, percent of the signal of fluid."""
+    rng = np.random.default_rng([case.seed, MOTTLE_STREAM])
+    return np.float32(rng.uniform(*MOTTLE)) * _texture(rng, MOTTLE_MM, stack)
+
+
+def _texture(rng: np.random.Generator, width_mm: float, stack: "_Stack") -> Field:
+    """(X, Y, Z) noise of unit deviation, smoothed by a Gaussian so wide, each slice its own."""
     noise = rng.standard_normal((stack.matrix, stack.matrix, SLICES), dtype=np.float32)
-    sigma = GRAIN_MM / stack.pixel_mm
-    grain: Field = ndimage.gaussian_filter(noise, (sigma, sigma, 0))
-    grain /= grain.std()
-    return grain
+    sigma = width_mm / stack.pixel_mm
+    texture: Field = ndimage.gaussian_filter(noise, (sigma, sigma, 0))
+    texture /= texture.std()
+    return texture
 
 
 class _Stack:
