@@ -102,9 +102,13 @@ WEB_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
         400: "the body is not multipart, has no part, or breaks off",
         401: "no bearer token that we know",
         403: "an address or certificate that we do not know",
+        404: "another path",
+        405: "another method",
+        406: "none of the media types of answers is accepted; nothing was read",
         408: "nothing came for `MONRO_ASSOCIATION_TIMEOUT_SECONDS`",
         409: "no instance was kept; the answer says why",
         415: "another media type, or an encoded body",
+        500: "something unforeseen; the log says where",
         503: "too many requests at present, or the disk would soon be full: come again",
     }
 )

@@ -16,16 +16,15 @@ Axes and lengths as in scene.py.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from scipy import ndimage
 
 from listener.segmentation import SUBLENTIFORM, VENTRICLES
-from worker.preprocess import Affine, Mask, Voxels
+from worker.preprocess import Mask
 from worker.quality import Reason, UnusableStudy
-from worker.scene import DARK, Scene, survey
+from worker.scene import DARK, Scene
 
 # Of a sulcus, fissure or cistern that the ellipsoid cuts, a third and more lies at its surface; of
 # a ventricle, an eighth at most.
@@ -55,63 +54,6 @@ DOT_MM2: Final = 60.0  # in a slice: giant perivascular spaces have 8 mm across;
 LEAST_OF_BOX: Final = 0.3  # on either side; with less, slices are missing or it is all cistern
 
 
-@dataclass(frozen=True)
-class Quality:
-    """What a proposal amounts to, for whoever confirms it.
-
-    Attributes:
-        volume_ml: of the region.
-        slices: that hold some of it.
-        right_share: of its volume that lies on the right; 0.5 is even.
-    """
-
-    volume_ml: float
-    slices: int
-    right_share: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.volume_ml:.1f} ml in {self.slices} slices, "
-            f"{100 * self.right_share:.0f} % of it on the right"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """One proposed region.
-
-    Attributes:
-        mask: bool (X, Y, Z), on the volume's grid.
-        quality: its size and balance.
-    """
-
-    mask: Mask
-    quality: Quality
-
-
-@dataclass(frozen=True, eq=False)
-class Regions:
-    """Both proposed regions."""
-
-    ventricles: Region
-    sublentiform: Region
-
-
-def propose(voxels: Voxels, affine: Affine) -> Regions:
-    """Propose both regions of an axial T2 of the head.
-
-    Args:
-        voxels: (X, Y, Z) in canonical order.
-        affine: 4 x 4, voxel -> RAS mm; oblique is welcome.
-
-    Raises:
-        UnusableStudy: NOT_HEAD, or NO_REGION where one of the two cannot be found.
-    """
-    scene = survey(voxels, affine)
-    ventricles = find_ventricles(scene)
-    return Regions(ventricles, find_sublentiform(scene, ventricles.mask))
-
-
 def regions_of(
     scene: Scene, drawn: Mapping[str, Mask]
 ) -> tuple[dict[str, Mask], dict[str, UnusableStudy]]:
@@ -124,7 +66,7 @@ def regions_of(
     missing: dict[str, UnusableStudy] = {}
     if VENTRICLES.name not in masks:
         try:
-            masks = {VENTRICLES.name: find_ventricles(scene).mask, **masks}
+            masks = {VENTRICLES.name: find_ventricles(scene), **masks}
         except UnusableStudy as refusal:
             missing[VENTRICLES.name] = refusal
     if SUBLENTIFORM.name not in masks:
@@ -145,10 +87,10 @@ def _from_ventricles(
     """
     if (without := missing.get(VENTRICLES.name)) is not None:
         raise _no_region(without.found, VENTRICLES_NEEDED, SUBLENTIFORM.name)
-    return find_sublentiform(scene, masks[VENTRICLES.name]).mask
+    return find_sublentiform(scene, masks[VENTRICLES.name])
 
 
-def find_ventricles(scene: Scene) -> Region:
+def find_ventricles(scene: Scene) -> Mask:
     """Propose the lateral ventricles and the third.
 
     Raises:
@@ -157,15 +99,15 @@ def find_ventricles(scene: Scene) -> Region:
     fluid = (scene.voxels > scene.threshold) & (scene.level < 1)
     slit = np.abs(scene.beside) < SLIT_MM * scene.scale
     mask = _largest_inner(fluid & ~slit, scene) | _largest_inner(fluid & slit, scene)
-    region = _region(mask, scene)
+    volume_ml = _volume_ml(mask, scene)
     least, most = VENTRICLES_ML
-    if not least <= region.quality.volume_ml <= most:
-        found = f"{region.quality.volume_ml:.1f} ml of fluid in the middle of the head"
+    if not least <= volume_ml <= most:
+        found = f"{volume_ml:.1f} ml of fluid in the middle of the head"
         raise _no_region(found, VENTRICLES_NEEDED, VENTRICLES.name)
-    return region
+    return mask
 
 
-def find_sublentiform(scene: Scene, ventricles: Mask) -> Region:
+def find_sublentiform(scene: Scene, ventricles: Mask) -> Mask:
     """Propose the parenchyma below the lentiform nuclei, with its perivascular spaces.
 
     Args:
@@ -182,15 +124,14 @@ def find_sublentiform(scene: Scene, ventricles: Mask) -> Region:
         & (np.abs(scene.ahead - tips_mm + BOX_BEHIND_TIPS_MM * scene.scale) < half[1])
         & (np.abs(scene.above - roof_mm + BOX_BELOW_ROOF_MM * scene.scale) < half[2])
     )
-    region = _region(box & _brain_and_dots(scene) & ~ventricles, scene)
+    mask: Mask = box & _brain_and_dots(scene) & ~ventricles
     side_ml = float(np.prod(2 * half)) / 1000
-    volume, right = region.quality.volume_ml, region.quality.right_share
-    fewest = volume * min(right, 1 - right)
+    fewest = min(_volume_ml(mask & side, scene) for side in (scene.beside > 0, scene.beside <= 0))
     if fewest < LEAST_OF_BOX * side_ml:
         found = f"{fewest:.1f} ml of brain below the lentiform nucleus of one side"
         needed = f"slices down to the skull base, with {LEAST_OF_BOX * side_ml:.1f} ml there"
         raise _no_region(found, needed, SUBLENTIFORM.name)
-    return region
+    return mask
 
 
 def _largest_inner(fluid: Mask, scene: Scene) -> Mask:
@@ -248,12 +189,8 @@ def _brain_and_dots(scene: Scene) -> Mask:
     return mask
 
 
-def _region(mask: Mask, scene: Scene) -> Region:
-    volume = float(np.count_nonzero(mask))
-    right = float(np.count_nonzero(mask & (scene.beside > 0)))
-    slices = int(np.count_nonzero(mask.any(axis=(0, 1))))
-    share = right / volume if volume else 0.5
-    return Region(mask, Quality(volume * scene.voxel_ml, slices, share))
+def _volume_ml(mask: Mask, scene: Scene) -> float:
+    return float(np.count_nonzero(mask)) * scene.voxel_ml
 
 
 def _no_region(found: str, needed: str, region: str) -> UnusableStudy:

@@ -9,13 +9,13 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from listener.audit.tally import Party
 from listener.audit.trail import NO_AUDIT, Audit
 from listener.dicomweb.admission import ANYBODY, NotAdmitted, admit
-from listener.dicomweb.model import JSON
+from listener.dicomweb.answers import NAMES, wanted, written
 from listener.dicomweb.multipart import DICOM, RELATED, BadMultipart, media_type
 from listener.dicomweb.store import Intake, answer_to, status_of
 from listener.entrance import V4_MAPPED
@@ -40,12 +40,6 @@ class Refused(Exception):
     ) -> None:
         super().__init__(reason, status, message, headers)
         self.reason, self.status, self.message, self.headers = reason, status, message, headers
-
-
-class DicomJson(JSONResponse):
-    """An answer in the DICOM JSON model."""
-
-    media_type = JSON
 
 
 class StoreService:
@@ -81,7 +75,7 @@ class StoreService:
         intake = None
         try:
             intake = await run_sync(self._open, request)
-            return await self._receive(request, intake)
+            return await self._receive(request, intake, _form(request))
         except Refused as refusal:
             self._recorder.turned_away.association(Service.STOW, refusal.reason)
             return PlainTextResponse(refusal.message, refusal.status, refusal.headers)
@@ -102,7 +96,7 @@ class StoreService:
             if intake is not None:
                 intake.close()
 
-    async def _receive(self, request: Request, intake: Intake) -> Response:
+    async def _receive(self, request: Request, intake: Intake, form: str) -> Response:
         """Take the body; every piece of it is on its way to the disk before the next is awaited."""
         torn: BadMultipart | None = None
         try:
@@ -119,7 +113,7 @@ class StoreService:
         if status == 400:
             return PlainTextResponse("a body without any part", 400)
         headers = COME_AGAIN if status == 503 else None
-        return DicomJson(answer_to(intake.outcomes), status, headers)
+        return Response(written(answer_to(intake.outcomes), form), status, headers, form)
 
     async def _pieces(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The body as it comes.
@@ -200,6 +194,18 @@ class StoreService:
                 self._spool.free_bytes(),
             )
             raise Refused(Reason.FULL, 503, "there is no room at present", COME_AGAIN)
+
+
+def _form(request: Request) -> str:
+    """The media type that the sender reads.
+
+    Raises:
+        Refused: it reads none that we write.
+    """
+    form = wanted(request.headers.get("accept"))
+    if form is None:
+        raise Refused(Reason.MALFORMED, 406, f"answers are {' or '.join(NAMES)}: accept one")
+    return form
 
 
 def address_of(request: Request) -> str:

@@ -10,7 +10,7 @@ from trainer.phantom_t2 import render_t2
 from worker.bundle import RegionBundle, load_bundle
 from worker.crops import look
 from worker.region_ensemble import RegionEnsemble
-from worker.regions import propose
+from worker.regions import regions_of
 from worker.scene import survey
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "bundles" / "infection-demo"
@@ -28,10 +28,11 @@ def ensemble():
 
 def scores(ensemble, seed, positive):
     phantom = render_t2(draw_infection(seed, positive, PLAIN), PIXELS)
-    scene, found = survey(phantom.voxels, phantom.affine), propose(phantom.voxels, phantom.affine)
+    scene = survey(phantom.voxels, phantom.affine)
+    found, _ = regions_of(scene, {})
     recipe = ensemble.bundle.recipe
     return ensemble.scores(
-        {name: look(scene, getattr(found, name).mask, recipe) for name in ensemble.bundle.regions}
+        {name: look(scene, found[name], recipe) for name in ensemble.bundle.regions}
     )
 
 

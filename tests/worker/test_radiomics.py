@@ -1,6 +1,5 @@
 """Features of a region: where they come from, which way is up, and what is refused."""
 
-import json
 import os
 import pickle
 import subprocess
@@ -341,16 +340,6 @@ def test_every_setting_changes_the_hash():
 def test_a_configuration_that_contradicts_itself_is_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         Radiomics(**settings)
-
-
-def test_a_vector_comes_back_from_json_whole():
-    voxels, mask = textured()
-    vector = extract(voxels, SPACING_MM, mask, FEW)
-    back = Vector.from_json(json.loads(json.dumps(vector.as_json(), sort_keys=True)))
-
-    assert back.names == vector.names
-    assert back.values.tobytes() == vector.values.tobytes()
-    require_same([vector, back])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from trainer.phantom import draw_case, render
 from trainer.phantom_t2 import render_t2
 from worker.preprocess import canonical
 from worker.quality import Reason, UnusableStudy
-from worker.regions import find_sublentiform, find_ventricles, propose
+from worker.regions import find_sublentiform, find_ventricles
 from worker.scene import survey
 from worker.volume import read_volume
 
@@ -25,8 +25,14 @@ def dice(one, other):
     return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
 
 
+def propose(voxels, affine):
+    scene = survey(voxels, affine)
+    ventricles = find_ventricles(scene)
+    return {"ventricles": ventricles, "sublentiform": find_sublentiform(scene, ventricles)}
+
+
 def dice_of(phantom, regions):
-    return {name: dice(getattr(regions, name).mask, getattr(phantom, name)) for name in LEAST_DICE}
+    return {name: dice(regions[name], getattr(phantom, name)) for name in LEAST_DICE}
 
 
 def painted(seed, **how):
@@ -60,27 +66,15 @@ def test_proposals_cover_the_true_regions(phantoms):
         assert min(of_region) >= least - 0.1
 
 
-def test_proposals_say_how_large_and_how_even_they_are(phantom, proposed):
-    ml = abs(np.linalg.det(phantom.affine[:3, :3])) / 1000
-
-    for name in LEAST_DICE:
-        region, truth = getattr(proposed, name), getattr(phantom, name)
-        assert region.mask.shape == phantom.voxels.shape
-        assert region.quality.volume_ml == pytest.approx(truth.sum() * ml, rel=0.35)
-        assert region.quality.slices == region.mask.any(axis=(0, 1)).sum()
-        assert 0.4 < region.quality.right_share < 0.6
-    assert " ml in " in str(proposed.ventricles.quality)
-
-
 def test_the_same_volume_gives_the_same_proposal(phantom, proposed):
     again = propose(phantom.voxels.copy(), phantom.affine.copy())
 
     for name in LEAST_DICE:
-        np.testing.assert_array_equal(getattr(again, name).mask, getattr(proposed, name).mask)
+        np.testing.assert_array_equal(again[name], proposed[name])
 
 
 def test_what_is_proposed_does_not_overlap(proposed):
-    assert not (proposed.ventricles.mask & proposed.sublentiform.mask).any()
+    assert not (proposed["ventricles"] & proposed["sublentiform"]).any()
 
 
 @pytest.mark.parametrize(
@@ -96,14 +90,14 @@ def test_axes_in_any_order_and_direction_make_no_difference(phantom, proposed, o
     found = propose(*canonical(voxels, affine))
 
     for name in LEAST_DICE:
-        np.testing.assert_array_equal(getattr(found, name).mask, getattr(proposed, name).mask)
+        np.testing.assert_array_equal(found[name], proposed[name])
 
 
 def test_a_head_mirrored_left_to_right_has_mirrored_regions(phantom, proposed):
     found = propose(phantom.voxels[::-1], phantom.affine)
 
     for name in LEAST_DICE:
-        assert dice(getattr(found, name).mask[::-1], getattr(proposed, name).mask) > 0.95
+        assert dice(found[name][::-1], proposed[name]) > 0.95
 
 
 def biased(phantom):
@@ -136,7 +130,7 @@ def test_missing_slices_at_either_end_are_tolerated(phantom, kept):
     found = propose(phantom.voxels[..., kept], affine)
 
     for name, least in LEAST_DICE.items():
-        assert dice(getattr(found, name).mask, getattr(phantom, name)[..., kept]) >= least
+        assert dice(found[name], getattr(phantom, name)[..., kept]) >= least
 
 
 @pytest.mark.parametrize("plan_deg", [(0, 8, 8), (4, -10, -6), (-4, 0, 12)])
@@ -164,7 +158,7 @@ def test_voxels_of_any_proportion_are_tolerated(phantom, factors):
 
     found = propose(voxels, affine)
 
-    assert dice(found.sublentiform.mask, masks > 0.5) >= LEAST_DICE["sublentiform"]
+    assert dice(found["sublentiform"], masks > 0.5) >= LEAST_DICE["sublentiform"]
 
 
 # --- refusals ---
@@ -205,9 +199,9 @@ def test_without_slices_below_the_ventricles_their_region_alone_is_found(phantom
 
     ventricles = find_ventricles(scene)
 
-    assert dice(ventricles.mask, phantom.ventricles[..., lowest:]) > 0.8
+    assert dice(ventricles, phantom.ventricles[..., lowest:]) > 0.8
     with pytest.raises(UnusableStudy, match="below the lentiform nucleus") as refused:
-        find_sublentiform(scene, ventricles.mask)
+        find_sublentiform(scene, ventricles)
     assert refused.value.reason is Reason.NO_REGION
 
 
@@ -224,7 +218,7 @@ def test_ventricles_that_a_reader_mended_carry_the_other_region(phantom):
 
     found = find_sublentiform(scene, phantom.ventricles)
 
-    assert dice(found.mask, phantom.sublentiform) >= LEAST_DICE["sublentiform"]
+    assert dice(found, phantom.sublentiform) >= LEAST_DICE["sublentiform"]
 
 
 def test_a_real_head_in_t1_is_refused(shared_data):

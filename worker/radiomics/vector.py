@@ -1,8 +1,7 @@
 """The features of one region, and what they were computed with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,31 +61,6 @@ class Vector:
     def provenance(self) -> Provenance:
         """What it was computed with."""
         return Provenance(self.library, self.version, self.config_hash)
-
-    def as_json(self) -> dict[str, Any]:
-        """The vector as JSON can hold it; no digit is lost, nor the order where keys are sorted."""
-        return {
-            "library": self.library,
-            "version": self.version,
-            "config_hash": self.config_hash,
-            "names": list(self.names),
-            "values": self.values.tolist(),
-        }
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "Vector":
-        """The vector that `as_json` made.
-
-        Raises:
-            KeyError: something that belongs to a vector is missing.
-        """
-        return cls(
-            names=tuple(stored["names"]),
-            values=np.array(stored["values"], dtype=np.float64),
-            library=stored["library"],
-            version=stored["version"],
-            config_hash=stored["config_hash"],
-        )
 
 
 def require_same(vectors: Sequence[Vector]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import urllib3
 from pydicom.dataset import Dataset
 
+from deploy.conformance import WEB_STATUSES
 from listener.dicomweb.server import WebServer
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
@@ -35,9 +36,10 @@ HEADERS = {"Content-Type": f'multipart/related; type="application/dicom"; bounda
 
 
 class Answer:
-    """What the service answered."""
+    """What the service answered; nothing but what the conformance statement lists."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        assert response.status in WEB_STATUSES
         self.status, self.headers, self.text = response.status, response.headers, response.data
 
     def uids(self, sequence: str = "00081199") -> list[str]:
