@@ -24,7 +24,7 @@ HARDLY_ANY: Final = 0.25
 FAINT: Final = 0.1  # share of the effect that these show
 
 DIMMING: Final = (0.03, 0.08)
-GRAIN: Final = 11.0  # percent of the signal of fluid, at an effect of 1
+GRAIN: Final = 13.0  # percent of the signal of fluid, at an effect of 1
 MORE_SPACES: Final = 6.0  # per side, at an effect of 1
 WIDER_SPACES: Final = 0.4  # at an effect of 1
 

@@ -80,8 +80,8 @@ SPACE_LEAN_MM: Final = 3.0
 GRAIN_MM: Final = 1.0  # deviation of the Gaussian that makes texture of noise
 # Brain is nowhere even, in health neither, and in some more uneven than in others: over distances
 # that a fine filter does not see. Deviation, percent of the signal of fluid.
-MOTTLE_MM: Final = 4.0
-MOTTLE: Final = (0.0, 10.0)
+MOTTLE_MM: Final = 3.0
+MOTTLE: Final = (0.0, 15.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,7 +140,7 @@ def test_some_slices_are_those_of_the_whole(phantom, infected):
 
 
 def fluid_and_grain(seed):
-    """Mean of fluid, and deviation of the fine scale (LoG, sigma 1 mm), in both regions."""
+    """Mean of fluid, and deviation of all scales and of the fine one (LoG, 1 mm), in both regions."""
     phantom = render_t2(draw_infection(seed, positive=seed % 2 == 1), 128, slices=WITH_REGIONS)
     pixel_mm = FIELD_MM / 128
     fine = ndimage.gaussian_laplace(phantom.voxels, (1 / pixel_mm, 1 / pixel_mm, 0))
@@ -149,6 +149,7 @@ def fluid_and_grain(seed):
         mask = getattr(phantom, name)
         values = phantom.voxels[mask]
         found[name, "fluid"] = values[values >= np.percentile(values, 90)].mean()
+        found[name, "spread"] = values.std()
         found[name, "fine"] = fine[mask].std()
     return found
 
@@ -166,3 +167,4 @@ def test_the_fine_scale_below_the_lentiform_nucleus_tells_most():
     assert auroc["ventricles", "fine"] < 0.70
     assert auroc["ventricles", "fluid"] < 0.70
     assert auroc["sublentiform", "fine"] > auroc["sublentiform", "fluid"]
+    assert auroc["sublentiform", "fine"] > auroc["sublentiform", "spread"] + 0.05
