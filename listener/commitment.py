@@ -284,6 +284,8 @@ class Herald(threading.Thread):
                 for item in asked.ReferencedSOPSequence
             ]
             transaction_uid = str(asked.TransactionUID)
+            if not named:
+                raise BadAttribute("a request for commitment names no instance")
             for uid in (transaction_uid, *(uid for each in named for uid in each)):
                 require_uid("a request for commitment", uid)
         except Exception as error:  # noqa: BLE001 - whatever the peer sent is refused, not fatal

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 from listener.console.refusals import in_words
 
 NOTHING: Final = "\N{EN DASH}"
+MINUS: Final = "\N{MINUS SIGN}"
 
 BINARY_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -48,6 +49,16 @@ def percent(share: float | None, digits: int = 1) -> str:
     ('12.3 %', '–')
     """
     return NOTHING if share is None else f"{100 * share:.{digits}f} %"
+
+
+def apart(difference: float) -> str:
+    """A difference of two shares of 1 in percentage points, with a sign that is read as one.
+
+    >>> apart(-0.1234), apart(0.5), apart(-0.0001)
+    ('−12.3', '+50.0', '+0.0')
+    """
+    points = round(100 * difference, 1) + 0.0
+    return f"{points:+.1f}".replace("-", MINUS)
 
 
 def seconds(span: float | None) -> str:
@@ -105,6 +116,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "when": when,
         "size": size,
         "percent": percent,
+        "apart": apart,
         "seconds": seconds,
         "person": person,
         "day": day,
