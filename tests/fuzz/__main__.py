@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tests.fuzz import tls, web
+from tests.fuzz import sources, tls, web
 from tests.fuzz.attack import DICOM, Attack, Door, Verdict
 from tests.fuzz.bench import Findings, judge
 from tests.fuzz.target import attacked
@@ -65,6 +65,7 @@ TARGETS: Final[Mapping[str, tuple[int, Callable[[range, int, Path], Told]]]] = {
     "listener, the usual way": (4, partial(attack, partial(attacked, quick=False), DICOM)),
     "STOW-RS": (4, partial(attack, web.attacked_by_web, web.DOOR)),
     "DICOM over TLS": (2, partial(attack, tls.attacked_by_tls, tls.DOOR)),
+    "sources": (1, partial(attack, sources.attacked_by_sources, sources.DOOR)),
     "worker": (4, have_read),
 }
 

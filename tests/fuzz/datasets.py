@@ -130,7 +130,7 @@ def malformed(dice: random.Random) -> Instance:
     elif drawn == 1:
         parts = [mutated(each, dice) if dice.random() < 0.3 else each for each in parts]
     elif drawn == 2:
-        parts.insert(dice.randrange(len(parts)), _nested(dice, 0x00081140))
+        parts.insert(dice.randrange(len(parts)), nested(dice, 0x00081140))
     elif drawn == 3:
         dice.shuffle(parts)
     elif drawn == 4:
@@ -184,7 +184,7 @@ def with_odd_charset(dice: random.Random) -> Instance:
     return Instance(sop, b"".join(parts) + PIXELS)
 
 
-def _nested(dice: random.Random, tag: int) -> bytes:
+def nested(dice: random.Random, tag: int) -> bytes:
     """A sequence of many levels, or of many items."""
     if dice.random() < 0.5:
         deep = dice.choice((10, 300, 3000))

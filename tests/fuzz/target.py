@@ -20,6 +20,7 @@ import psutil
 from deploy.stack import answers, free_ports
 from tests.fuzz import wire
 from tests.fuzz.sessions import messages, sound
+from tests.fuzz.source import Source
 
 TIMEOUT_SECONDS: Final = 5.0
 START_SECONDS: Final = 180.0
@@ -66,6 +67,9 @@ class Target:
         probes: tell what became of a sound peer, one after the other; an empty text: it was served.
         ports: others of its, by name.
         ours: files in its folder that it did not write.
+
+    Attributes:
+        sources: that it asks.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Target:
         self.folder, self.port, self.ports = folder, port, ports
         self._process, self._most_threads, self._probes = process, most_threads, probes
         self._ours = ours
+        self.sources: Sequence[Source] = ()
         self.peak_mib: dict[int, float] = {}
         self._dice = random.Random(0)
         self._read_so_far = 0
