@@ -380,6 +380,8 @@ class WebClient:
             raise self._unanswered(error) from None
         except UNINTELLIGIBLE as error:
             raise self._unintelligible(error) from None
+        if self._watchdog.has_bitten:  # what looks like the end is none
+            raise self._unanswered(TimeoutError())
 
     def _whole(self, content: Iterator[bytes]) -> Iterator[bytes]:
         with self._understanding():

@@ -73,13 +73,13 @@ class Archive(Source):
         contexts = {
             at: (name, strange or usual) for at, (name, usual) in proposed(proposal).items()
         }
-        for context, command, identifier in _requests(line):
-            asked = _asked(context, command, identifier, contexts)
+        for context, message, identifier in _requests(line):
+            asked = _asked(context, message, identifier, contexts)
             play = self.part_of(asked)
             if play is not None and play.stage == asked.stage:
                 self.play_out(line, play, asked)
                 return
-            replies = [_response(asked, SUCCESS)]
+            replies = [response(asked, SUCCESS)]
             if play is not None:
                 replies = sound_replies(asked, play.held, play.instance or instance_of(play.held))
             for each in replies:
@@ -137,7 +137,7 @@ def _items(body: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _requests(line: socket.socket) -> Iterator[tuple[int, dict[int, bytes], bytes]]:
     """Requests for an answer: context, command and identifier; until the listener leaves."""
-    command, identifier = b"", b""
+    message, identifier = b"", b""
     while True:
         pdu = _pdu(line)
         if pdu[0] == wire.RELEASE_RQ:
@@ -150,29 +150,29 @@ def _requests(line: socket.socket) -> Iterator[tuple[int, dict[int, bytes], byte
             content = pdu[at + 6 : at + 4 + size]
             at += 4 + size
             if control & 1:
-                command += content
+                message += content
             else:
                 identifier += content
-            fields = _fields(command)
+            fields = _fields(message)
             if control == 3 and fields[DATASET] == NO_DATASET:  # a response to a C-STORE
-                command = b""
+                message = b""
             elif control == 2:
                 yield context, fields, identifier
-                command, identifier = b"", b""
+                message, identifier = b"", b""
 
 
-def _fields(command: bytes) -> dict[int, bytes]:
+def _fields(message: bytes) -> dict[int, bytes]:
     found, at = {}, 0
-    while at < len(command):
-        _group, number, size = struct.unpack_from("<HHL", command, at)
-        found[number] = command[at + 8 : at + 8 + size]
+    while at < len(message):
+        _group, number, size = struct.unpack_from("<HHL", message, at)
+        found[number] = message[at + 8 : at + 8 + size]
         at += 8 + size
     return found
 
 
 def _asked(
     context: int,
-    command: Mapping[int, bytes],
+    message: Mapping[int, bytes],
     identifier: bytes,
     contexts: Mapping[int, tuple[str, str]],
 ) -> Asked:
@@ -181,23 +181,31 @@ def _asked(
         identifier = zlib.decompress(identifier, -zlib.MAX_WBITS)
     wanted = read_dataset(BytesIO(identifier), syntax == wire.IMPLICIT, True)
     stage = "files"
-    if command[COMMAND] == struct.pack("<H", C_FIND):
+    if message[COMMAND] == struct.pack("<H", C_FIND):
         stage = "series" if wanted.QueryRetrieveLevel == "SERIES" else "instances"
     storing = next((at for at, (name, _) in contexts.items() if name == wire.MR_IMAGE), 0)
     series = str(wanted.get("SeriesInstanceUID") or "")
-    return Asked(stage, str(wanted.StudyInstanceUID), series, command, context, storing)
+    return Asked(stage, str(wanted.StudyInstanceUID), series, message, context, storing)
 
 
-def _response(
+def response(
     asked: Asked, status: int, identifier: bytes | None = None, **changes: bytes | None
 ) -> bytes:
     """A response to a request; `changes` are fields by number, as `x0900`, None for absent ones."""
-    (command,) = struct.unpack("<H", asked.message[COMMAND])
+    told = command(asked, status, has_identifier=identifier is not None, **changes)
+    return b"".join(messages(asked.context, told, identifier))
+
+
+def command(
+    asked: Asked, status: int, *, has_identifier: bool = True, **changes: bytes | None
+) -> bytes:
+    """The command of a response."""
+    (asking,) = struct.unpack("<H", asked.message[COMMAND])
     fields: dict[int, bytes] = {
         SOP_CLASS: asked.message[SOP_CLASS],
-        COMMAND: struct.pack("<H", command | RESPONSE),
+        COMMAND: struct.pack("<H", asking | RESPONSE),
         ANSWERED: asked.message[MESSAGE],
-        DATASET: NO_DATASET if identifier is None else b"\0\0",
+        DATASET: b"\0\0" if has_identifier else NO_DATASET,
         STATUS: struct.pack("<H", status),
     }
     for name, value in changes.items():
@@ -206,10 +214,10 @@ def _response(
             fields.pop(number, None)
         else:
             fields[number] = value
-    return b"".join(messages(asked.context, wire.command(sorted(fields.items())), identifier))
+    return wire.command(sorted(fields.items()))
 
 
-def _match(asked: Asked, held: Held, sop: str = "") -> bytes:
+def match(asked: Asked, held: Held, sop: str = "") -> bytes:
     """An identifier that matches, with implicit VR."""
     level = b"SERIES" if asked.stage == "series" else b"IMAGE "
     elements = [
@@ -227,19 +235,19 @@ def _match(asked: Asked, held: Held, sop: str = "") -> bytes:
 def sound_replies(asked: Asked, held: Held, given: Instance) -> Iterator[bytes]:
     """What an archive answers that has the study."""
     if asked.stage == "series":
-        yield _response(asked, PENDING, _match(asked, held))
+        yield response(asked, PENDING, match(asked, held))
     elif asked.stage == "instances":
         for sop in held.sops:
-            yield _response(asked, PENDING, _match(asked, held, sop))
+            yield response(asked, PENDING, match(asked, held, sop))
     elif asked.message[COMMAND] == struct.pack("<H", C_GET):
         yield stored(asked, given)
-    yield _response(asked, SUCCESS, x1021=b"\1\0" if asked.stage == "files" else None)
+    yield response(asked, SUCCESS, x1021=b"\1\0" if asked.stage == "files" else None)
 
 
 def stored(asked: Asked, given: Instance, context: int = 0) -> bytes:
     """A C-STORE request within a C-GET."""
-    command = wire.command(wire.store_fields(given.sop).items())
-    return b"".join(messages(context or asked.storing, command, given.dataset))
+    asking = wire.command(wire.store_fields(given.sop).items())
+    return b"".join(messages(context or asked.storing, asking, given.dataset))
 
 
 def one(dice: random.Random) -> Play:
@@ -317,19 +325,19 @@ def _commands(dice: random.Random, name: str) -> Play:
 
     def answer(asked: Asked, held: Held) -> Iterator[bytes]:
         if drawn == 0:
-            yield _response(asked, PENDING, _match(asked, held), **{f"x{number:04x}": value})
+            yield response(asked, PENDING, match(asked, held), **{f"x{number:04x}": value})
         elif drawn == 1:
-            yield _response(asked, status, dice.choice((None, b"", _match(asked, held))))
+            yield response(asked, status, dice.choice((None, b"", match(asked, held))))
         elif drawn == 2:
-            yield _response(asked, PENDING, None)
+            yield response(asked, PENDING, None)
         elif drawn == 3:
-            yield _response(asked, PENDING, _match(asked, held), x0100=struct.pack("<H", service))
+            yield response(asked, PENDING, match(asked, held), x0100=struct.pack("<H", service))
         elif drawn == 4:
             numbers = {
                 f"x102{at}": dice.choice((b"\xff\xff", b"\0\0", b"", b"\1\0\1\0"))
                 for at in range(4)
             }
-            yield _response(asked, dice.choice((PENDING, 0xB000)), None, **numbers)
+            yield response(asked, dice.choice((PENDING, 0xB000)), None, **numbers)
         else:
             yield stored(asked, sound_instance(dice), dice.choice((1, asked.context, 99)))
         yield from _usual(asked, held)
@@ -343,7 +351,7 @@ def _identifiers(dice: random.Random, name: str) -> Play:
     uid = dice.choice(HOSTILE_UIDS)
 
     def answer(asked: Asked, held: Held) -> Iterator[bytes]:
-        sound = _match(asked, held, held.offered)
+        sound = match(asked, held, held.offered)
         if drawn == 0:
             made = mutated(sound, dice)
         elif drawn == 1:
@@ -361,7 +369,7 @@ def _identifiers(dice: random.Random, name: str) -> Play:
             made = deflated(bytes(50 << 20))
         else:
             made = sound + wire.implicit(0x00400275, wire.ITEM * 200_000)
-        yield _response(asked, PENDING, made)
+        yield response(asked, PENDING, made)
         yield from _usual(asked, held)
 
     return _play(dice, name, answer, dice.choice(("series", "instances")))
@@ -372,7 +380,7 @@ def _inflating(dice: random.Random, name: str) -> Play:
     large = wire.explicit(0x00081195, b"UT", bytes(300 << 20))
 
     def answer(asked: Asked, held: Held) -> Iterator[bytes]:
-        yield _response(asked, PENDING, deflated(large))
+        yield response(asked, PENDING, deflated(large))
         yield from _usual(asked, held)
 
     play = _play(dice, name, answer, dice.choice(("series", "instances")))
@@ -385,38 +393,25 @@ def _endless(dice: random.Random, name: str) -> Play:
     drawn = dice.randrange(7)
 
     def answer(asked: Asked, held: Held) -> Iterator[bytes]:
-        whole = _response(asked, PENDING, _match(asked, held, held.offered))
+        whole = response(asked, PENDING, match(asked, held, held.offered))
         if drawn == 0:
             yield from repeat(whole)
         elif drawn == 1:
             while True:
                 other = Held(held.study, new_uids(dice)[0], *new_uids(dice))
-                yield _response(asked, PENDING, _match(asked, other, other.offered))
-        elif drawn == 2:  # one that is never whole
-            yield from messages(asked.context, wire.command(wire.echo_fields().items()), None)[:0]
-            yield whole[: whole.index(b"\x01\x09") - 10] if b"\x01\x09" in whole else whole[:20]
-            yield from repeat(wire.data(wire.fragment(asked.context, 1, bytes(16000))))
-        elif drawn == 3:
-            command = wire.command(
-                {
-                    SOP_CLASS: asked.message[SOP_CLASS],
-                    COMMAND: struct.pack(
-                        "<H", struct.unpack("<H", asked.message[COMMAND])[0] | RESPONSE
-                    ),
-                    ANSWERED: asked.message[MESSAGE],
-                    DATASET: b"\0\0",
-                    STATUS: b"\0\xff",
-                }.items()
-            )
-            yield wire.data(wire.fragment(asked.context, 3, command))
-            yield from repeat(wire.data(wire.fragment(asked.context, 0, bytes(16000))))
+                yield response(asked, PENDING, match(asked, other, other.offered))
+        elif drawn == 2:  # a command that is never whole
+            yield from repeat(wire.data(wire.fragment(asked.context, 1, bytes(16_000))))
+        elif drawn == 3:  # an identifier
+            yield wire.data(wire.fragment(asked.context, 3, command(asked, PENDING)))
+            yield from repeat(wire.data(wire.fragment(asked.context, 0, bytes(16_000))))
         elif drawn == 4:
             yield from repeat(wire.data(wire.fragment(asked.context, 0, b"")) * 500)
         elif drawn == 5:
             yield wire.pdu(wire.P_DATA, b"", 0xFFFFFFF0)
             yield from repeat(bytes(1 << 16))
         else:
-            yield from repeat(_response(asked, PENDING, None, x1020=b"\1\0", x1021=b"\1\0"))
+            yield from repeat(response(asked, PENDING, None, x1020=b"\1\0", x1021=b"\1\0"))
 
     return _play(dice, name, answer)
 
