@@ -25,7 +25,7 @@ LARGEST_INSTANCE_BYTES: Final = 32 << 20
 OUTCOME_SECONDS: Final = 120.0
 LOOK_SECONDS: Final = 0.1
 
-NUMBERS: Final = re.compile(r"\d[\d,.]*")
+NUMBERS: Final = re.compile(r"0x[0-9A-F]{4}|\d[\d,.]*")
 COUNTS: Final = "SELECT missing, message FROM counts WHERE study_uid = ? AND source = ?"
 
 
@@ -121,8 +121,13 @@ DOOR: Final = Door(
 
 
 @contextmanager
-def attacked_by_sources(folder: Path) -> Iterator[Target]:
-    """A listener that asks hostile sources, for as long as it is needed."""
+def attacked_by_sources(folder: Path, timeout_seconds: float = 3.0) -> Iterator[Target]:
+    """A listener that asks hostile sources, for as long as it is needed.
+
+    Args:
+        folder: of all of its files.
+        timeout_seconds: that it gives a source from one byte to the next.
+    """
     ports = iter(free_ports(2 * OF_EACH_KIND))
     ways = [archives.GET, archives.MOVE] * OF_EACH_KIND
     sources: list[Source] = [
@@ -138,7 +143,7 @@ def attacked_by_sources(folder: Path) -> Iterator[Target]:
                 most_threads=MOST_THREADS + len(sources),
                 MONRO_SOURCES=json.dumps([_setting(each) for each in sources]),
                 MONRO_LARGEST_INSTANCE=str(LARGEST_INSTANCE_BYTES),
-                MONRO_ASSOCIATION_TIMEOUT_SECONDS="3",
+                MONRO_ASSOCIATION_TIMEOUT_SECONDS=str(timeout_seconds),
                 MONRO_COUNTED_SECONDS="0",
                 MONRO_QUIET_SECONDS="3600",
                 MONRO_RELEASED_QUIET_SECONDS="3600",

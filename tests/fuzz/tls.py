@@ -81,7 +81,9 @@ class Encrypted(wire.Peer):
             except ssl.SSLWantReadError:
                 self._incoming.write(self._more())
             except ssl.SSLError as error:
-                self.answer.kinds["alert" if "ALERT" in (error.reason or "") else "no TLS"] += 1
+                # Whoever leaves without a farewell (RFC 8446 6.1) is told so: that is no answer.
+                if not self.answer.kinds:
+                    self.answer.kinds["alert" if "ALERT" in (error.reason or "") else "no TLS"] += 1
                 return b""
 
 
