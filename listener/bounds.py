@@ -103,36 +103,34 @@ def take_messages_in_bounds(
     Args:
         association: to watch.
         largest_instance: bytes of a C-STORE request.
-        largest_message: of any other message, which must come within the patience of the settings.
+        largest_message: bytes of any other message.
         most_waiting: whether so many messages, of so many bytes, are too many to wait for us.
     """
     provider = association.dimse
     receive = provider.receive_primitive
     waiting: deque[int] = deque()
-    waiting_bytes, coming, begun = 0, 0, monotonic()
+    waiting_bytes = coming = 0
 
     def receive_primitive(primitive: Any) -> None:
-        nonlocal waiting_bytes, coming, begun
+        nonlocal waiting_bytes, coming
         if provider.message is None:
-            coming, begun = MESSAGE_BYTES, monotonic()
+            coming = MESSAGE_BYTES
         coming += sum(len(each) for _context, each in primitive.presentation_data_value_list)
         receive(primitive)
         message: Any = provider.message
-        held, late = 0, False
+        held = 0
         if message is None:
             waiting.append(coming)
             waiting_bytes += coming
         else:
             held = _size(message.encoded_command_set, message.data_set)
-            patience = association.network_timeout or float("inf")
-            late = not isinstance(message, C_STORE_RQ) and monotonic() - begun > patience
         while len(waiting) > provider.msg_queue.qsize():
             waiting_bytes -= waiting.popleft()
         most = largest_instance if isinstance(message, C_STORE_RQ) else largest_message
-        if held > most or late or most_waiting(len(waiting), waiting_bytes):
+        if held > most or most_waiting(len(waiting), waiting_bytes):
             log.warning(
                 "aborted an association with %s: %d bytes of a message that is not whole, and %d "
-                "messages of %d bytes without an answer, were more than is kept or waited for",
+                "messages of %d bytes without an answer, were more than is kept",
                 _other(association),
                 held,
                 len(waiting),

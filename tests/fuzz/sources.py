@@ -23,6 +23,8 @@ OF_EACH_KIND: Final = 4
 LARGEST_INSTANCE_BYTES: Final = 32 << 20
 # What the listener gives a source that dawdles, and a busy machine.
 OUTCOME_SECONDS: Final = 120.0
+# Sources are asked of a study for as long as it gathers: longer than any answer should take.
+GATHERING_SECONDS: Final = 75.0
 LOOK_SECONDS: Final = 0.1
 
 NUMBERS: Final = re.compile(r"0x[0-9A-F]{4}|\d[\d,.]*")
@@ -145,12 +147,12 @@ def attacked_by_sources(folder: Path, timeout_seconds: float = 3.0) -> Iterator[
                 MONRO_LARGEST_INSTANCE=str(LARGEST_INSTANCE_BYTES),
                 MONRO_ASSOCIATION_TIMEOUT_SECONDS=str(timeout_seconds),
                 MONRO_COUNTED_SECONDS="0",
-                MONRO_QUIET_SECONDS="3600",
-                MONRO_RELEASED_QUIET_SECONDS="3600",
-                MONRO_STALLED_SECONDS="3600",
+                MONRO_QUIET_SECONDS=str(GATHERING_SECONDS),
+                MONRO_RELEASED_QUIET_SECONDS=str(GATHERING_SECONDS),
+                MONRO_STALLED_SECONDS=str(GATHERING_SECONDS),
                 MONRO_RETRY_FIRST_SECONDS="3600",
                 MONRO_RETRY_CAP_SECONDS="3600",
-                MONRO_POLL_SECONDS="0.1",
+                MONRO_POLL_SECONDS="0.2",
             )
         )
         target.sources = sources
