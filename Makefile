@@ -96,9 +96,9 @@ chaos: install system-tools   ## kill everything 200 times (KILLS=, STUDIES=): w
 chaos-short: install system-tools  ## the same in under three minutes
 	@$(CHAOS) $(SHORTLY)
 
-fuzz: install            ## hostile input for listener and worker (INPUTS=20000, SEED=1)
+fuzz: install            ## hostile input for listener and worker (INPUTS=20000, SEED=1, ONLY=)
 	@deploy/loopback-only.sh $(BIN)/python -m tests.fuzz \
-		--inputs $(or $(INPUTS),20000) --seed $(or $(SEED),1)
+		--inputs $(or $(INPUTS),20000) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY))
 
 demo: install            ## two synthetic studies in, reports and overlays out (STUDY=folder: yours)
 	@$(BIN)/python -m deploy.local demo $(if $(STUDY),--study '$(STUDY)')

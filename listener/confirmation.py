@@ -25,7 +25,7 @@ from sqlalchemy import ColumnElement, Connection, and_, select, update
 from listener.audit.tally import Party
 from listener.audit.trail import NO_AUDIT, Audit
 from listener.backoff import Backoff
-from listener.caller import call, caller
+from listener.caller import PLAIN, call, caller
 from listener.clock import is_due
 from listener.entries import Sent
 from listener.errors import where
@@ -420,9 +420,9 @@ class DimseConfirmer(Confirmer):
     def _associate(self) -> Association:
         entity = caller(self._ae_title, self._timeout_seconds)
         if self._destination.confirm in ("auto", "commitment"):
-            entity.add_requested_context(STORAGE_COMMITMENT)
+            entity.add_requested_context(STORAGE_COMMITMENT, PLAIN)
         if self._destination.confirm in ("auto", "query"):
-            entity.add_requested_context(STUDY_ROOT_FIND)
+            entity.add_requested_context(STUDY_ROOT_FIND, PLAIN)
         handlers = [(evt.EVT_N_EVENT_REPORT, self._on_event_report)]
         return call(entity, self._destination, self._tls, evt_handlers=handlers)
 

@@ -9,7 +9,7 @@ from pynetdicom.association import Association
 
 from listener.audit.tally import Party
 from listener.audit.trail import NO_AUDIT, Audit
-from listener.caller import call, caller
+from listener.caller import PLAIN, call, caller
 from listener.dicomweb.client import InstanceListed, SeriesListed, WebClient
 from listener.errors import BadAttribute, ServiceFailed, SourceFailed
 from listener.remote import Source, WebSource
@@ -24,6 +24,9 @@ PENDING: Final = (0xFF00, 0xFF01)
 
 MOST_ANSWERS: Final = 50_000
 """To one question. The largest studies have some ten thousand instances."""
+
+MOST_INSTANCES: Final = 50_000
+"""Of one study."""
 
 
 def list_instances(
@@ -51,22 +54,20 @@ def list_instances(
     if isinstance(source, WebSource):
         return _list_by_web(source, settings, study_uid, wants)
     entity = caller(settings.ae_title, settings.association_timeout_seconds)
-    entity.add_requested_context(STUDY_ROOT_FIND)
+    entity.add_requested_context(STUDY_ROOT_FIND, PLAIN)
     try:
         association = call(entity, source, settings.tls)
     except OSError as error:
         raise SourceFailed(source.name, f"cannot be called ({error})") from error
     if not association.is_established:
         raise SourceFailed(source.name, "does not answer, or does not offer C-FIND")
+
+    def instances(series: SeriesListed) -> Iterator[InstanceListed]:
+        return _instances(association, source, study_uid, series, audit)
+
     try:
-        return [
-            instance
-            for series in list(_series(association, source, study_uid, audit))
-            if wants(series.modality)
-            for instance in _all_of(
-                series, _instances(association, source, study_uid, series, audit), source.name
-            )
-        ]
+        found = _series(association, source, study_uid, audit)
+        return _of_study(found, wants, instances, source.name)
     except BadAttribute as error:
         raise SourceFailed(source.name, f"answers C-FIND with what is none: {error}") from error
     finally:
@@ -82,26 +83,33 @@ def _list_by_web(
     timeout = settings.association_timeout_seconds
     try:
         with WebClient(source, settings.tls, timeout) as client:
-            return [
-                instance
-                for series in list(client.series(study_uid))
-                if wants(series.modality)
-                for instance in _all_of(
-                    series, client.instances(study_uid, series.series_uid), source.name
-                )
-            ]
+
+            def instances(series: SeriesListed) -> Iterator[InstanceListed]:
+                return client.instances(study_uid, series.series_uid)
+
+            return _of_study(client.series(study_uid), wants, instances, source.name)
     except ServiceFailed as error:
         raise SourceFailed(source.name, error.found) from error
 
 
-def _all_of(
-    series: SeriesListed, found: Iterable[InstanceListed], source: str
+def _of_study(
+    listed: Iterable[SeriesListed],
+    wants: Callable[[str], bool],
+    instances: Callable[[SeriesListed], Iterable[InstanceListed]],
+    source: str,
 ) -> list[InstanceListed]:
-    """The instances of a series, unless they are fewer than the source counts itself."""
-    listed = list(found)
-    if series.instances is not None and len(listed) < series.instances:
-        raise SourceFailed(source, f"lists {len(listed)} of {series.instances} instances")
-    return listed
+    """The instances of all wanted series, unless they are fewer than the source counts itself."""
+    found: list[InstanceListed] = []
+    for series in [each for each in listed if wants(each.modality)]:
+        before = len(found)
+        for instance in instances(series):
+            if len(found) >= MOST_INSTANCES:
+                raise SourceFailed(source, f"lists more than {MOST_INSTANCES:,} instances")
+            found.append(instance)
+        came = len(found) - before
+        if series.instances is not None and came < series.instances:
+            raise SourceFailed(source, f"lists {came} of {series.instances} instances")
+    return found
 
 
 def _series(

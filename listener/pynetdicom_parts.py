@@ -31,7 +31,7 @@ ALWAYS: Final = (
     "dul.to_user_queue",
     "requestor.primitive",
 )
-"""Of an `Association`: what keeps peers within bounds (doorkeeper.py, checkpoint.py)."""
+"""Of an `Association`: what keeps peers within bounds (bounds.py, doorkeeper.py, checkpoint.py)."""
 
 TO_STORE_QUICKLY: Final = (
     "dimse.get_msg",

@@ -30,7 +30,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dsutils import encode_file_meta
 
-from listener.doorkeeper import LARGEST_PDU_BYTES, Line
+from listener.bounds import LARGEST_PDU_BYTES, Line
 from listener.errors import where
 from listener.handlers import answer
 from listener.piecewise import LONG, SHORT, Piecewise

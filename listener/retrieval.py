@@ -14,12 +14,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRI
 from pynetdicom import build_role, evt
 from pynetdicom.association import Association
 
-from listener.caller import call, caller
+from listener.caller import PLAIN, call, caller
 from listener.dicomweb.client import InstanceListed
 from listener.dicomweb.retrieve import Progress, fetch_by_web
-from listener.doorkeeper import Doorkeeper
 from listener.errors import SourceFailed
-from listener.handlers import on_closed, on_store
+from listener.handlers import OUT_OF_RESOURCES, on_closed, on_store
 from listener.recorder import Recorder
 from listener.remote import Source, WebSource
 from listener.series import BROKEN
@@ -39,6 +38,12 @@ PENDING: Final = 0xFF00
 
 MOST_CONTEXTS: Final = 128
 """In one association (PS3.8 9.3.2.2)."""
+
+MOST_RESPONSES: Final = 50_000
+"""To one request: one for each instance, or one every few seconds."""
+
+MOST_UNASKED: Final = 100
+"""Instances that a source may hand over beside those that were asked for, twice."""
 
 AT_ONCE: Final = 500
 """Instances named in one request: a list of UIDs must fit into 64 KiB (PS3.5 6.2)."""
@@ -75,22 +80,29 @@ def fetch(
     entity = caller(settings.ae_title, settings.association_timeout_seconds)
     roles = []
     if source.retrieve != "move":
-        entity.add_requested_context(STUDY_ROOT_GET)
+        entity.add_requested_context(STUDY_ROOT_GET, PLAIN)
         contexts = list(_storage_contexts(wanted))
         for sop_class, syntaxes in contexts:
             entity.add_requested_context(sop_class, syntaxes)
         roles = [build_role(each, scp_role=True) for each in dict(contexts)]
     if source.retrieve != "get":
-        entity.add_requested_context(STUDY_ROOT_MOVE)
+        entity.add_requested_context(STUDY_ROOT_MOVE, PLAIN)
+    handover = Handover(2 * len(wanted) + MOST_UNASKED)
     handlers: list[Any] = [
-        (evt.EVT_CONN_OPEN, Doorkeeper(settings.largest_instance).on_called),
-        (evt.EVT_C_STORE, on_store, [spool, recorder, study_uid]),
+        (evt.EVT_C_STORE, handover.on_store, [spool, recorder, study_uid]),
         (evt.EVT_RELEASED, on_closed, [recorder]),
         (evt.EVT_ABORTED, on_closed, [recorder]),
         (evt.EVT_CONN_CLOSE, on_closed, [recorder]),
     ]
     try:
-        association = call(entity, source, settings.tls, ext_neg=roles, evt_handlers=handlers)
+        association = call(
+            entity,
+            source,
+            settings.tls,
+            settings.largest_instance,
+            ext_neg=roles,
+            evt_handlers=handlers,
+        )
     except OSError as error:
         raise SourceFailed(source.name, f"cannot be called ({error})") from error
     if not association.is_established:
@@ -98,9 +110,38 @@ def fetch(
     association.name = uuid.uuid4().hex
     try:
         return _retrieve(association, source, settings.ae_title, study_uid, wanted, on_progress)
+    except SourceFailed as error:
+        if handover.is_too_much:
+            raise SourceFailed(source.name, "hands over more than it was asked for") from error
+        raise
     finally:
         if association.is_established:
             association.release()
+
+
+class Handover:
+    """Takes what a source hands over on our own association, and not without end.
+
+    Args:
+        most: instances.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether more came."""
+        return self._left < 0
+
+    def on_store(self, event: evt.Event, spool: Spool, recorder: Recorder, study_uid: str) -> int:
+        """Answer one C-STORE request, or end the association."""
+        self._left -= 1
+        if not self.is_too_much:
+            return on_store(event, spool, recorder, study_uid)
+        event.assoc.abort(block=False)
+        event.assoc.dimse.msg_queue.put((None, None))  # nothing more is waited for
+        return OUT_OF_RESOURCES
 
 
 def _retrieve(
@@ -133,7 +174,9 @@ def _completed(
     """How many sub-operations were completed, with each response."""
     status = None
     try:
-        for response, _identifier in responses:
+        for number, (response, _identifier) in enumerate(responses):
+            if number >= MOST_RESPONSES:
+                raise SourceFailed(source.name, f"gives more than {MOST_RESPONSES:,} answers")
             status = response.get("Status")
             yield int(response.get("NumberOfCompletedSuboperations") or 0)
     except (*BROKEN, RuntimeError) as error:
@@ -163,7 +206,7 @@ def _storage_contexts(wanted: Sequence[InstanceListed]) -> Iterator[tuple[str, l
 
     The source chooses one transfer syntax of each context, before it knows what it will send in it.
     """
-    plain = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+    plain = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]  # in this order
     others = [syntax for syntax in TRANSFER_SYNTAXES if syntax not in plain]
     classes = sorted({each.sop_class for each in wanted if each.sop_class} or {MRImageStorage})
     classes = classes[: MOST_CONTEXTS - 2]

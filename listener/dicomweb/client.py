@@ -8,9 +8,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
+from weakref import WeakSet
 
 from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError
@@ -28,6 +30,7 @@ from listener.dicomweb.model import (
     SOP_INSTANCE,
     WARNING_REASON,
     Attributes,
+    items_in,
     items_of,
     text_of,
 )
@@ -41,6 +44,7 @@ from listener.dicomweb.multipart import (
     parts,
 )
 from listener.dicomweb.tls import service_context
+from listener.dicomweb.watchdog import Sockets, Watchdog, watched_pool
 from listener.errors import BadAttribute, BadSettings, ServiceFailed
 from listener.remote import Tls, WebService
 from listener.series import require_uid
@@ -60,12 +64,28 @@ STORE_ANSWERS: Final = frozenset({200, 202, 409})
 MOST_LISTED: Final = 50_000
 """Of one search. The largest studies have some ten thousand instances."""
 
+MOST_PAGES: Final = 2000
+"""Of one search: some services give ten objects at a time."""
+
 # Of a search (PS3.18 10.6), asked for at a time.
 PAGE: Final = 1000
-LARGEST_ANSWER_BYTES: Final = 64 << 20
+LARGEST_PAGE_BYTES: Final = 64 << 20
+
+LARGEST_STORE_ANSWER_BYTES: Final = 1 << 20
+"""Of what became of each instance; it is read as a whole."""
+
+PROGRESS_TIMEOUTS: Final = 10
+"""So many time-outs may pass until a piece has come, however many bytes come between them."""
 
 # What reading an answer raises that is no such thing.
-UNINTELLIGIBLE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+UNINTELLIGIBLE: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 Listed = TypeVar("Listed", "SeriesListed", "InstanceListed")
 
@@ -114,7 +134,8 @@ class WebClient:
     Args:
         service: where, and with which token.
         tls: our certificate and whom we trust; None: the system's authorities.
-        timeout_seconds: without a connection, or without anything new.
+        timeout_seconds: without a connection, or without anything new. Who sends less than a piece
+            in ten times as long is not waited for either.
     """
 
     def __init__(self, service: WebService, tls: Tls | None, timeout_seconds: float) -> None:
@@ -122,7 +143,10 @@ class WebClient:
         self._token_file = service.token_file
         self._tls = tls
         self._timeout = Timeout(connect=timeout_seconds, read=timeout_seconds)
+        self._patience_seconds = PROGRESS_TIMEOUTS * timeout_seconds
         self._pool: PoolManager | None = None
+        self._sockets: Sockets = WeakSet()
+        self._watchdog = Watchdog(self._sockets, self._patience_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -170,6 +194,9 @@ class WebClient:
         Yields:
             For each instance its PS3.10 file in pieces, to be taken before the next one is asked
             for. Where it breaks off, taking them raises ServiceFailed: what came is not whole.
+
+        Raises:
+            ServiceFailed: it sends something else, or more than a study has.
         """
         path = f"/studies/{study_uid}"
         if series_uid is not None:
@@ -184,12 +211,17 @@ class WebClient:
                 yield pieces
                 return
             if kind != RELATED:
-                raise self._misunderstood(f"sends {kind or 'no media type'}, not {RELATED}")
+                raise self._misunderstood(f"sends something else than {RELATED}")
             with self._understanding():
-                for headers, content in parts(pieces, options.get("boundary", "").encode()):
+                found = parts(pieces, options.get("boundary", "").encode())
+                for number, (headers, content) in enumerate(found):
                     part_kind, _ = media_type(headers.get("content-type"))
                     if part_kind != DICOM:
-                        raise self._misunderstood(f"sends {part_kind or 'parts'}, not {DICOM}")
+                        raise self._misunderstood(
+                            f"sends parts that are something else than {DICOM}"
+                        )
+                    if number >= MOST_LISTED:
+                        raise self._misunderstood(f"sends more than {MOST_LISTED:,} objects")
                     yield self._whole(content)
 
     def store(self, files: Sequence[Path]) -> Stored:
@@ -207,7 +239,7 @@ class WebClient:
         }
         with self._asking("POST", "/studies", headers, body=body) as response:
             self._require(response, *STORE_ANSWERS)
-            content = self._content(response)
+            content = b"".join(self._pieces(response, LARGEST_STORE_ANSWER_BYTES))
         with self._understanding():
             answer = json.loads(content) if content.strip() else {}
             # Some wrap the dataset in an array.
@@ -231,32 +263,34 @@ class WebClient:
         offset with the first page.
         """
         seen: set[str] = set()
-        while True:
-            before, page = len(seen), self._page(path, wanted, len(seen))
-            for found in page:
+        for _page in range(MOST_PAGES):
+            before = len(seen)
+            for found in self._page(path, wanted, before):
                 with self._understanding():
                     uid, listed = text_of(found, tag), read(found)
                 if uid not in seen:
                     seen.add(uid)
                     yield listed
-            if len(seen) > MOST_LISTED:
-                raise self._misunderstood(f"lists more than {MOST_LISTED:,} objects")
+                if len(seen) > MOST_LISTED:
+                    raise self._misunderstood(f"lists more than {MOST_LISTED:,} objects")
             if len(seen) == before:
                 return
+        raise self._misunderstood(f"lists objects in more than {MOST_PAGES:,} answers")
 
-    def _page(self, path: str, wanted: Sequence[str], offset: int) -> Sequence[Attributes]:
+    def _page(self, path: str, wanted: Sequence[str], offset: int) -> Iterator[Attributes]:
         fields = [("limit", str(PAGE)), ("offset", str(offset))]
         fields += [("includefield", tag) for tag in wanted]
         with self._asking("GET", path, {"Accept": JSON}, fields) as response:
             if response.status in (204, 404):  # some say so of what they do not have
-                return ()
+                return
             self._require(response, 200, 206)
-            content = self._content(response)
-        with self._understanding():
-            page = json.loads(content)
-            if not isinstance(page, list):
-                raise TypeError(type(page))
-        return page
+            found = items_in(self._pieces(response, LARGEST_PAGE_BYTES))
+            while True:
+                with self._understanding():
+                    item = next(found, None)
+                if item is None:
+                    return
+                yield item
 
     @contextmanager
     def _asking(
@@ -272,22 +306,31 @@ class WebClient:
         Causes are cut off: they may quote what was sent.
         """
         headers = {**headers, **self._authorization()}
-        try:
-            response = self._connections().request(
-                method,
-                self._root + path,
-                fields=fields,
-                headers=headers,
-                redirect=False,
-                preload_content=False,
-                **({} if body is None else {"body": iter(body)}),
-            )
-        except (HTTPError, OSError) as error:
-            raise self._unanswered(error) from None
-        try:
-            yield response
-        finally:
-            response.close()
+        connections = self._connections()
+        with Watchdog(self._sockets, self._patience_seconds) as self._watchdog:
+            try:
+                response = connections.request(
+                    method,
+                    self._root + path,
+                    fields=fields,
+                    headers=headers,
+                    redirect=False,
+                    preload_content=False,
+                    **({} if body is None else {"body": self._sent(body)}),
+                )
+            except (HTTPError, OSError) as error:
+                raise self._unanswered(error) from None
+            except UNINTELLIGIBLE as error:  # such as a header that Python's parser dies of
+                raise self._unintelligible(error) from None
+            try:
+                yield response
+            finally:
+                response.close()
+
+    def _sent(self, body: MultipartFiles) -> Iterator[bytes]:
+        for piece in body:
+            self._watchdog.calm()
+            yield piece
 
     def _connections(self) -> PoolManager:
         """Connections, which are opened as needed."""
@@ -296,7 +339,9 @@ class WebClient:
                 context = service_context(self._tls)
             except BadSettings as error:
                 raise ServiceFailed(self._root, str(error), None, True) from None
-            self._pool = PoolManager(ssl_context=context, timeout=self._timeout, retries=False)
+            self._pool = watched_pool(
+                self._sockets, ssl_context=context, timeout=self._timeout, retries=False
+            )
         return self._pool
 
     def _authorization(self) -> Mapping[str, str]:
@@ -318,21 +363,25 @@ class WebClient:
         is_temporary = status in TEMPORARY or (status >= 500 and status not in NEVER)
         raise ServiceFailed(self._root, said, status, is_temporary)
 
-    def _pieces(self, response: BaseHTTPResponse) -> Iterator[bytes]:
+    def _pieces(self, response: BaseHTTPResponse, most: float = inf) -> Iterator[bytes]:
+        """The body as it comes, of so many bytes at most."""
+        came = calmed = 0
         try:
             # Not `stream`, which drops what came of the last piece when a connection breaks.
             while piece := response.read1(PIECE_BYTES):
+                came += len(piece)
+                if came > most:
+                    raise self._misunderstood(f"answers with more than {most:,} bytes")
+                if came - calmed >= PIECE_BYTES:
+                    self._watchdog.calm()
+                    calmed = came
                 yield piece
         except (HTTPError, OSError) as error:
             raise self._unanswered(error) from None
-
-    def _content(self, response: BaseHTTPResponse) -> bytes:
-        content = bytearray()
-        for piece in self._pieces(response):
-            content += piece
-            if len(content) > LARGEST_ANSWER_BYTES:
-                raise self._misunderstood(f"answers with more than {LARGEST_ANSWER_BYTES:,} bytes")
-        return bytes(content)
+        except UNINTELLIGIBLE as error:
+            raise self._unintelligible(error) from None
+        if self._watchdog.has_bitten:  # what looks like the end is none
+            raise self._unanswered(TimeoutError())
 
     def _whole(self, content: Iterator[bytes]) -> Iterator[bytes]:
         with self._understanding():
@@ -346,8 +395,10 @@ class WebClient:
         except BadMultipart as error:
             raise ServiceFailed(self._root, str(error), None, True) from None
         except (BadAttribute, *UNINTELLIGIBLE) as error:
-            found = f"an answer that cannot be understood ({type(error).__name__})"
-            raise self._misunderstood(found) from None
+            raise self._unintelligible(error) from None
+
+    def _unintelligible(self, error: Exception) -> ServiceFailed:
+        return self._misunderstood(f"an answer that cannot be understood ({type(error).__name__})")
 
     def _misunderstood(self, found: str) -> ServiceFailed:
         return ServiceFailed(self._root, found, None, False)
@@ -355,6 +406,8 @@ class WebClient:
     def _unanswered(self, error: Exception) -> ServiceFailed:
         what = error.strerror if isinstance(error, OSError) and error.strerror else ""
         found = f"no answer ({what or type(error).__name__})"
+        if self._watchdog.has_bitten:
+            found = f"no whole answer within {self._patience_seconds:g} s"
         return ServiceFailed(self._root, found, None, True)
 
 

@@ -18,6 +18,9 @@ DICOM: Final = "application/dicom"
 RELATED: Final = "multipart/related"
 PIECE_BYTES: Final = 256 << 10
 
+MOST_BETWEEN_BYTES: Final = 1 << 20
+"""Before the first part, after the last or within a header: of no part, and read for nothing."""
+
 
 class BadMultipart(MonroError):
     """A body is not the multipart/related that its header says, or was cut short."""
@@ -58,6 +61,7 @@ class MultipartReader:
         if not boundary:
             raise BadMultipart("the Content-Type of a multipart body must name its boundary")
         self.is_finished = False
+        self._between = 0
         self._events: list[Event] = []
         self._headers: dict[str, str] = {}
         self._name, self._value = b"", b""
@@ -89,6 +93,11 @@ class MultipartReader:
             self._parser.write(piece)
         except FormParserError as error:
             raise _bad(error) from None
+        self._between = 0 if self._events else self._between + len(piece)
+        if self._between > MOST_BETWEEN_BYTES:
+            raise BadMultipart(
+                f"a multipart body has more than {MOST_BETWEEN_BYTES:,} bytes that are of no part"
+            )
         return self._events
 
     def _on_name(self, data: bytes, start: int, end: int) -> None:
@@ -130,6 +139,8 @@ def _events(pieces: Iterable[bytes], boundary: bytes) -> Iterator[Event]:
     reader = MultipartReader(boundary)
     for piece in pieces:
         yield from reader.feed(piece)
+        if reader.is_finished:
+            return
     if not reader.is_finished:
         raise BadMultipart("a multipart body ends without its closing boundary")
 

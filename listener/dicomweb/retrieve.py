@@ -51,7 +51,8 @@ def fetch_by_web(
         with WebClient(source, settings.tls, settings.association_timeout_seconds) as client:
             for pieces in _files(client, study_uid, wanted):
                 part = FilePart(spool, study_uid, settings.largest_instance)
-                if _keep(pieces, part, missing, recorder, party, name):
+                whole = _in_bounds(pieces, 2 * settings.largest_instance, source.name)
+                if _keep(whole, part, missing, recorder, party, name):
                     on_progress(len(wanted) - len(missing))
         is_whole = True
     except ServiceFailed as error:
@@ -109,3 +110,13 @@ def _keep(
     for _ in pieces:  # on to the next file
         pass
     return False
+
+
+def _in_bounds(pieces: Iterator[bytes], most: int, source: str) -> Iterator[bytes]:
+    """One file, unless it has no end: a large one is refused, and the next one is waited for."""
+    came = 0
+    for piece in pieces:
+        came += len(piece)
+        if came > most:
+            raise SourceFailed(source, f"sends an instance of more than {most:,} bytes")
+        yield piece

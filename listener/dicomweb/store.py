@@ -55,6 +55,9 @@ REASONS: Final[Sequence[tuple[type[Exception], int]]] = (
 MOST_PARTS: Final = 100_000
 """Of one request: what became of each is kept in mind until it is answered."""
 
+MOST_NAMELESS: Final = 1000
+"""Parts without a UID, which are no instances: each costs ten bytes to send, and a line to log."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -101,6 +104,7 @@ class Intake:
         self._reader = MultipartReader(boundary)
         self._part: FilePart | None = None
         self._failed: Exception | None = None
+        self._nameless = 0
         self._is_whole = False
 
     def feed(self, piece: bytes) -> None:
@@ -141,6 +145,8 @@ class Intake:
     def _begin(self, headers: Mapping[str, str]) -> None:
         if len(self.outcomes) >= MOST_PARTS:
             raise BadMultipart(f"a body has more than {MOST_PARTS:,} parts; send it in several")
+        if self._nameless >= MOST_NAMELESS:
+            raise BadMultipart(f"more than {MOST_NAMELESS:,} parts of a body are no DICOM files")
         self._part, self._failed = FilePart(self._spool, self._study_uid, self._largest), None
         kind, _options = media_type(headers.get("content-type", DICOM))
         if kind != DICOM:
@@ -172,6 +178,7 @@ class Intake:
                 part.drop()
         head = part.head if part is not None else None
         sop_class, sop_uid = (head.sop_class, head.sop_uid) if head is not None else ("", "")
+        self._nameless += not sop_uid
         self.outcomes.append(Outcome(sop_class, sop_uid, reason))
 
     def _reason(self, error: Exception) -> int:

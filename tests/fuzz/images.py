@@ -13,8 +13,8 @@ from PIL import Image
 from pydicom.pixels.encoders import JPEGLSLosslessEncoder, RLELosslessEncoder
 
 from tests.fuzz import wire
+from tests.fuzz.datasets import deflated
 from tests.fuzz.mutate import mutated
-from tests.fuzz.sessions import deflated
 
 ROWS, COLUMNS, SLICES = 48, 40, 3
 ENHANCED: Final = "1.2.840.10008.5.1.4.1.1.4.1"

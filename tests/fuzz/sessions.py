@@ -5,38 +5,34 @@ Everything is drawn from one `random.Random`, so a seed names a run.
 
 import random
 import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pydicom.uid import generate_uid
-
 from tests.fuzz import wire
+from tests.fuzz.datasets import (
+    HOSTILE_UIDS,
+    PIXELS,
+    Instance,
+    bomb,
+    header,
+    malformed,
+    new_uids,
+    sound_instance,
+    with_hostile_uids,
+    with_odd_charset,
+)
 from tests.fuzz.mutate import mutated
 
-HOSTILE_UIDS: Final = (
-    "../../etc/passwd",
-    "..",
-    "/etc/cron.d/monro",
-    "",
-    "1." * 40 + "1",
-    "1.2.3\n",
-    "1.2.3\0.4",
-    "1.2.*",
-    "1.2.?",
-    "\uff11.\uff12.\uff13",
-    "1.2.840.10008.1.2.1 ",
-    "0" * 65,
-    "9" * 64,
-    "." * 64,
-    "1..2",
-    "\\".join(["1.2.3"] * 3),
-    "$(touch /tmp/owned)",
-    "CON",
-    "%n%s%n",
-    "1" * 65534,
-)
+CONTEXT_OF: Final = {
+    wire.EXPLICIT: wire.PLAIN,
+    wire.IMPLICIT: wire.IMPLICITLY,
+    wire.DEFLATED: wire.DEFLATING,
+    wire.BIG_ENDIAN: wire.BIG,
+    wire.JPEG_2000: wire.ENCAPSULATED,
+}
+"""The presentation context of each transfer syntax that is proposed for images."""
+
 HOSTILE_TITLES: Final = (
     b"",
     b" " * 16,
@@ -49,18 +45,6 @@ HOSTILE_TITLES: Final = (
     b"%s%s%n",
     "ÄÖÜ".encode(),
     b"\x1b[31mRED",
-)
-CHARSETS: Final = (
-    b"ISO 2022 IR 87",
-    b"ISO_IR 192\\ISO_IR 192",
-    b"\\" * 1000,
-    b"UTF-8",
-    b"nonsense",
-    b"\xff\xfe",
-    b"ISO 2022 IR 149\\ISO 2022 IR 58\\",
-    b"rot13",
-    b"zlib_codec",
-    b"idna",
 )
 
 
@@ -88,40 +72,6 @@ def one(dice: random.Random) -> Session:
     return FAMILIES[name][1](dice, name)
 
 
-def header(
-    study: str | bytes,
-    series: str | bytes,
-    sop: str | bytes,
-    charset: bytes = b"ISO_IR 100",
-    end: str = "<",
-) -> list[bytes]:
-    """Elements of a small image with explicit VR, up to its pixels."""
-    return [
-        wire.explicit(0x00080005, b"CS", wire.even(charset)[:65534], end=end),
-        wire.explicit(0x00080016, b"UI", wire.even(wire.MR_IMAGE), end=end),
-        wire.explicit(0x00080018, b"UI", wire.even(sop), end=end),
-        wire.explicit(0x00080060, b"CS", b"MR", end=end),
-        wire.explicit(0x00100010, b"PN", b"PLANTED^NAME", end=end),
-        wire.explicit(0x0020000D, b"UI", wire.even(study), end=end),
-        wire.explicit(0x0020000E, b"UI", wire.even(series), end=end),
-        wire.explicit(0x00280010, b"US", struct.pack(f"{end}H", 4), end=end),
-        wire.explicit(0x00280011, b"US", struct.pack(f"{end}H", 4), end=end),
-    ]
-
-
-def implicit_header(study: str, series: str, sop: str) -> list[bytes]:
-    """The same with implicit VR."""
-    return [
-        wire.implicit(0x00080016, wire.even(wire.MR_IMAGE)),
-        wire.implicit(0x00080018, wire.even(sop)),
-        wire.implicit(0x0020000D, wire.even(study)),
-        wire.implicit(0x0020000E, wire.even(series)),
-    ]
-
-
-PIXELS: Final = wire.explicit(0x7FE00010, b"OW", bytes(32))
-
-
 def messages(
     context: int, fields: bytes, dataset: bytes | None, dice: random.Random | None = None
 ) -> list[bytes]:
@@ -147,16 +97,8 @@ def stored(
 
 def sound(dice: random.Random) -> Session:
     """An instance that must be kept."""
-    study, series, sop = new_uids(dice)
-    dataset = b"".join(header(study, series, sop)) + PIXELS
-    return Session("sound", wire.proposal(), tuple(stored(sop, dataset)))
-
-
-def new_uids(dice: random.Random) -> tuple[str, str, str]:
-    """Of a study, a series and an instance."""
-    seed = str(dice.getrandbits(128))
-    study, series, sop = (str(generate_uid(entropy_srcs=[seed, part])) for part in "123")
-    return study, series, sop
+    instance = sound_instance(dice)
+    return Session("sound", wire.proposal(), tuple(stored(instance.sop, instance.dataset)))
 
 
 # --- families ---
@@ -316,100 +258,26 @@ def _command(dice: random.Random, name: str) -> Session:
 
 
 def _uids(dice: random.Random, name: str) -> Session:
-    """Names that would be paths."""
-    uids: list[str] = list(new_uids(dice))
-    for _ in range(dice.randrange(1, 4)):
-        uids[dice.randrange(3)] = dice.choice(HOSTILE_UIDS)
-    study, series, sop = uids
-    dataset = b"".join(header(study[:32000], series[:32000], sop[:32000])) + PIXELS
-    told = sop if dice.random() < 0.7 else dice.choice(HOSTILE_UIDS)
-    return Session(name, wire.proposal(), tuple(stored(told, dataset, dice=dice)))
+    return _storing(name, with_hostile_uids(dice), dice)
 
 
 def _dataset(dice: random.Random, name: str) -> Session:
-    """Datasets that are not what their transfer syntax says, or that never end."""
-    study, series, sop = new_uids(dice)
-    parts = header(study, series, sop)
-    context = wire.PLAIN
-    drawn = dice.randrange(8)
-    if drawn == 0:
-        context = dice.choice((wire.IMPLICITLY, wire.DEFLATING, wire.BIG, wire.ENCAPSULATED, 99))
-    elif drawn == 1:
-        parts = [mutated(each, dice) if dice.random() < 0.3 else each for each in parts]
-    elif drawn == 2:
-        parts.insert(dice.randrange(len(parts)), _nested(dice, 0x00081140))
-    elif drawn == 3:
-        dice.shuffle(parts)
-    elif drawn == 4:
-        parts.insert(2, wire.explicit(0x00080017, b"UN", b"", wire.UNDEFINED))
-    elif drawn == 5:
-        parts = [b"".join(parts)[: dice.randrange(300)]]
-    elif drawn == 6:
-        # File meta information has no place in a dataset.
-        parts.insert(0, wire.explicit(0x00020010, b"UI", wire.even(dice.choice(HOSTILE_UIDS)))
-                     [:65000])  # fmt: skip
-    else:
-        parts = [*header(study, series, sop, end=">"), PIXELS]
-        context = dice.choice((wire.BIG, wire.PLAIN))
-    dataset = b"".join(parts) + PIXELS
-    return Session(name, wire.proposal(), tuple(stored(sop, dataset, context, dice)))
-
-
-def _nested(dice: random.Random, tag: int) -> bytes:
-    """A sequence of many levels, or of many items."""
-    if dice.random() < 0.5:
-        deep = dice.choice((10, 300, 3000))
-        opened = wire.explicit(tag, b"SQ", b"", wire.UNDEFINED) + wire.OPEN_ITEM
-        closed = wire.CLOSE_ITEM + wire.CLOSE_SEQUENCE if dice.random() < 0.5 else b""
-        return opened * deep + closed * deep
-    many = wire.ITEM * dice.choice((10, 20_000))
-    return wire.explicit(tag, b"SQ", many + wire.CLOSE_SEQUENCE, wire.UNDEFINED)
+    return _storing(name, malformed(dice), dice)
 
 
 def _bomb(dice: random.Random, name: str) -> Session:
-    """Little on the wire, much in memory."""
-    study, series, sop = new_uids(dice)
-    plain = header(study, series, sop)
-    filling = dice.choice(
-        (
-            lambda: wire.explicit(0x00081195, b"UT", bytes(30 << 20)),
-            lambda: wire.explicit(
-                0x00081140, b"SQ", wire.ITEM * (1 << 20) + wire.CLOSE_SEQUENCE, wire.UNDEFINED
-            ),
-            lambda: wire.explicit(0x00081195, b"UT", b"\\" * (8 << 20)),
-            lambda: wire.explicit(0x00089215, b"SQ", wire.ITEM * (1 << 20)),
-        )
-    )()
-    drawn = dice.random()
-    if drawn < 0.5:
-        whole = b"".join((*plain[:3], filling, *plain[3:])) + PIXELS
-        return Session(name, wire.proposal(), tuple(
-            stored(sop, deflated(whole), wire.DEFLATING)))  # fmt: skip
-    if drawn < 0.7:  # its UIDs are found at once; whoever reads the rest is hit
-        whole = b"".join(plain) + wire.explicit(0x00400555, b"SQ", filling) + PIXELS
-        return Session(name, wire.proposal(), tuple(
-            stored(sop, deflated(whole), wire.DEFLATING)))  # fmt: skip
-    if drawn < 0.85:
-        values = implicit_header(study, series, "\\".join([sop] * 20_000))
-        return Session(name, wire.proposal(), tuple(
-            stored(sop, b"".join(values), wire.IMPLICITLY)))  # fmt: skip
-    many = wire.explicit(0x00081140, b"SQ", wire.ITEM * 100_000 + wire.CLOSE_SEQUENCE,
-                         wire.UNDEFINED)  # fmt: skip
-    return Session(name, wire.proposal(), tuple(
-        stored(sop, b"".join((*plain[:3], many, *plain[3:])))))  # fmt: skip
-
-
-def deflated(data: bytes) -> bytes:
-    """As in PS3.5 A.5."""
-    packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return packer.compress(data) + packer.flush()
+    return _storing(name, bomb(dice))
 
 
 def _charset(dice: random.Random, name: str) -> Session:
-    study, series, sop = new_uids(dice)
-    parts = header(study, series, sop, dice.choice(CHARSETS))
-    parts.insert(5, wire.explicit(0x00100020, b"LO", dice.randbytes(64)))
-    return Session(name, wire.proposal(), tuple(stored(sop, b"".join(parts) + PIXELS, dice=dice)))
+    return _storing(name, with_odd_charset(dice), dice)
+
+
+def _storing(name: str, instance: Instance, dice: random.Random | None = None) -> Session:
+    """A C-STORE; what nobody agreed on comes in a context that there is not."""
+    context = CONTEXT_OF.get(instance.syntax, 99)
+    parts = stored(instance.sop, instance.dataset, context, dice)
+    return Session(name, wire.proposal(), tuple(parts))
 
 
 def _commitment(dice: random.Random, name: str) -> Session:

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import psutil
@@ -18,9 +20,10 @@ import psutil
 from deploy.stack import answers, free_ports
 from tests.fuzz import wire
 from tests.fuzz.sessions import messages, sound
+from tests.fuzz.source import Source
 
 TIMEOUT_SECONDS: Final = 5.0
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 180.0
 SERVED_SECONDS: Final = 30.0
 # Connections are closed by now; threads that go on end soon.
 LET_GO_SECONDS: Final = 3.0
@@ -33,7 +36,12 @@ MOST_THREADS: Final = 12
 MOST_DESCRIPTORS: Final = 64
 
 # What the log says of an error that nobody foresaw, and of patients.
-UNFORESEEN: Final = ("Traceback", "cut short", "cannot be planned", "was not kept", "PLANTED")
+UNFORESEEN: Final = re.compile(
+    "Traceback|cut short|cannot be planned|was not kept|PLANTED|is asked later|"
+    r"an answer was not understood|died and is started again|STOW-RS request was given up: \w+ in "
+)
+
+Probe = Callable[[random.Random], str]
 
 UID: Final = r"[0-9.]{1,64}"
 OF_THE_SPOOL: Final = re.compile(
@@ -49,11 +57,35 @@ OF_THE_SPOOL: Final = re.compile(
 
 
 class Target:
-    """A listener that runs, with folders beside its spool that nobody may write to."""
+    """A listener that runs, with folders beside its spool that nobody may write to.
 
-    def __init__(self, folder: Path, port: int, process: subprocess.Popen[bytes]) -> None:
-        self.folder, self.port = folder, port
-        self._process = process
+    Args:
+        folder: of all of its files.
+        port: of DICOM without TLS.
+        process: the listener.
+        most_threads: that it has while it serves nobody.
+        probes: tell what became of a sound peer, one after the other; an empty text: it was served.
+        ports: others of its, by name.
+        ours: files in its folder that it did not write.
+
+    Attributes:
+        sources: that it asks.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        process: subprocess.Popen[bytes],
+        most_threads: int,
+        probes: Sequence[Probe],
+        ports: Mapping[str, int],
+        ours: Collection[Path],
+    ) -> None:
+        self.folder, self.port, self.ports = folder, port, ports
+        self._process, self._most_threads, self._probes = process, most_threads, probes
+        self._ours = ours
+        self.sources: Sequence[Source] = ()
         self.peak_mib: dict[int, float] = {}
         self._dice = random.Random(0)
         self._read_so_far = 0
@@ -80,7 +112,7 @@ class Target:
         return sorted(
             str(path.relative_to(self.folder))
             for path in found
-            if path != self.folder / "log"
+            if path not in self._ours
             and not (
                 path.is_relative_to(spool)
                 and OF_THE_SPOOL.fullmatch(str(path.relative_to(spool)))
@@ -89,28 +121,12 @@ class Target:
         )
 
     def serves(self) -> str:
-        """An empty text if a C-ECHO and a C-STORE succeed; or what became of them."""
+        """An empty text if sound peers are served; or what became of one."""
         until = time.monotonic() + SERVED_SECONDS
         while True:
-            echo = messages(wire.ECHO, wire.command(wire.echo_fields().items()), None)
-            store = sound(self._dice)
-            try:
-                with wire.Peer(self.port, SERVED_SECONDS) as peer:
-                    peer.send(store.proposal)
-                    peer.hear(SERVED_SECONDS)
-                    peer.send(*echo)
-                    peer.hear(SERVED_SECONDS)
-                    peer.send(*store.parts)
-                    peer.hear(SERVED_SECONDS)
-                    peer.send(wire.pdu(wire.RELEASE_RQ, bytes(4)))
-                    peer.hear(SERVED_SECONDS)
-                    answer = peer.end()
-            except OSError as error:
-                answer = wire.Answer(ending=type(error).__name__)
-            if answer.kinds == {"accepted": 1, "status 0x0000": 2, "released": 1}:
-                return ""
-            if time.monotonic() > until:
-                return f"{dict(answer.kinds)}, {answer.ending}"
+            found = next(filter(None, (probe(self._dice) for probe in self._probes)), "")
+            if not found or time.monotonic() > until:
+                return found
             time.sleep(0.2)  # rejected for now
 
     def _complaints(self) -> list[str]:
@@ -119,7 +135,7 @@ class Target:
             log.seek(self._read_so_far)
             lines = log.read()
             self._read_so_far = log.tell()
-        return [line for line in lines.splitlines() if any(each in line for each in UNFORESEEN)]
+        return [line for line in lines.splitlines() if UNFORESEEN.search(line)]
 
     def leaks(self) -> list[str]:
         """What an idle listener holds too much of, once it had time to let go."""
@@ -128,7 +144,7 @@ class Target:
             found = []
             for pid, process in self.processes.items():
                 threads, descriptors = process.num_threads(), process.num_fds()
-                if threads > MOST_THREADS or descriptors > MOST_DESCRIPTORS:
+                if threads > self._most_threads or descriptors > MOST_DESCRIPTORS:
                     found.append(f"process {pid}: {threads} threads, {descriptors} descriptors")
             if not found or time.monotonic() > until:
                 return found
@@ -153,11 +169,50 @@ class Target:
         return found + self.leaks()
 
 
+def stores(dice: random.Random, opening: Callable[[], wire.Peer]) -> str:
+    """An empty text if a C-ECHO and a C-STORE succeed; or what became of them."""
+    echo = messages(wire.ECHO, wire.command(wire.echo_fields().items()), None)
+    store = sound(dice)
+    try:
+        with opening() as peer:
+            peer.send(store.proposal)
+            peer.hear(SERVED_SECONDS)
+            peer.send(*echo)
+            peer.hear(SERVED_SECONDS)
+            peer.send(*store.parts)
+            peer.hear(SERVED_SECONDS)
+            peer.send(wire.pdu(wire.RELEASE_RQ, bytes(4)))
+            peer.hear(SERVED_SECONDS)
+            answer = peer.end()
+    except OSError as error:
+        answer = wire.Answer(ending=type(error).__name__)
+    if answer.kinds == {"accepted": 1, "status 0x0000": 2, "released": 1}:
+        return ""
+    return f"{dict(answer.kinds)}, {answer.ending}"
+
+
 @contextmanager
-def attacked(folder: Path, *, quick: bool, **changes: str) -> Iterator[Target]:
-    """A listener for as long as it is needed."""
+def attacked(
+    folder: Path,
+    *,
+    quick: bool = True,
+    most_threads: int = MOST_THREADS,
+    probes: Sequence[Probe] = (),
+    ports: Mapping[str, int] = MappingProxyType({}),
+    **changes: str,
+) -> Iterator[Target]:
+    """A listener for as long as it is needed.
+
+    Args:
+        folder: of all of its files.
+        quick: whether it stores quickly.
+        most_threads: that a process of it may have while it serves nobody.
+        probes: whom it must serve besides who sends by C-STORE.
+        ports: that the changes name.
+        changes: settings that differ from the usual ones.
+    """
     for name in ("spool", "home", "temporary", "studies"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
     (port,) = free_ports(1)
     destination = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 1}
     settings = {
@@ -177,6 +232,7 @@ def attacked(folder: Path, *, quick: bool, **changes: str) -> Iterator[Target]:
     }
     inherited = {name: value for name, value in os.environ.items() if name[:6] != "MONRO_"}
     with (folder / "log").open("ab") as log:
+        ours = {path for path in folder.rglob("*") if path.is_file()}
         process = subprocess.Popen(
             [sys.executable, "-m", "listener", "serve"],
             env={
@@ -193,7 +249,8 @@ def attacked(folder: Path, *, quick: bool, **changes: str) -> Iterator[Target]:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    target = Target(folder, port, process)
+    usual: Probe = partial(stores, opening=partial(wire.Peer, port, SERVED_SECONDS))
+    target = Target(folder, port, process, most_threads, (usual, *probes), ports, ours)
     try:
         until = time.monotonic() + START_SECONDS
         while not answers(port) or target.serves():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz import wire
 from tests.fuzz.attack import Attack, Verdict, speak
-from tests.fuzz.sessions import FAMILIES, Session, header, messages, stored
+from tests.fuzz.datasets import header
+from tests.fuzz.sessions import FAMILIES, Session, messages, stored
 from tests.fuzz.target import Target, attacked
 
 INPUTS = 80

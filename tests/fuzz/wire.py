@@ -175,11 +175,11 @@ class Answer:
 
 
 class Peer:
-    """A connection to a listener."""
+    """A connection to a listener, from an address of loopback."""
 
-    def __init__(self, port: int, patience_seconds: float) -> None:
+    def __init__(self, port: int, patience_seconds: float, source: str = "127.0.0.1") -> None:
         self._patience = patience_seconds
-        self._socket = socket.create_connection(("127.0.0.1", port), 10)
+        self._socket = socket.create_connection(("127.0.0.1", port), 10, (source, 0))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unread = b""
         self.answer = Answer()
@@ -211,7 +211,7 @@ class Peer:
                 continue
             try:
                 self._socket.settimeout(max(0.001, until - time.monotonic()))
-                part = self._socket.recv(1 << 16)
+                part = self._receive()
             except TimeoutError:
                 return False
             except OSError:
@@ -231,6 +231,10 @@ class Peer:
         if time.monotonic() >= until:
             self.answer.ending = "silent"
         return self.answer
+
+    def _receive(self) -> bytes:
+        """What came; nothing once the listener has closed the connection."""
+        return self._socket.recv(1 << 16)
 
     def _next(self) -> str:
         """What the next PDU of the listener says, or an empty text while it is not all here."""

@@ -16,7 +16,8 @@ from listener import doorkeeper
 from listener.ledger import Ledger
 from listener.spool import Spool
 from tests.fuzz import wire
-from tests.fuzz.sessions import PIXELS, header, messages, stored
+from tests.fuzz.datasets import PIXELS, header
+from tests.fuzz.sessions import messages, stored
 
 TIMEOUT_SECONDS = 1.0
 # For threads to notice, on a busy machine.

@@ -23,7 +23,8 @@ from listener.reading import Allowance, TooMuch, read_file
 from listener.series import read_series_facts
 from listener.spool import Spool
 from tests.fuzz import wire
-from tests.fuzz.sessions import PIXELS, deflated, header, implicit_header, messages
+from tests.fuzz.datasets import PIXELS, deflated, header, implicit_header
+from tests.fuzz.sessions import messages
 
 UIDS = ("1.2", "1.2.1", "1.2.1.1")
 HEAD = bytes(128) + b"DICM"

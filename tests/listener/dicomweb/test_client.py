@@ -2,13 +2,18 @@
 
 import io
 import socket
-from collections.abc import Callable
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from listener.dicomweb import client as client_module
 from listener.dicomweb.client import InstanceListed, SeriesListed, WebClient
 from listener.dicomweb.multipart import media_type, parts
 from listener.errors import ServiceFailed
@@ -287,3 +292,122 @@ def test_a_service_that_takes_instances_and_shows_none_answers_all_the_same() ->
             assert web.searches("1.2") == (status < 300)
     error = failure(Service(lambda _asked: Reply(401)), lambda web: web.searches("1.2"))
     assert error.status == 401
+
+
+# --- hostile answers ---
+
+
+@contextmanager
+def saying(*begun: bytes, on: bytes = b"", pause_seconds: float = 0.0) -> Iterator[str]:
+    """URL of a service that answers with these bytes, and then with others without an end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    line, _address = server.accept()
+                    with line, suppress(OSError):
+                        line.recv(1 << 16)
+                        line.sendall(b"".join(begun))
+                        while on:
+                            line.sendall(on)
+                            time.sleep(pause_seconds)
+
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def refusal(url: str, ask: Callable[[WebClient], object]) -> str:
+    web = WebClient(WebService(url=url), None, timeout_seconds=0.2)
+    with web, pytest.raises(ServiceFailed) as caught:
+        ask(web)
+    return caught.value.found
+
+
+def head(content_type: str) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
+
+
+IN_PARTS = 'multipart/related; type="application/dicom"; boundary=edge'
+BEGUN = b"--edge\r\nContent-Type: application/dicom\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "on", "pause_seconds"),
+    [
+        (b"", b"HTTP/1.1 100 Go on\r\n\r\n", 0),  # Python's client reads on and on
+        (b"HTTP/1.1 200 OK\r\nX: ", b"y", 0.05),
+        (head("application/dicom+json") + b"[", b" ", 0.05),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", 0),
+    ],
+    ids=["interim", "header", "drip", "trailer"],
+)
+def test_an_answer_that_never_comes_to_its_end_is_not_waited_for(
+    begun: bytes, on: bytes, pause_seconds: float
+) -> None:
+    with saying(begun, on=on, pause_seconds=pause_seconds) as url:
+        found = refusal(url, lambda web: list(web.series("1.2")))
+    assert found == "no whole answer within 2 s"
+
+
+@pytest.mark.parametrize(
+    ("begun", "on", "found"),
+    [
+        (b"", b"\r\n" * 10_000, "bytes that are of no part"),
+        (b"", BEGUN + b"no file\r\n", "more than 500 objects"),
+    ],
+    ids=["preamble", "parts"],
+)
+def test_a_body_that_never_comes_to_its_end_is_not_read_on(
+    begun: bytes, on: bytes, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "MOST_LISTED", 500)
+    with saying(head(IN_PARTS), begun, on=on) as url:
+        said = refusal(url, lambda web: [b"".join(each) for each in web.retrieve("1.2")])
+    assert found in said
+
+
+def test_nothing_is_read_after_the_last_part() -> None:
+    with (
+        saying(head(IN_PARTS), BEGUN, b"a file\r\n--edge--\r\n", on=b" " * 1000) as url,
+        WebClient(WebService(url=url), None, timeout_seconds=2) as web,
+    ):
+        assert [b"".join(each) for each in web.retrieve("1.2")] == [b"a file"]
+
+
+def test_a_search_that_always_finds_one_more_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MOST_PAGES", 5)
+    service = Service(lambda asked: in_json(instance(int(dict(asked.fields)["offset"]))))
+    assert "more than 5 answers" in failure(service, lambda web: list(web.instances("1.2"))).found
+
+
+def test_an_answer_that_is_nested_too_deeply_is_not_understood() -> None:
+    for deep in (b"[" * 100_000, b'[{"a":' + b"[" * 100_000):
+        service = Service(lambda _asked, deep=deep: Reply(200, deep))
+        error = failure(service, lambda web: list(web.series("1.2")))
+        assert "cannot be understood" in error.found
+    service = Service(lambda _asked: Reply(200, b'{"a":' * 100_000))
+    with tempfile.NamedTemporaryFile() as file:
+        error = failure(service, lambda web: web.store([Path(file.name)]))
+    assert "cannot be understood (RecursionError)" in error.found
+
+
+def test_a_header_that_pythons_parser_dies_of_is_not_understood() -> None:
+    odd = "multipart/related; boundary*0*=a; boundary*0=b; boundary*=x"
+    with saying(head(odd), b"--edge--") as url:
+        assert "cannot be understood (TypeError)" in refusal(
+            url, lambda web: list(web.retrieve("1.2"))
+        )
+
+
+def test_the_words_of_a_service_are_not_repeated() -> None:
+    spoken = "text/Smith^John"
+    for reply in (
+        Reply(200, b"x", {"Content-Type": spoken}),
+        Reply(200, f"--edge\r\nContent-Type: {spoken}\r\n\r\nx\r\n--edge--".encode(), RELATED),
+    ):
+        service = Service(lambda _asked, reply=reply: reply)
+        assert "Smith" not in str(failure(service, lambda web: list(web.retrieve("1.2"))))

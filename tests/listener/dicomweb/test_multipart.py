@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from listener.dicomweb.multipart import (
+    MOST_BETWEEN_BYTES,
     BadMultipart,
     MultipartFiles,
     MultipartReader,
@@ -119,3 +120,12 @@ def test_files_are_written_as_a_body_of_the_size_that_it_says(tmp_path: Path) ->
     assert (kind, options["type"]) == ("multipart/related", "application/dicom")
     assert sum(map(len, pieces)) == body.size
     assert contents(pieces, options["boundary"].encode()) == written
+
+
+@pytest.mark.parametrize("begun", [b"", b"--edge\r\n\r\na\r\n--edge--"], ids=["before", "after"])
+def test_what_is_of_no_part_is_not_read_without_an_end(begun: bytes) -> None:
+    reader = MultipartReader(b"edge")
+    reader.feed(begun)
+    with pytest.raises(BadMultipart, match="of no part"):
+        for _ in range(3):
+            reader.feed(b"\r\n" * (MOST_BETWEEN_BYTES // 4))

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from listener import spool as spool_module
 from listener.accounting import account
 from listener.completion import Patience, plan_studies, reason_to_complete
+from listener.dicomweb.store import MOST_NAMELESS
 from listener.entries import BundleRow
 from listener.ledger import Ledger
 from listener.spool import Spool
@@ -386,3 +387,15 @@ def test_rows_that_were_not_written_yet_are_written_when_the_service_stops(
     with serving() as web:
         web.send(mr_slice)
     assert len(ledger.instances_of(str(mr_slice.StudyInstanceUID))) == 1
+
+
+def test_a_body_of_many_parts_that_are_no_files_is_not_read_to_its_end(
+    web: Web, spool: Spool, mr_slice: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = web.post(body_of(file_of(mr_slice), *[b""] * (10 * MOST_NAMELESS)))
+
+    assert answer.status == 202, "what was sound is kept"
+    assert kept(spool) == [mr_slice.SOPInstanceUID]
+    assert len(answer.others) == MOST_NAMELESS + 1
+    assert len(caplog.messages) < MOST_NAMELESS + 10
+    assert web.post(body_of(*[b""] * (MOST_NAMELESS + 1))).status == 400
