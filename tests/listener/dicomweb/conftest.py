@@ -11,6 +11,7 @@ import pytest
 import urllib3
 from pydicom.dataset import Dataset
 
+from deploy.conformance import WEB_STATUSES
 from listener.dicomweb.server import WebServer
 from listener.ledger import Ledger
 from listener.settings import ListenerSettings
@@ -39,6 +40,7 @@ class Answer:
 
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
         self.status, self.headers, self.text = response.status, response.headers, response.data
+        assert self.status in WEB_STATUSES, "the conformance statement does not list it"
 
     def uids(self, sequence: str = "00081199") -> list[str]:
         """Instances that a sequence of the answer names."""
@@ -74,10 +76,11 @@ class Web:
         body: Any,
         path: str = "/studies",
         headers: Mapping[str, str] = HEADERS,
+        method: str = "POST",
         **named: Any,
     ) -> Answer:
         with urllib3.PoolManager(retries=False, timeout=20, **named) as pool:
-            return Answer(pool.request("POST", self.url + path, body=body, headers=headers))
+            return Answer(pool.request(method, self.url + path, body=body, headers=headers))
 
     def send(self, *datasets: Dataset, path: str = "/studies") -> Answer:
         return self.post(body_of(*map(file_of, datasets)), path)
