@@ -21,11 +21,14 @@ from listener import (
     confirmation,
     handlers,
     inventory,
-    quick_store,
     retrieval,
     storage_scu,
 )
-from listener.dicomweb import store
+from listener.commitment import ActionStatus
+from listener.confirmation import ReportStatus
+from listener.dicomweb import client, store, stow_agent
+from listener.dicomweb.store import Status
+from listener.handlers import EchoStatus, StoreStatus
 from listener.remote import Destination
 from listener.scout import MODALITIES
 from listener.segmentation import REGIONS, SEGMENTATIONS
@@ -37,7 +40,7 @@ from listener.server import (
     VERIFICATION,
 )
 from listener.settings import ListenerSettings
-from listener.tls import CIPHERS
+from listener.tls import CIPHERS, NEWEST, SECTIONS
 from worker.quality import Reason
 from worker.results import terms
 
@@ -74,61 +77,73 @@ REJECTIONS: Final[Mapping[tuple[int, int, int], str]] = MappingProxyType(
 
 STORE_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
     {
-        handlers.SUCCESS: "the instance is on stable storage (also when it was there already, or "
-        "went into quarantine beside another of the same UID)",
-        handlers.OUT_OF_RESOURCES: "the disk would be too full; nothing was kept",
-        handlers.SOP_CLASS_NOT_SUPPORTED: "the command names another SOP class than its "
+        StoreStatus.SUCCESS: "the instance is on stable storage (also when it was there already, "
+        "or went into quarantine beside another of the same UID)",
+        StoreStatus.OUT_OF_RESOURCES: "the disk would be too full; nothing was kept",
+        StoreStatus.SOP_CLASS_NOT_SUPPORTED: "the command names another SOP class than its "
         "presentation context",
-        handlers.CANNOT_UNDERSTAND: "UIDs are missing, malformed, or contradict the "
+        StoreStatus.CANNOT_UNDERSTAND: "UIDs are missing, malformed, or contradict the "
         "command; or the instance is larger than `MONRO_LARGEST_INSTANCE`",
-        quick_store.UNFORESEEN: "something unforeseen; nothing was kept, the log says where",
+        StoreStatus.UNFORESEEN: "something unforeseen; nothing was kept, the log says where",
     }
 )
 
 ACTION_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
     {
-        confirmation.SUCCESS: "the request is written down and will be answered",
-        commitment.NO_SUCH_ACTION: "the action type is not 1",
-        confirmation.NO_SUCH_INSTANCE: "the instance is not the well-known one",
-        commitment.INVALID_ARGUMENT: "the request is malformed, or the transaction is another's",
-        commitment.RESOURCE_LIMITATION: "the ledger does not answer at present",
+        ActionStatus.SUCCESS: "the request is written down and will be answered",
+        ActionStatus.NO_SUCH_ACTION: "the action type is not 1",
+        ActionStatus.NO_SUCH_INSTANCE: "the instance is not the well-known one",
+        ActionStatus.INVALID_ARGUMENT: "the request is malformed, or the transaction is another's",
+        ActionStatus.RESOURCE_LIMITATION: "the ledger does not answer at present",
+        ActionStatus.UNFORESEEN: "something unforeseen; the log says where",
+    }
+)
+
+REPORT_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        ReportStatus.SUCCESS: "the answer is written down, or is to no request of ours",
+        ReportStatus.PROCESSING_FAILURE: "it is malformed, or the ledger does not answer at "
+        "present; the log says where",
     }
 )
 
 WEB_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
     {
-        200: "all instances are on stable storage",
-        202: "some are; the answer says which, and why others are not",
-        400: "the body is not multipart, has no part, or breaks off",
-        401: "no bearer token that we know",
-        403: "an address or certificate that we do not know",
-        404: "another path",
-        405: "another method",
-        406: "none of the media types of answers is accepted; nothing was read",
-        408: "nothing came for `MONRO_ASSOCIATION_TIMEOUT_SECONDS`",
-        409: "no instance was kept; the answer says why",
-        415: "another media type, or an encoded body",
-        500: "something unforeseen; the log says where",
-        503: "too many requests at present, or the disk would soon be full: come again",
+        Status.ALL_KEPT: "all instances are on stable storage",
+        Status.SOME_KEPT: "some are; the answer says which, and why others are not",
+        Status.BAD_REQUEST: "the body is not multipart, has no part, or breaks off; the study of "
+        "the address is no UID; or it is no HTTP",
+        Status.NO_TOKEN: "no bearer token that we know",
+        Status.NOT_ADMITTED: "an address or certificate that we do not know",
+        Status.NOT_FOUND: "there is no such service here",
+        Status.NOT_OFFERED: "another method than POST",
+        Status.NOT_ACCEPTABLE: "no answer in JSON or XML is accepted; nothing of the body was read",
+        Status.TOO_SLOW: "nothing came for `MONRO_ASSOCIATION_TIMEOUT_SECONDS`",
+        Status.NONE_KEPT: "no instance was kept; the answer says why",
+        Status.NOT_TAKEN: "another media type, or an encoded body",
+        Status.UNFORESEEN: "something unforeseen; the log says where",
+        Status.COME_AGAIN: "too many requests at present, or the disk would soon be full: "
+        "come again",
     }
 )
 
 WEB_REASONS: Final[Mapping[int, str]] = MappingProxyType(
     {
-        store.OUT_OF_RESOURCES: "the disk would be too full",
-        store.PROCESSING_FAILURE: "something unforeseen; the log says where",
-        store.NO_MATCH: "UIDs contradict each other, or the study of the address",
-        store.UNKNOWN_CLASS: "it is no class of annex A",
-        store.UNKNOWN_SYNTAX: "its transfer syntax is not in annex B",
-        store.CANNOT_UNDERSTAND: "it is no PS3.10 file, or cannot be read",
+        store.FailureReason.OUT_OF_RESOURCES: "the disk would be too full",
+        store.FailureReason.PROCESSING_FAILURE: "something unforeseen; the log says where",
+        store.FailureReason.NO_MATCH: "UIDs contradict each other, or the study of the address",
+        store.FailureReason.UNKNOWN_CLASS: "it is no class of annex A",
+        store.FailureReason.UNKNOWN_SYNTAX: "its transfer syntax is not in annex B",
+        store.FailureReason.CANNOT_UNDERSTAND: "it is no PS3.10 file, or cannot be read",
     }
 )
 
 FAILURE_REASONS: Final[Mapping[int, str]] = MappingProxyType(
     {
-        confirmation.NO_SUCH_INSTANCE: "we do not have the instance (any more)",
-        commitment.CLASS_INSTANCE_CONFLICT: "it has another SOP class here",
-        confirmation.PROCESSING_FAILURE: "its file is damaged",
+        commitment.FailureReason.NO_SUCH_INSTANCE: "we do not have the instance (any more)",
+        commitment.FailureReason.CLASS_INSTANCE_CONFLICT: "it has another SOP class here",
+        commitment.FailureReason.PROCESSING_FAILURE: "its file is damaged, or "
+        "different bytes came with its UID",
     }
 )
 
@@ -152,12 +167,21 @@ def statement() -> str:
         result_syntaxes=storage_scu.TRANSFER_SYNTAXES,
         rejections=REJECTIONS,
         store_statuses=STORE_STATUSES,
+        cannot_understand=StoreStatus.CANNOT_UNDERSTAND,
+        echo_statuses=EchoStatus,
         action_statuses=ACTION_STATUSES,
+        report_statuses=REPORT_STATUSES,
         failure_reasons=FAILURE_REASONS,
         web_reasons=WEB_REASONS,
         web_statuses=WEB_STATUSES,
-        permanent=[f"{each.start:04X}H to {each.stop - 1:04X}H" if len(each) > 1 else
-                   f"{each.start:04X}H" for each in carrier.PERMANENT_STATUSES],
+        permanent=[_span(each) for each in carrier.PERMANENT_STATUSES],
+        not_committing=[f"{each:04X}H" for each in confirmation.NOT_SUPPORTED],
+        not_committed=_span(confirmation.FAILURES),
+        matches=confirmation.PENDING_MATCHES,
+        retrieval=retrieval,
+        client=client,
+        object_refused=stow_agent.REFUSES_THE_OBJECT,
+        other_class=stow_agent.CLASS_NOT_SUPPORTED,
         duplicate=carrier.DUPLICATE,
         warnings=[status for status, (kind, *_) in STORAGE_SERVICE_CLASS_STATUS.items()
                   if kind == "Warning"],
@@ -168,6 +192,8 @@ def statement() -> str:
         implementation_version=PYNETDICOM_IMPLEMENTATION_VERSION,
         modalities=sorted(MODALITIES),
         ciphers=CIPHERS,
+        sections=SECTIONS,
+        newest=NEWEST,
         segmentations=sorted(SEGMENTATIONS),
         regions=REGIONS,
         kinds=terms.KINDS,
@@ -176,6 +202,11 @@ def statement() -> str:
         feature=terms.feature_code("original_firstorder_Mean"),
         private_codes=sorted(_private_codes(), key=lambda code: code.value),
     )  # fmt: skip
+
+
+def _span(statuses: range) -> str:
+    first, last = statuses.start, statuses.stop - 1
+    return f"{first:04X}H" if first == last else f"{first:04X}H to {last:04X}H"
 
 
 def _name(uid: UID | str) -> str:

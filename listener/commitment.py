@@ -10,6 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -24,8 +25,6 @@ from listener.backoff import Backoff
 from listener.caller import call, caller
 from listener.clock import is_due, since
 from listener.confirmation import (
-    NO_SUCH_INSTANCE,
-    PROCESSING_FAILURE,
     REQUEST_COMMITMENT,
     STORAGE_COMMITMENT,
     STORAGE_COMMITMENT_INSTANCE,
@@ -44,11 +43,29 @@ from listener.watch import Duty, alone
 
 log = logging.getLogger(__name__)
 
-# PS3.7 C.5 and 10.1.4.1.10
-CLASS_INSTANCE_CONFLICT: Final = 0x0119
-NO_SUCH_ACTION: Final = 0x0123
-INVALID_ARGUMENT: Final = 0x0115
-RESOURCE_LIMITATION: Final = 0x0213
+
+class ActionStatus(IntEnum):
+    """What N-ACTION is answered (PS3.7 10.1.4.1.10 and C.5).
+
+    Attributes:
+        UNFORESEEN: what pynetdicom answers for a handler that failed.
+    """
+
+    SUCCESS = 0x0000
+    UNFORESEEN = 0x0110
+    NO_SUCH_INSTANCE = 0x0112
+    INVALID_ARGUMENT = 0x0115
+    NO_SUCH_ACTION = 0x0123
+    RESOURCE_LIMITATION = 0x0213
+
+
+class FailureReason(IntEnum):
+    """Why we do not commit to an instance (PS3.3 C.14.1.1)."""
+
+    PROCESSING_FAILURE = 0x0110
+    NO_SUCH_INSTANCE = 0x0112
+    CLASS_INSTANCE_CONFLICT = 0x0119
+
 
 # PS3.4 table J.3-2
 ALL_COMMITTED: Final = 1
@@ -151,7 +168,9 @@ class Promises:
                 .values(attempts=promises.c.attempts + 1, message=message, next_at=next_at)
             )
 
-    def failures(self, named: References, asked_at: float | None = None) -> dict[str, int]:
+    def failures(
+        self, named: References, asked_at: float | None = None
+    ) -> dict[str, FailureReason]:
         """Instance UIDs that we cannot commit to, each with its reason (PS3.3 C.14.1.1).
 
         A request names UIDs, not bytes: of a UID that came with different ones, nobody knows which
@@ -169,7 +188,7 @@ class Promises:
         rowless = self._rowless({sop_uid for _, sop_uid in named} - rows.keys(), asked_at)
         for sop_class, sop_uid in named:
             failure = self._failure_of(sop_class, rows.get(sop_uid, ()), rowless.get(sop_uid))
-            if failure != SUCCESS:
+            if failure is not None:
                 found[sop_uid] = failure
         return found
 
@@ -179,13 +198,15 @@ class Promises:
             return {}
         return self._spool.find(sop_uids)
 
-    def _failure_of(self, sop_class: str, rows: Sequence[Row[Any]], rowless: Path | None) -> int:
+    def _failure_of(
+        self, sop_class: str, rows: Sequence[Row[Any]], rowless: Path | None
+    ) -> FailureReason | None:
         if any(row.state == "quarantined" for row in rows):
-            return PROCESSING_FAILURE
+            return FailureReason.PROCESSING_FAILURE
         held = [row for row in rows if row.purged_at is None]
         path, sha256 = (Path(held[0].path), held[0].sha256) if held else (rowless, None)
         if path is not None and self._has_other_version(path):
-            return PROCESSING_FAILURE
+            return FailureReason.PROCESSING_FAILURE
         return self._failure(sop_class, path, sha256)
 
     def _rows(self, sop_uids: Sequence[str]) -> dict[str, list[Row[Any]]]:
@@ -204,20 +225,22 @@ class Promises:
         apart = self._spool.root / "quarantine" / study_uid / series_uid
         return any(apart.glob(f"{name.removesuffix('.dcm')}.*.dcm"))
 
-    def _failure(self, sop_class: str, path: Path | None, sha256: str | None) -> int:
+    def _failure(
+        self, sop_class: str, path: Path | None, sha256: str | None
+    ) -> FailureReason | None:
         if path is None or not path.exists():
-            return NO_SUCH_INSTANCE
+            return FailureReason.NO_SUCH_INSTANCE
         try:
             found_class, found_sha256 = self._spool.identity(path)
         except (BadAttribute, *BROKEN) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             log.error("%s in the spool cannot be read: %s", path.name, type(error).__name__)
-            return PROCESSING_FAILURE
+            return FailureReason.PROCESSING_FAILURE
         if sha256 not in (None, found_sha256):
             log.error("%s in the spool is not what was received", path.name)
-            return PROCESSING_FAILURE
-        return SUCCESS if found_class == sop_class else CLASS_INSTANCE_CONFLICT
+            return FailureReason.PROCESSING_FAILURE
+        return None if found_class == sop_class else FailureReason.CLASS_INSTANCE_CONFLICT
 
 
 class Herald(threading.Thread):
@@ -270,13 +293,13 @@ class Herald(threading.Thread):
                 log.error("a request for commitment was not answered: %s", where(error))
                 self._postpone(promise, f"answering stopped: {type(error).__name__}")
 
-    def on_action(self, event: evt.Event) -> tuple[int, None]:
+    def on_action(self, event: evt.Event) -> tuple[ActionStatus, None]:
         """Take a request for commitment (N-ACTION)."""
         request = cast(N_ACTION, event.request)
         if request.ActionTypeID != REQUEST_COMMITMENT:
-            return NO_SUCH_ACTION, None
+            return ActionStatus.NO_SUCH_ACTION, None
         if request.RequestedSOPInstanceUID != STORAGE_COMMITMENT_INSTANCE:
-            return NO_SUCH_INSTANCE, None
+            return ActionStatus.NO_SUCH_INSTANCE, None
         try:
             asked = references(request.ActionInformation, event.context.transfer_syntax)
             named = [
@@ -290,18 +313,18 @@ class Herald(threading.Thread):
                 require_uid("a request for commitment", uid)
         except Exception as error:  # noqa: BLE001 - whatever the peer sent is refused, not fatal
             log.warning("refused a malformed request for commitment: %s", where(error))
-            return INVALID_ARGUMENT, None
+            return ActionStatus.INVALID_ARGUMENT, None
         requestor = event.assoc.requestor
         try:
             if self.promises.is_of_another(transaction_uid, requestor.ae_title):
                 log.warning("refused a request for commitment that another has made")
-                return INVALID_ARGUMENT, None
+                return ActionStatus.INVALID_ARGUMENT, None
             self._asked_over[transaction_uid] = event.assoc
             self.promises.ask(transaction_uid, requestor.ae_title, requestor.address or "", named)
         except SQLAlchemyError as error:
             log.error("refused a request for commitment for now: %s", where(error))
-            return RESOURCE_LIMITATION, None
-        return SUCCESS, None
+            return ActionStatus.RESOURCE_LIMITATION, None
+        return ActionStatus.SUCCESS, None
 
     def _is_ours(self, promise: Promise) -> bool:
         if self._asker(promise) is not None:
@@ -378,7 +401,7 @@ class Herald(threading.Thread):
         self.promises.postpone(promise, message, self._ledger.now + pause)
 
 
-def _report(promise: Promise, failed: Mapping[str, int]) -> Dataset:
+def _report(promise: Promise, failed: Mapping[str, FailureReason]) -> Dataset:
     """What we commit to and what not (PS3.4 table J.3-2)."""
     report = Dataset()
     report.TransactionUID = promise.transaction_uid
@@ -392,7 +415,7 @@ def _report(promise: Promise, failed: Mapping[str, int]) -> Dataset:
     return report
 
 
-def _failed(sop_class: str, sop_uid: str, reason: int) -> Dataset:
+def _failed(sop_class: str, sop_uid: str, reason: FailureReason) -> Dataset:
     item = reference(sop_class, sop_uid)
     item.FailureReason = reason
     return item

@@ -11,6 +11,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from enum import IntEnum
 from io import BytesIO
 from itertools import groupby
 from typing import Final, cast
@@ -48,6 +49,14 @@ NO_SUCH_INSTANCE: Final = 0x0112
 SUCCESS: Final = 0x0000
 PROCESSING_FAILURE: Final = 0x0110
 PENDING_MATCHES: Final = (0xFF00, 0xFF01)
+
+
+class ReportStatus(IntEnum):
+    """What N-EVENT-REPORT is answered (PS3.4 J.3.3.1.3 and PS3.7 C.5)."""
+
+    SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
+
 
 # PS3.7 C.5: answers to a request that say that commitment is no service of the destination's. Any
 # other failure, and any failed instance, is its word that it does not commit.
@@ -426,7 +435,7 @@ class DimseConfirmer(Confirmer):
         handlers = [(evt.EVT_N_EVENT_REPORT, self._on_event_report)]
         return call(entity, self._destination, self._tls, evt_handlers=handlers)
 
-    def _on_event_report(self, event: evt.Event) -> tuple[int, None]:
+    def _on_event_report(self, event: evt.Event) -> tuple[ReportStatus, None]:
         answer = on_event_report(event, self._book)
         self._answered.set()
         return answer
@@ -442,7 +451,7 @@ def resending(settings: ListenerSettings) -> Backoff:
     return Backoff(settings.retry_first_seconds, settings.retry_cap_seconds)
 
 
-def on_event_report(event: evt.Event, book: Confirmations) -> tuple[int, None]:
+def on_event_report(event: evt.Event, book: Confirmations) -> tuple[ReportStatus, None]:
     """Take a destination's answer to a request for commitment, on whatever association it comes."""
     try:
         request = cast(N_EVENT_REPORT, event.request)
@@ -455,9 +464,9 @@ def on_event_report(event: evt.Event, book: Confirmations) -> tuple[int, None]:
         known = book.answered(str(answer.TransactionUID), committed, failed)
     except Exception as error:  # noqa: BLE001 - whatever it is, the destination must get an answer
         log.error("an answer to a request for commitment was not understood: %s", where(error))
-        return PROCESSING_FAILURE, None
+        return ReportStatus.PROCESSING_FAILURE, None
     log.info("%d of %d result(s) committed to", len(committed), known)
-    return SUCCESS, None
+    return ReportStatus.SUCCESS, None
 
 
 def reference(sop_class: str, sop_uid: str) -> Dataset:

@@ -8,6 +8,7 @@ later (recorder.py); if the process dies in between, it is rebuilt from the spoo
 import logging
 import uuid
 from collections.abc import Callable
+from enum import IntEnum
 from functools import partial
 from io import BytesIO
 from typing import Any, Final, cast
@@ -37,11 +38,26 @@ from listener.turned_away import Reason, Service
 
 log = logging.getLogger(__name__)
 
-# PS3.4 B.2.3 and PS3.7 C.5
-SUCCESS: Final = 0x0000
-SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
-OUT_OF_RESOURCES: Final = 0xA700
-CANNOT_UNDERSTAND: Final = 0xC000
+
+class EchoStatus(IntEnum):
+    """What C-ECHO is answered (PS3.7 9.1.5)."""
+
+    SUCCESS = 0x0000
+
+
+class StoreStatus(IntEnum):
+    """What C-STORE is answered (PS3.4 B.2.3 and PS3.7 C.5): these, and nothing else.
+
+    Attributes:
+        UNFORESEEN: what pynetdicom answers for a handler that failed.
+    """
+
+    SUCCESS = 0x0000
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
+    OUT_OF_RESOURCES = 0xA700
+    CANNOT_UNDERSTAND = 0xC000
+    UNFORESEEN = 0xC211
+
 
 # PS3.8 9.3.4: result, source, reason
 REJECTED_CALLING_AE: Final = (0x01, 0x01, 0x03)
@@ -173,14 +189,14 @@ def _wants_to_store(proposal: A_ASSOCIATE) -> bool:
     return bool(proposed - NOT_STORING)
 
 
-def on_echo(_event: evt.Event) -> int:
+def on_echo(_event: evt.Event) -> EchoStatus:
     """Answer C-ECHO."""
-    return SUCCESS
+    return EchoStatus.SUCCESS
 
 
 def on_store(
     event: evt.Event, spool: Spool, recorder: Recorder, study_uid: str | None = None
-) -> int:
+) -> StoreStatus:
     """Answer one C-STORE request with a status.
 
     A peer that missed our answer sends again, so the write bears repeating. Anything
@@ -214,7 +230,7 @@ def answer(
     association: Association,
     sop_class: str,
     agreed: str,
-) -> int:
+) -> StoreStatus:
     """Keep one instance and say with which status its C-STORE is answered.
 
     Args:
@@ -235,22 +251,22 @@ def answer(
             agreed,
         )
         refused(Reason.NOT_AGREED)
-        return SOP_CLASS_NOT_SUPPORTED
+        return StoreStatus.SOP_CLASS_NOT_SUPPORTED
     try:
         party = Party(sender, other.address or "", calls=association.is_acceptor)
         take(keep, recorder, party, str(association.name), sop_class)
     except BadAttribute as error:
         log.warning("refused an instance from %s: %s", sender, error)
         refused(Reason.MALFORMED)
-        return CANNOT_UNDERSTAND
+        return StoreStatus.CANNOT_UNDERSTAND
     except SpoolFull as error:
         log.error("refused an instance from %s: %s", sender, error)
         refused(Reason.FULL)
-        return OUT_OF_RESOURCES
+        return StoreStatus.OUT_OF_RESOURCES
     except Exception:  # what it is answered is for the caller to say
         refused(Reason.INTERNAL)
         raise
-    return SUCCESS
+    return StoreStatus.SUCCESS
 
 
 def take(

@@ -32,7 +32,7 @@ from pynetdicom.dsutils import encode_file_meta
 
 from listener.bounds import LARGEST_PDU_BYTES, Line
 from listener.errors import where
-from listener.handlers import answer
+from listener.handlers import StoreStatus, answer
 from listener.piecewise import LONG, SHORT, Piecewise
 from listener.recorder import Recorder
 from listener.series import UID_LENGTH
@@ -72,9 +72,6 @@ C_STORE_RSP: Final = 0x8001
 NO_DATASET: Final = 0x0101
 
 REQUIRED_OF_STORE: Final = {AFFECTED_CLASS, MESSAGE_ID, DATASET_TYPE, AFFECTED_INSTANCE}
-
-# PS3.7 C.5 and what pynetdicom answers for a handler that failed
-UNFORESEEN: Final = 0xC211
 
 # PS3.5 7.1
 ELEMENT_HEADER: Final = struct.Struct("<HHL")
@@ -126,7 +123,7 @@ class Message(Piecewise):
         head = b"\0" * 128 + b"DICM" + _file_meta(sop_class, sop_uid, syntax)
         super().__init__(spool, head, syntax, sop_class, sop_uid, largest)
 
-    def response(self, status: int) -> bytes:
+    def response(self, status: StoreStatus) -> bytes:
         """The answer as one P-DATA-TF PDU (PS3.7 9.3.1.2)."""
         body = b"".join(
             (
@@ -277,7 +274,7 @@ class QuickReader:
             )
         except Exception as error:  # noqa: BLE001 - the peer must get an answer, and keep its copy
             log.error("an instance was not kept: %s", where(error))
-            status = UNFORESEEN
+            status = StoreStatus.UNFORESEEN
         finally:
             message.drop()
         self._dul.socket.send(message.response(status))

@@ -18,7 +18,7 @@ from listener.caller import PLAIN, call, caller
 from listener.dicomweb.client import InstanceListed
 from listener.dicomweb.retrieve import Progress, fetch_by_web
 from listener.errors import SourceFailed
-from listener.handlers import OUT_OF_RESOURCES, on_closed, on_store
+from listener.handlers import StoreStatus, on_closed, on_store
 from listener.recorder import Recorder
 from listener.remote import Source, WebSource
 from listener.series import BROKEN
@@ -141,7 +141,7 @@ class Handover:
             return on_store(event, spool, recorder, study_uid)
         event.assoc.abort(block=False)
         event.assoc.dimse.msg_queue.put((None, None))  # nothing more is waited for
-        return OUT_OF_RESOURCES
+        return StoreStatus.OUT_OF_RESOURCES
 
 
 def _retrieve(

@@ -37,6 +37,16 @@ CIPHERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Cipher suites of TLS 1.2 by profile. All profiles refuse what is older."""
 
+SECTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "bcp195": "B.12",
+        "bcp195-nondowngrading": "B.10 (retired)",
+        "bcp195-extended": "B.11 (retired)",
+    }
+)
+"""Of PS3.15. B.9 is no promise of ours, since it tolerates what is older than TLS 1.2; nor is B.13,
+which permits certain groups and signatures only: those are OpenSSL's to choose here."""
+
 NEWEST: Mapping[str, ssl.TLSVersion] = MappingProxyType({"bcp195-extended": ssl.TLSVersion.TLSv1_2})
 """Where a profile knows nothing newer: its list of suites is complete."""
 

@@ -40,6 +40,7 @@ from listener.dicomweb.multipart import (
     RELATED,
     BadMultipart,
     MultipartFiles,
+    in_words,
     media_type,
     parts,
 )
@@ -60,6 +61,10 @@ NO_SUCH_SERVICE: Final = frozenset({404, 405, 501})
 
 # PS3.18 10.5.3: the answer says what became of each instance, or should.
 STORE_ANSWERS: Final = frozenset({200, 202, 409})
+
+# PS3.18 8.5 and 10.6.3: some say 404 of what they do not have; and 206 of a page among more.
+FOUND: Final = frozenset({200, 206})
+NOTHING_FOUND: Final = frozenset({204, 404})
 
 MOST_LISTED: Final = 50_000
 """Of one search. The largest studies have some ten thousand instances."""
@@ -167,7 +172,7 @@ class WebClient:
         with self._asking("GET", "/studies", {"Accept": JSON}, fields) as response:
             if response.status in NO_SUCH_SERVICE:
                 return False
-            self._require(response, 200, 204, 206)
+            self._require(response, *FOUND, *NOTHING_FOUND)
         return True
 
     def series(self, study_uid: str) -> Iterator[SeriesListed]:
@@ -204,23 +209,27 @@ class WebClient:
         if sop_uid is not None:
             path += f"/instances/{sop_uid}"
         with self._asking("GET", path, {"Accept": AS_STORED}) as response:
-            self._require(response, 200, 206)
+            self._require(response, *FOUND)
             kind, options = media_type(response.headers.get("Content-Type"))
             pieces = self._pieces(response)
             if kind == DICOM:
                 yield pieces
                 return
             if kind != RELATED:
-                raise self._misunderstood(f"sends something else than {RELATED}")
+                raise self._misunderstood(
+                    f"answers a retrieval with {in_words(kind)}, where {RELATED} or {DICOM} was "
+                    "expected"
+                )
             with self._understanding():
                 found = parts(pieces, options.get("boundary", "").encode())
-                for number, (headers, content) in enumerate(found):
+                for number, (headers, content) in enumerate(found, 1):
                     part_kind, _ = media_type(headers.get("content-type"))
                     if part_kind != DICOM:
                         raise self._misunderstood(
-                            f"sends parts that are something else than {DICOM}"
+                            f"part {number} of its answer to a retrieval is {in_words(part_kind)}, "
+                            f"where {DICOM} was expected"
                         )
-                    if number >= MOST_LISTED:
+                    if number > MOST_LISTED:
                         raise self._misunderstood(f"sends more than {MOST_LISTED:,} objects")
                     yield self._whole(content)
 
@@ -281,9 +290,9 @@ class WebClient:
         fields = [("limit", str(PAGE)), ("offset", str(offset))]
         fields += [("includefield", tag) for tag in wanted]
         with self._asking("GET", path, {"Accept": JSON}, fields) as response:
-            if response.status in (204, 404):  # some say so of what they do not have
+            if response.status in NOTHING_FOUND:
                 return
-            self._require(response, 200, 206)
+            self._require(response, *FOUND)
             found = items_in(self._pieces(response, LARGEST_PAGE_BYTES))
             while True:
                 with self._understanding():

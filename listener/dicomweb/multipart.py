@@ -22,6 +22,35 @@ MOST_BETWEEN_BYTES: Final = 1 << 20
 """Before the first part, after the last or within a header: of no part, and read for nothing."""
 
 
+KNOWN: Final = frozenset(
+    {
+        DICOM,
+        RELATED,
+        "application/dicom+json",
+        "application/dicom+xml",
+        "application/json",
+        "application/octet-stream",
+        "application/pdf",
+        "application/xml",
+        "application/zip",
+        "image/gif",
+        "image/jls",
+        "image/jp2",
+        "image/jpeg",
+        "image/jph",
+        "image/png",
+        "multipart/form-data",
+        "multipart/mixed",
+        "text/html",
+        "text/plain",
+        "text/xml",
+        "video/mp4",
+        "video/mpeg",
+    }
+)
+"""Media types that may be named in a log: others may hold anything, a patient's name among it."""
+
+
 class BadMultipart(MonroError):
     """A body is not the multipart/related that its header says, or was cut short."""
 
@@ -191,6 +220,17 @@ def media_type(header: str | None) -> tuple[str, Mapping[str, str]]:
     return kind.decode("latin-1").strip(), {
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in options.items()
     }
+
+
+def in_words(kind: str) -> str:
+    """A media type that another has sent, for people: by its name where that is one of ours.
+
+    >>> in_words("image/png"), in_words("DOE^JANE/x"), in_words("")
+    ('image/png', 'a media type that is not known', 'no media type')
+    """
+    if not kind:
+        return "no media type"
+    return kind if kind in KNOWN else "a media type that is not known"
 
 
 def _bad(error: Any) -> BadMultipart:

@@ -8,6 +8,7 @@ from typing import Final
 import anyio
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -15,9 +16,9 @@ from starlette.routing import Route
 from listener.audit.tally import Party
 from listener.audit.trail import NO_AUDIT, Audit
 from listener.dicomweb.admission import ANYBODY, NotAdmitted, admit
-from listener.dicomweb.answers import NAMES, wanted, written
 from listener.dicomweb.multipart import DICOM, RELATED, BadMultipart, media_type
-from listener.dicomweb.store import Intake, answer_to, status_of
+from listener.dicomweb.representation import WRITERS, chosen
+from listener.dicomweb.store import Intake, Status, answer_to, status_of
 from listener.entrance import V4_MAPPED
 from listener.errors import BadAttribute, where
 from listener.recorder import Recorder
@@ -36,7 +37,11 @@ class Refused(Exception):
     """A request is answered without its body being read."""
 
     def __init__(
-        self, reason: Reason, status: int, message: str, headers: Mapping[str, str] | None = None
+        self,
+        reason: Reason,
+        status: Status,
+        message: str,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(reason, status, message, headers)
         self.reason, self.status, self.message, self.headers = reason, status, message, headers
@@ -67,7 +72,10 @@ class StoreService:
     def app(self) -> Starlette:
         """The service as an ASGI application."""
         paths = ("/studies", "/studies/{study}")
-        return Starlette(routes=[Route(path, self.store, methods=["POST"]) for path in paths])
+        return Starlette(
+            routes=[Route(path, self.store, methods=["POST"]) for path in paths],
+            exception_handlers={HTTPException: _not_ours},
+        )
 
     async def store(self, request: Request) -> Response:
         """Answer one request."""
@@ -75,28 +83,28 @@ class StoreService:
         intake = None
         try:
             intake = await run_sync(self._open, request)
-            return await self._receive(request, intake, _form(request))
+            return await self._receive(request, intake)
         except Refused as refusal:
             self._recorder.turned_away.association(Service.STOW, refusal.reason)
-            return PlainTextResponse(refusal.message, refusal.status, refusal.headers)
+            return _said(refusal.status, refusal.message, refusal.headers)
         except ClientDisconnect:
             log.warning("a connection broke within a STOW-RS request")
-            return Response(status_code=400)  # to nobody
+            return _said(Status.BAD_REQUEST, "the body broke off")  # to nobody
         except TimeoutError:
             seconds = self._settings.association_timeout_seconds
             log.warning("a STOW-RS request was given up: nothing came for %g s", seconds)
             closing = {"Connection": "close"}
-            return PlainTextResponse(f"nothing came for {seconds:g} s", 408, closing)
+            return _said(Status.TOO_SLOW, f"nothing came for {seconds:g} s", closing)
         except Exception as error:  # noqa: BLE001 - the sender must get an answer, and keep its copy
             log.error("a STOW-RS request was given up: %s", where(error))
             self._recorder.turned_away.association(Service.STOW, Reason.INTERNAL)
-            return PlainTextResponse("the listener's log says why", 500)
+            return _said(Status.UNFORESEEN, "the listener's log says why")
         finally:
             self._served -= 1
             if intake is not None:
                 intake.close()
 
-    async def _receive(self, request: Request, intake: Intake, form: str) -> Response:
+    async def _receive(self, request: Request, intake: Intake) -> Response:
         """Take the body; every piece of it is on its way to the disk before the next is awaited."""
         torn: BadMultipart | None = None
         try:
@@ -108,12 +116,14 @@ class StoreService:
             torn = error
             await run_sync(intake.fail, error)
         status = status_of(intake.outcomes)
-        if status == 409 and torn is not None:
-            return PlainTextResponse(str(torn), 400)
-        if status == 400:
-            return PlainTextResponse("a body without any part", 400)
-        headers = COME_AGAIN if status == 503 else None
-        return Response(written(answer_to(intake.outcomes), form), status, headers, form)
+        if status == Status.NONE_KEPT and torn is not None:
+            return _said(Status.BAD_REQUEST, str(torn))
+        if status == Status.BAD_REQUEST:
+            return _said(status, "a body without any part")
+        headers = COME_AGAIN if status == Status.COME_AGAIN else None
+        wanted = _wanted(request)
+        written = WRITERS[wanted](answer_to(intake.outcomes))
+        return Response(written, status, headers, media_type=wanted)
 
     async def _pieces(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The body as it comes.
@@ -138,12 +148,17 @@ class StoreService:
             Refused: we do not.
         """
         sender = self._admit(request)
+        _wanted(request)
         study_uid = request.path_params.get("study")
         kind, options = media_type(request.headers.get("content-type"))
         if (kind, options.get("type", DICOM).lower()) != (RELATED, DICOM):
-            raise Refused(Reason.MALFORMED, 415, f'send instances as {RELATED}; type="{DICOM}"')
+            raise Refused(
+                Reason.MALFORMED, Status.NOT_TAKEN, f'send instances as {RELATED}; type="{DICOM}"'
+            )
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refused(Reason.MALFORMED, 415, "send the body without a Content-Encoding")
+            raise Refused(
+                Reason.MALFORMED, Status.NOT_TAKEN, "send the body without a Content-Encoding"
+            )
         try:
             if study_uid is not None:
                 require_uid("StudyInstanceUID", study_uid)
@@ -151,7 +166,7 @@ class StoreService:
             largest = self._settings.largest_instance
             intake = Intake(self._spool, self._recorder, sender, study_uid, boundary, largest)
         except (BadAttribute, BadMultipart) as error:
-            raise Refused(Reason.MALFORMED, 400, str(error)) from None
+            raise Refused(Reason.MALFORMED, Status.BAD_REQUEST, str(error)) from None
         self._require_room(request, sender.name)
         return intake
 
@@ -171,8 +186,11 @@ class StoreService:
             self._audit.rejected(Party("unknown", address, is_ae=False), f"STOW-RS: {error.found}")
             if error.needs_token:
                 asked = {"WWW-Authenticate": "Bearer"}
-                raise Refused(Reason.UNKNOWN, 401, "show a bearer token", asked) from None
-            raise Refused(Reason.UNKNOWN, 403, "this address or certificate may not send") from None
+                raise Refused(
+                    Reason.UNKNOWN, Status.NO_TOKEN, "show a bearer token", asked
+                ) from None
+            unknown = "this address or certificate may not send"
+            raise Refused(Reason.UNKNOWN, Status.NOT_ADMITTED, unknown) from None
         return Party(name, address, is_ae=False)
 
     def _require_room(self, request: Request, sender: str) -> None:
@@ -183,7 +201,8 @@ class StoreService:
                 sender,
                 self._settings.max_associations,
             )
-            raise Refused(Reason.BUSY, 503, "too many requests are served at present", COME_AGAIN)
+            busy = "too many requests are served at present"
+            raise Refused(Reason.BUSY, Status.COME_AGAIN, busy, COME_AGAIN)
         length = request.headers.get("content-length", "")
         wanted = max(self._settings.room_for_study, int(length) if length.isdecimal() else 0)
         if not self._spool.has_room_for(wanted):
@@ -193,19 +212,38 @@ class StoreService:
                 sender,
                 self._spool.free_bytes(),
             )
-            raise Refused(Reason.FULL, 503, "there is no room at present", COME_AGAIN)
+            full = "there is no room at present"
+            raise Refused(Reason.FULL, Status.COME_AGAIN, full, COME_AGAIN)
 
 
-def _form(request: Request) -> str:
-    """The media type that the sender reads.
+def _wanted(request: Request) -> str:
+    """The media type that a request is to be answered in.
 
     Raises:
-        Refused: it reads none that we write.
+        Refused: it takes none of ours.
     """
-    form = wanted(request.headers.get("accept"))
-    if form is None:
-        raise Refused(Reason.MALFORMED, 406, f"answers are {' or '.join(NAMES)}: accept one")
-    return form
+    wanted = chosen(", ".join(request.headers.getlist("accept")))
+    if wanted is None:
+        raise Refused(
+            Reason.MALFORMED,
+            Status.NOT_ACCEPTABLE,
+            f"the answer comes as {' or '.join(WRITERS)}; name one of them in Accept, or leave "
+            "Accept out",
+        )
+    return wanted
+
+
+def _said(
+    status: Status, message: str, headers: Mapping[str, str] | None = None
+) -> PlainTextResponse:
+    """An answer for people."""
+    return PlainTextResponse(message, status, headers)
+
+
+async def _not_ours(_request: Request, error: Exception) -> Response:
+    """Answer a request that has no service here, or another method."""
+    assert isinstance(error, HTTPException)
+    return _said(Status(error.status_code), error.detail, error.headers)
 
 
 def address_of(request: Request) -> str:

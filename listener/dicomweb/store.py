@@ -8,6 +8,7 @@ import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final
 
 from listener.audit.tally import Party
@@ -37,19 +38,43 @@ from listener.turned_away import Reason, Service
 
 log = logging.getLogger(__name__)
 
-# PS3.18 table 10.5.3-2; of several that fit, the first.
-OUT_OF_RESOURCES: Final = 0xA700
-PROCESSING_FAILURE: Final = 0x0110
-CANNOT_UNDERSTAND: Final = 0xC000
-NO_MATCH: Final = 0xA900
-UNKNOWN_CLASS: Final = 0x0122
-UNKNOWN_SYNTAX: Final = 0xC122
-REASONS: Final[Sequence[tuple[type[Exception], int]]] = (
-    (SpoolFull, OUT_OF_RESOURCES),
-    (DoesNotMatch, NO_MATCH),
-    (UnknownClass, UNKNOWN_CLASS),
-    (UnknownSyntax, UNKNOWN_SYNTAX),
-    (BadAttribute, CANNOT_UNDERSTAND),
+
+class Status(IntEnum):
+    """What a request is answered (PS3.18 table 10.5.3-1 and 8.5): these, and nothing else."""
+
+    ALL_KEPT = 200
+    SOME_KEPT = 202
+    BAD_REQUEST = 400
+    NO_TOKEN = 401
+    NOT_ADMITTED = 403
+    NOT_FOUND = 404
+    NOT_OFFERED = 405
+    NOT_ACCEPTABLE = 406
+    TOO_SLOW = 408
+    NONE_KEPT = 409
+    NOT_TAKEN = 415
+    UNFORESEEN = 500
+    COME_AGAIN = 503
+
+
+class FailureReason(IntEnum):
+    """Why an instance was not kept (PS3.18 table I.2-2)."""
+
+    PROCESSING_FAILURE = 0x0110
+    UNKNOWN_CLASS = 0x0122
+    OUT_OF_RESOURCES = 0xA700
+    NO_MATCH = 0xA900
+    CANNOT_UNDERSTAND = 0xC000
+    UNKNOWN_SYNTAX = 0xC122
+
+
+# Of several that fit, the first.
+REASONS: Final[Sequence[tuple[type[Exception], FailureReason]]] = (
+    (SpoolFull, FailureReason.OUT_OF_RESOURCES),
+    (DoesNotMatch, FailureReason.NO_MATCH),
+    (UnknownClass, FailureReason.UNKNOWN_CLASS),
+    (UnknownSyntax, FailureReason.UNKNOWN_SYNTAX),
+    (BadAttribute, FailureReason.CANNOT_UNDERSTAND),
 )
 
 MOST_PARTS: Final = 100_000
@@ -65,7 +90,7 @@ class Outcome:
 
     sop_class: str
     sop_uid: str
-    reason: int | None
+    reason: FailureReason | None
     """Why it was not kept; None: it was."""
 
 
@@ -181,7 +206,7 @@ class Intake:
         self._nameless += not sop_uid
         self.outcomes.append(Outcome(sop_class, sop_uid, reason))
 
-    def _reason(self, error: Exception) -> int:
+    def _reason(self, error: Exception) -> FailureReason:
         turned_away = self._recorder.turned_away
         if isinstance(error, SpoolFull):
             log.error("refused an instance from %s: %s", self._sender.name, error)
@@ -192,25 +217,27 @@ class Intake:
         else:
             turned_away.instance(Service.STOW, Reason.INTERNAL)
             log.error("an instance was not kept: %s", where(error))
-            return PROCESSING_FAILURE
+            return FailureReason.PROCESSING_FAILURE
         reasons = (reason for kind, reason in REASONS if isinstance(error, kind))
-        return next(reasons, CANNOT_UNDERSTAND)
+        return next(reasons, FailureReason.CANNOT_UNDERSTAND)
 
 
-def status_of(outcomes: Sequence[Outcome]) -> int:
+def status_of(outcomes: Sequence[Outcome]) -> Status:
     """HTTP status of a request whose body was read (PS3.18 table 10.5.3-1).
 
-    >>> status_of([Outcome("1.2", "1.2.3", None), Outcome("1.2", "1.2.4", 0xC000)])
+    >>> refused = Outcome("1.2", "1.2.4", FailureReason.CANNOT_UNDERSTAND)
+    >>> int(status_of([Outcome("1.2", "1.2.3", None), refused]))
     202
     """
     failed = [each.reason for each in outcomes if each.reason is not None]
     if not outcomes:
-        return 400
+        return Status.BAD_REQUEST
     if not failed:
-        return 200
+        return Status.ALL_KEPT
     if len(failed) < len(outcomes):
-        return 202
-    return 503 if set(failed) == {OUT_OF_RESOURCES} else 409
+        return Status.SOME_KEPT
+    is_full = set(failed) == {FailureReason.OUT_OF_RESOURCES}
+    return Status.COME_AGAIN if is_full else Status.NONE_KEPT
 
 
 def answer_to(outcomes: Sequence[Outcome]) -> Mapping[str, Any]:

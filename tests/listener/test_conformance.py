@@ -1,8 +1,9 @@
 """The conformance statement says what the program does."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from enum import IntEnum
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE
 
+from deploy import conformance
 from deploy.conformance import REJECTIONS, SERVICES, STATEMENT, statement
+from listener import commitment
+from listener.commitment import ActionStatus
+from listener.confirmation import ReportStatus
+from listener.dicomweb import store
+from listener.dicomweb.store import Status
+from listener.handlers import StoreStatus
 from listener.ledger import Ledger
 from listener.spool import Spool
 
@@ -68,6 +76,22 @@ def negotiated(port: int, contexts: Sequence[tuple[str, str]]) -> set[tuple[str 
 
 def test_the_statement_is_that_of_this_version() -> None:
     assert STATEMENT.read_text() == statement(), "write it anew: make conformance"
+
+
+@pytest.mark.parametrize(
+    ("answers", "listed"),
+    [
+        (StoreStatus, conformance.STORE_STATUSES),
+        (ActionStatus, conformance.ACTION_STATUSES),
+        (ReportStatus, conformance.REPORT_STATUSES),
+        (commitment.FailureReason, conformance.FAILURE_REASONS),
+        (Status, conformance.WEB_STATUSES),
+        (store.FailureReason, conformance.WEB_REASONS),
+    ],
+)
+def test_whatever_is_answered_is_listed(answers: type[IntEnum], listed: Mapping[int, str]) -> None:
+    # What answers with a status is annotated with these classes: mypy lets no other number pass.
+    assert set(listed) == set(answers)
 
 
 def test_every_storage_class_and_transfer_syntax_that_is_listed_is_accepted(

@@ -46,6 +46,7 @@ ASKED: dict[int, tuple[dict[str, Any], Callable[[pytest.MonkeyPatch], object]]] 
     0x0112: ({"instance_uid": UID("1.2.3")}, no_trouble),
     0x0115: ({"dataset": request_for()}, no_trouble),
     0x0213: ({}, lambda patch: patch.setattr(Promises, "ask", fails)),
+    0x0110: ({}, lambda patch: patch.setattr(Promises, "ask", None)),
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trustme
@@ -26,7 +26,7 @@ from listener.errors import BadSettings
 from listener.ledger import Ledger
 from listener.remote import Entity, Tls
 from listener.spool import Spool
-from listener.tls import CIPHERS, client_context, server_context
+from listener.tls import CIPHERS, SECTIONS, client_context, server_context
 from listener.turned_away import Reason, Service
 
 
@@ -259,6 +259,11 @@ def test_one_address_cannot_keep_others_out_by_opening_many(
         assert not is_let_in(tls_port, hospital.tls("scanner"))
         time.sleep(1)
         assert is_let_in(tls_port, hospital.tls("scanner")), "their time is over"
+
+
+def test_each_profile_has_its_section_of_the_standard() -> None:
+    profiles = get_args(Tls.model_fields["profile"].annotation)
+    assert set(profiles) == set(CIPHERS) == set(SECTIONS)
 
 
 @pytest.mark.parametrize("profile", CIPHERS)

@@ -39,8 +39,8 @@ class Answer:
     """What the service answered; nothing but what the conformance statement lists."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
-        assert response.status in WEB_STATUSES
         self.status, self.headers, self.text = response.status, response.headers, response.data
+        assert self.status in WEB_STATUSES, "the conformance statement does not list it"
 
     def uids(self, sequence: str = "00081199") -> list[str]:
         """Instances that a sequence of the answer names."""
@@ -76,10 +76,11 @@ class Web:
         body: Any,
         path: str = "/studies",
         headers: Mapping[str, str] = HEADERS,
+        method: str = "POST",
         **named: Any,
     ) -> Answer:
         with urllib3.PoolManager(retries=False, timeout=20, **named) as pool:
-            return Answer(pool.request("POST", self.url + path, body=body, headers=headers))
+            return Answer(pool.request(method, self.url + path, body=body, headers=headers))
 
     def send(self, *datasets: Dataset, path: str = "/studies") -> Answer:
         return self.post(body_of(*map(file_of, datasets)), path)

@@ -1,6 +1,7 @@
 """What we ask of DICOMweb services, and what we make of their answers, over real HTTP."""
 
 import io
+import re
 import socket
 import tempfile
 import threading
@@ -229,11 +230,34 @@ def test_what_breaks_off_is_a_failure_of_the_instance_that_it_breaks(cut: int, w
     assert came == [b"a" * 1000, b"b" * 5000][:whole]
 
 
-def test_what_is_not_dicom_is_not_taken_for_it() -> None:
-    body = b"--edge\r\nContent-Type: image/png\r\n\r\nx\r\n--edge--"
-    for reply in (Reply(200, body, RELATED), Reply(200, b"x", {"Content-Type": "text/html"})):
-        service = Service(lambda _asked, reply=reply: reply)
-        assert not failure(service, lambda web: list(web.retrieve("1.2"))).is_temporary
+def parts_of(*kinds: bytes) -> Reply:
+    heads = [b"Content-Type: " + kind + b"\r\n" if kind else b"" for kind in kinds]
+    body = b"".join(b"--edge\r\n" + head + b"\r\nPLANTED\r\n" for head in heads)
+    return Reply(200, body + b"--edge--", RELATED)
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        (parts_of(b"image/png"), "part 1 of its answer to a retrieval is image/png"),
+        (parts_of(b"application/dicom", b"text/html; charset=utf-8"), "part 2 of .* is text/html"),
+        (parts_of(b""), "part 1 of .* is no media type"),
+        (parts_of(b"PLANTED^NAME/x"), "part 1 of .* is a media type that is not known"),
+        (parts_of(b"text/html; name=PLANTED"), "part 1 of .* is text/html"),
+        (Reply(200, b"PLANTED", {"Content-Type": "text/html"}), "answers .* with text/html"),
+        (Reply(200, b"x", {"Content-Type": "PLANTED"}), "with a media type that is not known"),
+        (Reply(200, b"PLANTED"), "with no media type"),
+    ],
+)
+def test_what_is_not_dicom_is_named_and_so_is_what_was_expected(reply: Reply, found: str) -> None:
+    def retrieve(web: WebClient) -> None:
+        for pieces in web.retrieve("1.2"):
+            list(pieces)
+
+    error = failure(Service(lambda _asked: reply), retrieve)
+    assert not error.is_temporary
+    assert re.search(f"{found}, where .*application/dicom was expected", str(error))
+    assert "PLANTED" not in str(error)
 
 
 # --- failures ---

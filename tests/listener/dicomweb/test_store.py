@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from urllib3 import HTTPHeaderDict
 
 from listener import spool as spool_module
 from listener.accounting import account
@@ -208,6 +210,78 @@ def test_a_path_that_names_no_study_is_refused(web: Web, mr_slice: Dataset) -> N
     assert web.send(mr_slice, path="/studies/..%2Fetc").status in (400, 404)
     assert web.send(mr_slice, path="/studies/PLANTED").status == 400
     assert web.send(mr_slice, path="/elsewhere").status == 404
+
+
+# --- in which form the answer comes ---
+
+
+def accepting(*accept: str) -> HTTPHeaderDict:
+    headers = HTTPHeaderDict(HEADERS)
+    for each in accept:
+        headers.add("Accept", each)
+    return headers
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/dicom+xml", "application/dicom+json;q=0.5, application/dicom+xml"]
+)
+def test_an_answer_comes_in_xml_where_that_is_asked_for(
+    web: Web, an_mr_slice: Callable[..., Dataset], accept: str
+) -> None:
+    study = an_mr_slice().StudyInstanceUID
+    good, stranger = an_mr_slice(study), an_mr_slice()
+    body = body_of(*map(file_of, (good, stranger)))
+    answer = web.post(body, path=f"/studies/{study}", headers=accepting(accept))
+
+    assert (answer.status, answer.headers["Content-Type"]) == (202, "application/dicom+xml")
+    names = {"": "http://dicom.nema.org/PS3.19/models/NativeDICOM"}
+    root = ElementTree.fromstring(answer.text)
+    kept, failed, reason = (
+        [each.text for each in root.iterfind(f"{path}/Value[@number='1']", names)]
+        for path in (
+            "*[@keyword='ReferencedSOPSequence']/Item/*[@tag='00081155']",
+            "*[@keyword='FailedSOPSequence']/Item/*[@tag='00081155']",
+            "*[@keyword='FailedSOPSequence']/Item/*[@keyword='FailureReason'][@vr='US']",
+        )
+    )
+    assert (kept, failed) == ([good.SOPInstanceUID], [stranger.SOPInstanceUID])
+    assert reason == [str(0xA900)]
+
+
+@pytest.mark.parametrize(
+    "accept", [[], ["*/*"], ["application/*"], ["application/json"], ["text/html", "*/*;q=0.1"]]
+)
+def test_an_answer_comes_in_json_otherwise(web: Web, mr_slice: Dataset, accept: list[str]) -> None:
+    answer = web.post(body_of(file_of(mr_slice)), headers=accepting(*accept))
+    assert answer.uids() == [mr_slice.SOPInstanceUID]
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/dicom+json;q=0", "PLANTED"])
+def test_who_takes_no_answer_of_ours_is_told_before_anything_is_kept(
+    web: Web, spool: Spool, mr_slice: Dataset, accept: str
+) -> None:
+    answer = web.post(body_of(file_of(mr_slice)), headers=accepting(accept))
+    assert answer.status == 406
+    assert b"application/dicom+json or application/dicom+xml" in answer.text
+    assert b"PLANTED" not in answer.text
+    assert kept(spool) == []
+
+
+def test_other_methods_are_not_offered(web: Web) -> None:
+    answer = web.post(None, method="GET")
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+
+
+def test_what_nobody_foresaw_is_answered(
+    web: Web, mr_slice: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("PLANTED")
+
+    monkeypatch.setattr("listener.dicomweb.service.status_of", fail)
+    answer = web.send(mr_slice)
+
+    assert (answer.status, answer.text) == (500, b"the listener's log says why")
 
 
 @pytest.mark.parametrize("body", [b"", b"no boundary anywhere", b"--edge--\r\n"])
