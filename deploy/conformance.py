@@ -83,7 +83,8 @@ STORE_STATUSES: Final[Mapping[int, str]] = MappingProxyType(
         StoreStatus.SOP_CLASS_NOT_SUPPORTED: "the command names another SOP class than its "
         "presentation context",
         StoreStatus.CANNOT_UNDERSTAND: "UIDs are missing, malformed, or contradict the "
-        "command; or the instance is larger than `MONRO_LARGEST_INSTANCE`",
+        "command; or the instance is larger than `MONRO_LARGEST_INSTANCE` "
+        "(without `MONRO_QUICK_STORE`: A-ABORT)",
         StoreStatus.UNFORESEEN: "something unforeseen; nothing was kept, the log says where",
     }
 )

@@ -136,8 +136,8 @@ class ListenerSettings(Commons):
     )
     largest_instance: Annotated[ByteSize, Field(gt=0)] = Field(
         default=ByteSize(2 * 2**30),
-        description="an instance larger than this is refused; without MONRO_QUICK_STORE so much "
-        "memory may be used for each association",
+        description="an instance larger than this is refused; without MONRO_QUICK_STORE it ends "
+        "its association, and so much memory may be used for each association",
     )
     keep_days: Annotated[float, Field(ge=0)] | None = Field(
         default=None,

@@ -4,6 +4,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from listener.spool import Spool
 from tests.fuzz import wire
 from tests.fuzz.datasets import PIXELS, header
 from tests.fuzz.sessions import messages, stored
+
+HUGE_BYTES = 40 << 20  # in PDUs below the largest that is read
+LARGEST_BYTES = 4 << 20
+OTHER_BYTES = 8 << 20  # PDUs on their way, and what else the listener does meanwhile
 
 TIMEOUT_SECONDS = 1.0
 # For threads to notice, on a busy machine.
@@ -205,6 +210,30 @@ def test_an_instance_that_does_not_end_is_not_kept(
 
     assert said == ({"status 0xC000"} if quick else {"aborted"})
     assert [path for path in spool.root.rglob("*") if path.suffix in (".dcm", ".part")] == []
+
+
+def test_of_an_instance_that_is_too_large_no_more_is_held_in_memory_than_is_allowed(
+    tmp_path: Path, ledger: Ledger, listening: Any, quick: bool
+) -> None:
+    dataset = b"".join(header("1.2", "1.2.1", "1.2.1.1")) + PIXELS + bytes(HUGE_BYTES)
+    pdus = stored("1.2.1.1", dataset)
+    changes = {"quick_store": quick, "largest_instance": LARGEST_BYTES}
+    with (
+        listening(Spool(tmp_path / "spool"), ledger, **changes) as send,
+        wire.Peer(send.settings.port, 20) as peer,
+    ):
+        peer.send(wire.proposal())
+        assert peer.hear(5)
+        tracemalloc.start()
+        try:
+            for pdu in pdus:
+                peer.send(pdu)
+            assert peer.hear(5)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peer.answer.kinds["status 0xC000" if quick else "aborted"] == 1
+    assert peak < 2 * LARGEST_BYTES + OTHER_BYTES, f"{peak:,} bytes of {HUGE_BYTES:,}"
 
 
 def test_a_request_for_commitment_that_does_not_end_is_not_kept(
