@@ -48,3 +48,15 @@ def test_what_the_card_for_infection_says_in_words_is_so() -> None:
     assert ("cannot be told from chance" in page) == (low <= 0.5 <= high)
     assert metadata["fit"]["statement"]["sensitivity"] >= 0.95, "few infections are not suggested"
     assert metadata["fit"]["preparation"]["scaled_by"] == "brain"
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        "fine-scale filtered features tell most",
+        "sublentiform clearly better",
+        "the strict way confirms sublentiform",
+    ],
+)
+def test_what_the_paper_found_holds_on_the_cohort_of_the_demonstration(finding: str) -> None:
+    assert row(card("infection"), f"| {finding}")[1] == "holds"
