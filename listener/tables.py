@@ -29,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Raised with every change of the tables below."""
 
 TRANSITIONS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -89,11 +89,14 @@ studies = Table(
     Column("reason", Text),
     Column("received", Integer, nullable=False, default=0),
     Column("scanner", String(128)),
+    Column("has_jobs", Boolean, nullable=False, default=False),
     Index("studies_by_state", "state"),
     Index("studies_by_last_at", "last_at"),
     Index("studies_by_scanner", "scanner", "last_at"),
+    Index("studies_by_has_jobs", "has_jobs", "last_at"),
 )
-"""`received`: instances, each once; `scanner`: what its images come from, once it was planned."""
+"""`received`: instances, each once; `scanner`: what its images come from, once it was planned;
+`has_jobs`: whether an analysis, active or shadow, ever wanted it."""
 
 instances = Table(
     "instances",

@@ -45,7 +45,7 @@ STUDY_STATES: Final[Mapping[str, tuple[str, ColumnElement[bool]]]] = {
         and_(
             studies.c.state == "COMPLETE",
             studies.c.planned_revision >= studies.c.revision,
-            ~exists().where(jobs.c.study_uid == studies.c.study_uid),
+            studies.c.has_jobs.is_(False),
         ),
     ),
 }

@@ -214,6 +214,8 @@ class Planning(Database):
             for instance in plan.inputs
         ]
         connection.execute(insert(job_inputs), inputs)
+        here = studies.c.study_uid == study_uid
+        connection.execute(update(studies).where(here).values(has_jobs=True))
         if not is_shadow:
             set_inputs(connection, job_id, "waiting", None)
         beside = "".join(f" with segmentation {uid}" for uid in _beside_series(plan))

@@ -273,7 +273,7 @@ def rows_of(number: int, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "studies", {
         "study_uid": study, "state": "COMPLETE", "revision": 1, "planned_revision": 1,
         "first_at": at - 90, "last_at": at, "completed_at": at + 10, "received": count,
-        "reason": "quiet for 60 s", "scanner": f"Scanner {number % 20}",
+        "reason": "quiet for 60 s", "scanner": f"Scanner {number % 20}", "has_jobs": True,
     }  # fmt: skip
     for index in range(count):
         yield "instances", {

@@ -457,6 +457,19 @@ def test_a_study_that_is_not_wanted_and_one_that_comes_in_say_so(
     assert "not wanted No analysis wants anything of it; each series below says why." in page
 
 
+def test_a_study_is_listed_as_not_wanted_where_no_analysis_ever_wanted_it(
+    console: People, house: House
+) -> None:
+    aside = house.receive(*a_localizer("DOE^JANE", "P-6", BodyPartExamined="KNEE"))
+    wanted = house.receive(*a_head("DOE^JANE", "P-7"))
+    house.plan()
+
+    listed = console().get("/?state=aside")
+
+    assert f"/studies/{aside}" in listed
+    assert f"/studies/{wanted}" not in listed
+
+
 def test_pasted_headers_are_judged_rule_by_rule(console: People, house: House) -> None:
     vera = console("vera")
     pasted = """SeriesDescription = t1_mprage_sag +KM

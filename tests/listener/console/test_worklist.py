@@ -3,7 +3,7 @@
 from datetime import date, datetime, timedelta
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from listener.console import study as study_module
 from listener.console import work
@@ -47,6 +47,7 @@ def add_job(book: Ledger, uid: str, state: str, **changes: object) -> str:
             "state": state, "created_at": DAY + number, "attempts": 1,
         }  # fmt: skip
         connection.execute(insert(jobs).values(row | changes))
+        connection.execute(update(studies).where(studies.c.study_uid == uid).values(has_jobs=True))
     return job_id
 
 
