@@ -41,6 +41,9 @@ ROUND_SECONDS: Final = 10.0
 BREATH_SECONDS: Final = 0.001
 """Pause after each file: whoever receives studies comes first."""
 
+LATE_SECONDS: Final = 60.0
+"""What comes is in the ledger at most so much later than the ledger says that it came."""
+
 MOST_IN_VAIN: Final = 200
 """Files that were gone or could not be read, and still are, that one round looks for."""
 
@@ -94,6 +97,7 @@ class Patients:
         self._known: dict[str, tuple[Identity, str]] = {}
         self._without: dict[str, State] = {}
         self._studies = 0
+        self._looked_at = ledger.now
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="patients", daemon=True)
 
@@ -149,10 +153,11 @@ class Patients:
         found = read_identity(self._ledger.path_of(study_uid))
         # What could not be read is looked for again, and goes to the end of the line.
         self._without.pop(study_uid, None)
-        if found.state != "known":
-            self._without[study_uid] = found.state
-        elif len(self._known) < MOST_KNOWN:
+        is_known = study_uid in self._known
+        if found.state == "known" and (is_known or len(self._known) < MOST_KNOWN):
             self._known[study_uid] = found, found.searchable
+        elif found.state != "known" and not is_known:
+            self._without[study_uid] = found.state
         return found
 
     def _run(self) -> None:
@@ -171,6 +176,7 @@ class Patients:
         """Read those that are not known, the latest first."""
         with self._ledger.reading() as connection:
             self._studies = connection.scalar(select(func.count()).select_from(studies)) or 0
+        self._read_changed()
         self._read_again()
         before: Place | None = None
         while not self._over.is_set() and self._seen < min(self._studies, MOST_KNOWN):
@@ -187,6 +193,20 @@ class Patients:
     @property
     def _seen(self) -> int:
         return len(self._known) + len(self._without)
+
+    def _read_changed(self) -> None:
+        """Read those anew of which something came meanwhile: it may name somebody else."""
+        now = self._ledger.now
+        since = min(self._looked_at, now) - LATE_SECONDS
+        query = select(studies.c.study_uid).where(studies.c.last_at >= since)
+        with self._ledger.reading() as connection:
+            changed = connection.scalars(query).all()
+        for study_uid in changed:
+            if study_uid in self._known:
+                self._read(study_uid)
+                if self._over.wait(BREATH_SECONDS):
+                    return
+        self._looked_at = now
 
     def _read_again(self) -> None:
         """Look for files that were gone or could not be read, as long as some are there again."""

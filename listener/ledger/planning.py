@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, insert, select, true, update
+from sqlalchemy import Connection, Row, and_, case, exists, func, insert, select, true, update
 
 from listener.entries import BundleRow, Count, Gathering, Instance, Plan, digest_of
 from listener.ledger.database import Database
@@ -102,10 +102,21 @@ class Planning(Database):
             return [instance_of_row(row) for row in connection.execute(query)]
 
     def path_of(self, study_uid: str) -> Path | None:
-        """Where an instance of a study lies; None where none does."""
+        """Where the instance lies that tells whose a study is; None where none is left.
+
+        It is the latest one that came from elsewhere and was taken. Where there is none, a result
+        of ours that came back tells it, or what is in quarantine.
+        """
         here = and_(instances.c.study_uid == study_uid, instances.c.purged_at.is_(None))
+        doubt = case(
+            (instances.c.state == "quarantined", 2),
+            (func.coalesce(instances.c.reason, "") == OWN_RESULT, 1),
+            else_=0,
+        )
+        best = (doubt, instances.c.received_at.desc(), instances.c.sop_uid.desc())
         with self.reading() as connection:
-            path = connection.scalar(select(instances.c.path).where(here).limit(1))
+            query = select(instances.c.path).where(here).order_by(*best).limit(1)
+            path = connection.scalar(query)
         return None if path is None else Path(path)
 
     def is_partly_purged(self, study_uid: str) -> bool:

@@ -118,6 +118,24 @@ def test_names_are_read_in_the_background_and_new_studies_follow(
     assert not any(each.name == "patients" for each in threading.enumerate())
 
 
+def test_a_name_is_that_of_the_latest_instance_that_was_taken(house: House) -> None:
+    study_uid = house.receive(*(first := a_head("DOE^JANE", "P-41")))
+    patients = Patients(house.ledger)
+    patients._read_all()
+    assert patients.of([study_uid])[study_uid].name == "DOE^JANE"
+
+    first[0].PatientName = "PLANTED^CONFLICT"  # the same UID with other content: quarantined
+    house.receive(first[0])
+    patients._read_all()
+    assert patients.of([study_uid])[study_uid].name == "DOE^JANE"
+
+    house.receive(*a_head("DOE^JOANNA", "P-41"))
+    patients._read_all()
+    assert patients.of([study_uid])[study_uid].name == "DOE^JOANNA"
+    assert patients.search("joanna", 5).study_uids == (study_uid,)
+    assert patients.search("jane", 5).study_uids == ()
+
+
 def test_a_page_waits_for_names_only_so_long(house: House) -> None:
     study_uid, _ = house.report("DOE^JANE", "P-1")
     patients = Patients(house.ledger)
