@@ -47,9 +47,11 @@ class Step:
     """One decision about a bundle.
 
     Attributes:
+        number: later decisions have larger ones.
         before: the edition that was active until then; None where that did not change.
     """
 
+    number: int
     at: float
     actor: str
     what: str
@@ -84,11 +86,18 @@ def require_a_worker(ledger: Ledger, analysis: str, edition: Edition) -> None:
         raise NobodyHolds(analysis, edition)
 
 
-def roll_back(ledger: Ledger, analysis: str, actor: str) -> BundleRow:
+def roll_back(ledger: Ledger, analysis: str, actor: str, number: int | None = None) -> BundleRow:
     """Take the last promotion back: what was active before is active again.
 
+    Args:
+        ledger: of the listener.
+        analysis: of the bundle that was promoted.
+        actor: who takes it back.
+        number: of the promotion that is meant; None: whichever is the last.
+
     Raises:
-        CannotRollOut: nothing was promoted, or that step was taken back already.
+        CannotRollOut: nothing was promoted, that step was taken back already, or another bundle
+            was promoted since the step that is meant.
     """
     last = (
         select(rollouts)
@@ -103,6 +112,9 @@ def roll_back(ledger: Ledger, analysis: str, actor: str) -> BundleRow:
         if step.what == ROLLED_BACK:
             remedy = "promote the bundle that is wanted by its version"
             raise CannotRollOut(analysis, "the last promotion was taken back already", remedy)
+        if number not in (None, step.number):
+            found = f"version {step.version} was promoted meanwhile"
+            raise CannotRollOut(analysis, found, "look at the bundles again, and decide anew")
         chosen = _require(connection, analysis, (step.before_weights, step.before_version))
         _activate(ledger, connection, chosen, ROLLED_BACK, actor)
     return _bundle(chosen, "active")
@@ -248,7 +260,7 @@ def _bundle(row: Row[Any], role: Role) -> BundleRow:
 def _step(row: Row[Any]) -> Step:
     before = None if row.before_weights is None else (row.before_weights, row.before_version)
     edition = (row.weights_sha256, row.version)
-    return Step(row.at, row.actor, row.what, row.analysis, edition, before)
+    return Step(row.number, row.at, row.actor, row.what, row.analysis, edition, before)
 
 
 def _named(bundle: Row[Any]) -> str:

@@ -102,8 +102,13 @@ def promote_bundle(
 def roll_bundle_back(analysis: Analysis) -> None:
     """Take the last promotion back."""
     with explained(), acting(f"bundles rollback {analysis}"):
-        found = roll_back(_ledger(), analysis, _actor())
-    console.print(f"{_named(found)} answers {analysis} again")
+        ledger = _ledger()
+        found = roll_back(ledger, analysis, _actor())
+        console.print(f"{_named(found)} answers {analysis} again")
+        try:
+            require_a_worker(ledger, analysis, found.edition)
+        except NobodyHolds as warning:
+            complaints.print(f"{warning}", style="yellow", markup=False)
 
 
 @bundles.command("shadow")

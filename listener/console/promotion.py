@@ -16,6 +16,7 @@ from listener.console.rollouts import (
     Weights,
     bundle_of,
     decide,
+    take_back,
 )
 from listener.console.show import SEE_OTHER, Show
 from listener.rollout import NobodyHolds, can_roll_back
@@ -42,7 +43,7 @@ def add_promotion(pages: APIRouter, desk: Desk, show: Show) -> None:
         wanted = bundle_of(desk, analysis, (weights, version))
         if wanted.role == "active":
             raise HTTPException(409, f"{analysis} {version} is active already")
-        return _asked(desk, show, request, wanted, is_back=False)
+        return _asked(desk, show, request, wanted)
 
     @pages.post(THIS)
     def give_role(
@@ -57,12 +58,12 @@ def add_promotion(pages: APIRouter, desk: Desk, show: Show) -> None:
         edition, also = (weights, version), without_a_worker
         if role == "active" and not reason.strip():
             wanted = bundle_of(desk, analysis, edition)
-            return _asked(desk, show, request, wanted, is_back=False, problem=SAY_WHY)
+            return _asked(desk, show, request, wanted, problem=SAY_WHY)
         try:
             decide(desk, request, analysis, edition, role, reason=reason, without_a_worker=also)
         except NobodyHolds:
             wanted = bundle_of(desk, analysis, edition)
-            return _asked(desk, show, request, wanted, is_back=False, reason=reason)
+            return _asked(desk, show, request, wanted, reason=reason)
         return RedirectResponse("/bundles", SEE_OTHER)
 
 
@@ -74,17 +75,22 @@ def add_roll_back(pages: APIRouter, desk: Desk, show: Show) -> None:
         if last is None or last.before is None:
             raise HTTPException(409, f"{analysis}: there is no promotion that could be taken back")
         wanted = bundle_of(desk, analysis, last.before)
-        return _asked(desk, show, request, wanted, is_back=True, problem=problem)
+        return _asked(desk, show, request, wanted, undone=last.number, problem=problem)
 
     @pages.get(LAST)
     def ask(analysis: Analysis, request: Request) -> Response:
         return asked(request, analysis)
 
     @pages.post(LAST)
-    def take_back(analysis: Analysis, request: Request, reason: Reason = "") -> Response:
+    def back(
+        analysis: Analysis,
+        request: Request,
+        number: Annotated[int, Form()],
+        reason: Reason = "",
+    ) -> Response:
         if not reason.strip():
             return asked(request, analysis, SAY_WHY)
-        decide(desk, request, analysis, None, "active", reason=reason)
+        take_back(desk, request, analysis, number, reason)
         return RedirectResponse("/bundles", SEE_OTHER)
 
 
@@ -94,11 +100,21 @@ def _asked(
     request: Request,
     wanted: Bundle,
     *,
-    is_back: bool,
+    undone: int | None = None,
     problem: str = "",
     reason: str = "",
 ) -> Response:
-    """A page that says what would be, with a form that makes it so."""
+    """A page that says what would be, with a form that makes it so.
+
+    Args:
+        desk: of the console.
+        show: makes pages of templates.
+        request: of whoever would decide.
+        wanted: the bundle that would be the active one.
+        undone: number of the promotion that would be taken back; None: this is one.
+        problem: what was wrong with the last answer.
+        reason: that was given with it.
+    """
     require_operator(request)
     of_analysis = (each for each in read_bundles(desk.ledger) if each.analysis == wanted.analysis)
     return show(
@@ -107,7 +123,7 @@ def _asked(
         status=422 if problem else 200,
         wanted=wanted,
         active=next((each for each in of_analysis if each.role == "active"), None),
-        is_back=is_back,
+        undone=undone,
         problem=problem,
         reason=reason,
         most=MOST_REASON,

@@ -1,5 +1,7 @@
 """Which bundle answers, and how a shadow does beside it: pages and JSON for those who decide."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,7 +16,7 @@ from listener.console.contract import BODY_PROBLEMS, CONFLICT
 from listener.console.desk import Desk, account_of, visitor
 from listener.console.gate.headers import OF_REPORTS
 from listener.console.show import Show
-from listener.entries import Edition
+from listener.entries import BundleRow, Edition
 from listener.labels import BadLabels, Kept, keep_labels, read_labels
 from listener.rollout import (
     CannotRollOut,
@@ -75,19 +77,19 @@ def decide(
     desk: Desk,
     request: Request,
     analysis: str,
-    edition: Edition | None,
+    edition: Edition,
     role: Role,
     *,
     reason: str = "",
     without_a_worker: bool = False,
 ) -> Decided:
-    """Give a bundle a role, or without one take the last promotion back.
+    """Give a bundle a role.
 
     Args:
         desk: of the console.
         request: of whoever decides.
         analysis: of the bundle.
-        edition: of the bundle; None: the last promotion is taken back.
+        edition: of the bundle.
         role: that it gets.
         reason: why, for the audit trail.
         without_a_worker: whether it is promoted also where no living worker holds it.
@@ -96,28 +98,50 @@ def decide(
         NobodyHolds: so it is, and nobody said that it is to be promoted all the same.
         HTTPException: 409, it cannot be so, and why.
     """
-    actor = account_of(request).name
-    what = f"{analysis}: roll back" if edition is None else f"{analysis} {edition[1]}: {role}"
+    with _audited(desk, request, f"{analysis} {edition[1]}: {role}", reason) as actor:
+        if role != "active":
+            return _decided(set_aside(desk.ledger, analysis, edition, role, actor))
+        if not without_a_worker:
+            require_a_worker(desk.ledger, analysis, edition)
+        return _decided(promote(desk.ledger, analysis, edition, actor))
+
+
+def take_back(
+    desk: Desk, request: Request, analysis: str, number: int | None, reason: str
+) -> Decided:
+    """Take the last promotion back.
+
+    Args:
+        desk: of the console.
+        request: of whoever decides.
+        analysis: of the bundle.
+        number: of the promotion that is meant; None: whichever is the last.
+        reason: why, for the audit trail.
+
+    Raises:
+        HTTPException: 409, it cannot be so, and why.
+    """
+    with _audited(desk, request, f"{analysis}: roll back", reason) as actor:
+        return _decided(roll_back(desk.ledger, analysis, actor, number))
+
+
+@contextmanager
+def _audited(desk: Desk, request: Request, what: str, reason: str) -> Iterator[str]:
+    """Write a decision down, with why, and whether it failed; gives who decides."""
     what += f"; reason: {' '.join(reason.split())}" if reason.strip() else ""
     told: dict[str, Any] = {"kind": SOFTWARE_CONFIGURATION, "by": visitor(request)}
     try:
-        if edition is None:
-            row = roll_back(desk.ledger, analysis, actor)
-        elif role == "active":
-            if not without_a_worker:
-                require_a_worker(desk.ledger, analysis, edition)
-            row = promote(desk.ledger, analysis, edition, actor)
-        else:
-            row = set_aside(desk.ledger, analysis, edition, role, actor)
+        yield account_of(request).name
     except BaseException as error:
         desk.audit.acted(what, failed=True, **told)
-        if isinstance(error, NobodyHolds):
-            raise
-        if isinstance(error, CannotRollOut):
+        if isinstance(error, CannotRollOut) and not isinstance(error, NobodyHolds):
             raise HTTPException(409, str(error)) from None
         raise
     desk.audit.acted(what, **told)
-    return Decided(row.analysis, row.version, row.weights_sha256, row.role)
+
+
+def _decided(bundle: BundleRow) -> Decided:
+    return Decided(bundle.analysis, bundle.version, bundle.weights_sha256, bundle.role)
 
 
 def take_labels(desk: Desk, request: Request, analysis: str, text: str) -> Kept:
@@ -174,8 +198,15 @@ def add_api(api: APIRouter, desk: Desk) -> None:
         tags=tags,
         responses=BODY_PROBLEMS | CONFLICT,
     )
-    def take_back(analysis: Analysis, request: Request, reason: Reason = "") -> Decided:
-        return decide(desk, request, analysis, None, "active", reason=reason)
+    def back(
+        analysis: Analysis,
+        request: Request,
+        reason: Reason = "",
+        number: Annotated[
+            int | None, Query(description="of the promotion that is meant; left out: the last")
+        ] = None,
+    ) -> Decided:
+        return take_back(desk, request, analysis, number, reason)
 
     @api.post(
         "/bundles/{analysis}/{weights}/{version}/role",

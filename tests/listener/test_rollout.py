@@ -155,6 +155,18 @@ def test_a_promotion_is_written_down_and_taken_back_in_one_step(both: Ledger) ->
         roll_back(both, "fistula", "ben")
 
 
+def test_only_the_promotion_that_was_meant_is_taken_back(both: Ledger) -> None:
+    promote(both, "fistula", NEWER.edition, "ann")
+    meant = can_roll_back(both)["fistula"].number
+    promote(both, "fistula", BUNDLE.edition, "ben")
+
+    with pytest.raises(CannotRollOut, match=r"version 1\.0\.0 was promoted meanwhile"):
+        roll_back(both, "fistula", "ann", meant)
+
+    assert both.active_bundle("fistula") == BUNDLE
+    assert roll_back(both, "fistula", "ann", can_roll_back(both)["fistula"].number) == NEWER
+
+
 def test_a_promotion_can_be_taken_back_after_any_number_of_other_steps(both: Ledger) -> None:
     promote(both, "fistula", NEWER.edition, "ann")
     for role in ("shadow", "retired") * 60:

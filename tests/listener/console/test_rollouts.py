@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -66,11 +67,17 @@ def test_operators_promote_and_roll_back_and_each_step_bears_their_name(
     assert active.version == "2.0.0"
     assert "oskar promoted fistula 2.0.0 bbbbbbbbbbbb 1.0.0" in text_of(oskar.get("/bundles"))
 
-    assert "Roll back to fistula 1.0.0?" in text_of(oskar.get("/bundles/fistula/roll-back"))
-    assert oskar.post("/bundles/fistula/roll-back").status == 422
-    assert oskar.post("/bundles/fistula/roll-back", reason="worse in April").status == 303
+    form = oskar.get("/bundles/fistula/roll-back")
+    assert "Roll back to fistula 1.0.0?" in text_of(form)
+    number = re.findall(r'name="number" value="(\d+)"', form)[0]
+    back = partial(oskar.post, "/bundles/fistula/roll-back")
+    assert back(number=number).status == 422
+    other = back(number="1", reason="worse in April")
+    assert other.status == 409
+    assert "fistula: version 2.0.0 was promoted meanwhile" in other.data.decode()
+    assert back(number=number, reason="worse in April").status == 303
     assert oskar.status("/bundles/fistula/roll-back") == 409
-    again = oskar.post("/bundles/fistula/roll-back", reason="once more")
+    again = back(number=number, reason="once more")
     assert again.status == 409
     assert "the last promotion was taken back already" in again.data.decode()
     steps = oskar.json("/api/rollouts")
@@ -80,7 +87,7 @@ def test_operators_promote_and_roll_back_and_each_step_bears_their_name(
     ]
     time.sleep(0.5)
     trail = (house.settings.spool / "audit" / "audit.log").read_text()
-    assert trail.count("110131") == 3
+    assert trail.count("110131") == 4
     written = [base64.b64decode(each) for each in re.findall(' value="([^"]*)"', trail)]
     assert b"fistula 2.0.0: active; reason: better on the labels of March" in written
     assert b"fistula: roll back; reason: worse in April" in written
