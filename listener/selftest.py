@@ -187,7 +187,7 @@ class SelfTest:
             return "acknowledged only" if self._destination.confirm == "none" else None
         missing = wanted - {each.sop_uid for each in listed}
         self._said = f"{len(missing)} of {len(wanted)} results are not shown"
-        return None if missing else "shown by the destination"
+        return "shown by the destination" if wanted and not missing else None
 
     def _sent(self, study_uid: str) -> list[str]:
         """Instance UIDs of the results, in the encoding that the destination took."""

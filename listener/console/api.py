@@ -223,6 +223,11 @@ def add_studies(api: APIRouter, desk: Desk) -> None:
     def study(study_uid: StudyUID) -> StudyView:
         return desk.study(study_uid)
 
+    @api.get("/studies/{study_uid}/patient", summary="Whose it is", tags=["studies"])
+    def patient(study_uid: StudyUID) -> Identity:
+        desk.study(study_uid)
+        return desk.patients.of([study_uid])[study_uid]
+
     @api.get("/studies/{study_uid}/choices", summary="Which series, and why", tags=["studies"])
     def study_choices(study_uid: StudyUID, request: Request) -> ChoiceView:
         return choices_of(desk, request, study_uid)

@@ -7,7 +7,7 @@ still so when it writes it down.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -29,6 +29,15 @@ IN_TURN = (
 
 ONE_STATE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 """How one begins there that reads."""
+
+GIVEN_UP: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 1_000 * PATIENCE_SECONDS,
+}
+"""When a host that went silent is given up, by libpq: in seconds, the last in milliseconds."""
 
 
 class Database:
@@ -108,7 +117,7 @@ def _postgresql(url: str) -> Engine:
     What a transaction decides from what it has read is still so when it writes it down, whoever
     else writes; and none waits for another for ever, should that be cut off in between.
     """
-    engine = create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, pool_pre_ping=True, connect_args=GIVEN_UP)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:

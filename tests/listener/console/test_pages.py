@@ -457,6 +457,16 @@ def test_a_study_that_is_not_wanted_and_one_that_comes_in_say_so(
     assert "not wanted No analysis wants anything of it; each series below says why." in page
 
 
+def test_programs_are_told_whose_a_study_is(console: People, house: House) -> None:
+    study_uid, _ = house.report("DOE^JANE", "P-8")
+    vera = console("vera")
+
+    told = vera.json(f"/api/studies/{study_uid}/patient")
+
+    assert (told["name"], told["identifier"], told["state"]) == ("DOE^JANE", "P-8", "known")
+    assert vera.status("/api/studies/1.2.3.4.5/patient") == 404
+
+
 def test_a_study_is_listed_as_not_wanted_where_no_analysis_ever_wanted_it(
     console: People, house: House
 ) -> None:
