@@ -1,11 +1,14 @@
 """How fast the console's pages come in a ledger of 100,000 studies: `make bench-console`.
 
 Synthetic rows: of each study some instances, 1.2 jobs, results and deliveries; every hundredth is
-as large as real ones are (200 instances, 100 overlay images), every tenth was judged by a shadow as
-well, and half of those have a label. Headers are those of one file, which all studies share; one
-study has pictures. Real HTTP with a signed-in browser, over a listener's own checks of its health;
-`value` is the slowest of the loads but one. The exit status is 1 where a page took longer than its
-goal. With `--postgresql` the ledger is in a PostgreSQL server of its own, where there is one.
+as large as real ones are (12 series, 200 instances, 100 overlay images), every tenth was judged by
+a shadow as well, and half of those have a label. Headers and reports are those of one phantom that
+the demo bundle judged, in files that all studies share; one study has pictures, and everything is
+audited. Real HTTP with a signed-in browser, over a listener's own checks of its health. `value` is
+the slowest of the loads but one; of `console.first_load` the slowest page that nobody had asked for
+before; of `console.another_large_study` each load is of another study. The exit status is 1 where a
+page took longer than its goal. With `--postgresql` the ledger is in a PostgreSQL server of its own,
+where there is one.
 """
 
 import argparse
@@ -18,17 +21,18 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from sqlalchemy import create_engine, insert
 
 from deploy.stack import free_ports
-from listener.audit.trail import NO_AUDIT
+from listener.audit.trail import open_audit
+from listener.console.document import KINDS
 from listener.console.gate.accounts import Accounts
 from listener.console.server import ConsoleServer
 from listener.console.slices import LAYERS
@@ -51,10 +55,16 @@ from listener.tables import (
     studies,
 )
 from listener.turned_away import TurnedAway
+from tests.benchmarks.study import DEMO, a_head, judge
 from tests.postgresql import postgresql_server
+from worker.bundle import load_volume_bundle
+from worker.card import card_of
+from worker.ensemble import Ensemble
+from worker.results.result import Encoder, objects
 
 STUDIES = 100_000
 FEW_INSTANCES, MANY_INSTANCES = 10, 200
+FEW_SERIES, MANY_SERIES = 4, 12
 FEW_RESULTS, MANY_RESULTS = 4, 100
 LARGE = 100
 """Every so many studies one is as large as real ones are."""
@@ -68,7 +78,7 @@ PASSWORD = "seven lanterns over the harbour"
 PAIRS = STUDIES // 10
 ACTIVE, SHADOW = "a" * 64, "b" * 64
 PICTURED_STUDY, PICTURED_JOB = 12_300, "00000000-0000-0000-0000-000000012300"
-REPORT = Path(__file__).parents[2] / "deploy/bundles/fistula-demo/docs/evaluation.html"
+REPORT = DEMO / "docs" / "evaluation.html"
 SLICE_BYTES = 60_000, 8_000
 """Of a slice's image and of its map, as PNG; as large as those of a head."""
 
@@ -96,15 +106,16 @@ def main() -> None:
         )  # fmt: skip
         ledger, spool = Ledger(settings.ledger_url), Spool(settings.spool)
         begun = time.perf_counter()
-        fill(ledger, a_file(Path(folder) / "one.dcm"))
+        fill(ledger, a_sample(Path(folder)))
         settle(ledger)
         say(f"filled in {time.perf_counter() - begun:.0f} s")
         Accounts(ledger).add("olga", "operator", PASSWORD)
         keep_pictures(spool)
         write_trail(spool)
-        health = Health(settings, ledger, spool, NO_AUDIT, Pulse())
+        audit = servers.enter_context(open_audit(settings))
+        health = Health(settings, ledger, spool, audit, Pulse())
         extra = routes(settings, ledger, spool, health, TurnedAway(1))
-        server = ConsoleServer(settings, ledger, spool, NO_AUDIT, extra, health.readiness)
+        server = ConsoleServer(settings, ledger, spool, audit, extra, health.readiness)
         server.start()
         try:
             missed = measure(port)
@@ -161,23 +172,20 @@ def measure(port: int) -> list[str]:
     }
     loads = {name: partial(browser.took_ms, path) for name, path in pages.items()}
     loads["search by name"] = partial(browser.took_ms, "/search", text="doe 7")
-    return [
-        name
-        for name, load in loads.items()
-        if report(f"console.{name.replace(' ', '_')}", [load() for _ in range(ROUNDS)]) > GOAL_MS
-    ]
+    large = (f"/studies/{uid(LARGE * each)}" for each in range(STUDIES // LARGE))
+    loads["another large study"] = lambda: browser.took_ms(next(large))
+    took = {name: [load() for _ in range(ROUNDS)] for name, load in loads.items()}
+    slow = [name for name, each in took.items() if report(name, sorted(each)[-2]) > GOAL_MS]
+    name, first = max(((name, each[0]) for name, each in took.items()), key=itemgetter(1))
+    say(f"the slowest page that was asked for the first time: {name}")
+    return slow + ["first load"] * (report("first load", first) > GOAL_MS)
 
 
-def report(figure: str, milliseconds: list[float]) -> float:
-    """One line; the slowest load is left out, since others work on this machine, too.
-
-    Returns:
-        The time that counts, in ms.
-    """
-    value = sorted(milliseconds)[-2]
+def report(page: str, milliseconds: float) -> float:
+    """One line; returns the time."""
     line = {
-        "figure": figure,
-        "value": round(value, 1),
+        "figure": f"console.{page.replace(' ', '_')}",
+        "value": round(milliseconds, 1),
         "unit": "ms",
         "peer": None,
         "peer_value": None,
@@ -185,7 +193,7 @@ def report(figure: str, milliseconds: list[float]) -> float:
         "goal": GOAL_MS,
     }
     print(json.dumps(line), flush=True)
-    return value
+    return milliseconds
 
 
 class Browser:
@@ -232,21 +240,54 @@ def uid(number: int) -> str:
     return f"1.2.840.99.{number % 97}.{number}"
 
 
-def fill(ledger: Ledger, path: Path) -> None:
+@dataclass(frozen=True)
+class Sample:
+    """What all studies share.
+
+    Attributes:
+        images: of a series, as a scanner sent them.
+        documents: kind and file of the reports of one answer.
+        card: of the bundle that gave it.
+        summary: what the ledger keeps of an answer.
+    """
+
+    images: list[Path]
+    documents: list[tuple[str, Path]]
+    card: dict[str, Any]
+    summary: dict[str, Any]
+
+
+def a_sample(folder: Path) -> Sample:
+    """Let the demo bundle judge a phantom, and write its reports down."""
+    say("a phantom is judged")
+    ensemble, images = Ensemble(load_volume_bundle(DEMO)), a_head(folder / "head")
+    judged = judge(ensemble, images, lambda _stage, work: work())
+    documents, encoder = [], Encoder()
+    for number, made in enumerate(objects(judged)):
+        if made.kind in KINDS:
+            documents.append((made.kind, folder / f"{number}.dcm"))
+            documents[-1][1].write_bytes(encoder.encode(made.dataset))
+    card = card_of(ensemble.bundle)
+    looks = {name: each["edges"][0] for name, each in card["inputs"].items()}
+    told = {"disagreement": 0.03, "ood_percentile": 40.0, "input": looks, "padding": "x" * 400}
+    return Sample(images, documents, card, told)
+
+
+def fill(ledger: Ledger, sample: Sample) -> None:
     """Write all rows."""
     with ledger.writing() as connection:
         for role, weights, version in (("active", ACTIVE, "1"), ("shadow", SHADOW, "2")):
             connection.execute(
                 insert(bundles).values(
                     analysis="fistula", weights_sha256=weights, version=version, name="bench",
-                    role=role, registered_at=0.0, card={"model_card": "# A card\n\nText. " * 500},
+                    role=role, registered_at=0.0, card=sample.card,
                     evaluation=zlib.compress(REPORT.read_bytes()),
                 )
             )  # fmt: skip
     for start in range(0, STUDIES, AT_ONCE):
         rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in TABLES}
         for number in range(start, start + AT_ONCE):
-            for name, row in rows_of(number, str(path)):
+            for name, row in rows_of(number, sample):
                 rows[name].append(row)
         with ledger.writing() as connection:
             for table in TABLES:
@@ -266,10 +307,11 @@ def settle(ledger: Ledger) -> None:
     engine.dispose()
 
 
-def rows_of(number: int, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows_of(number: int, sample: Sample) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of one study; a larger number was received earlier."""
     study, at, is_large = uid(number), NEWEST - 60 * number, number % LARGE == 0
     count = MANY_INSTANCES if is_large else FEW_INSTANCES
+    series = MANY_SERIES if is_large else FEW_SERIES
     yield "studies", {
         "study_uid": study, "state": "COMPLETE", "revision": 1, "planned_revision": 1,
         "first_at": at - 90, "last_at": at, "completed_at": at + 10, "received": count,
@@ -278,16 +320,17 @@ def rows_of(number: int, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for index in range(count):
         yield "instances", {
             "sop_uid": f"{study}.1.{index}", "sha256": f"{index:064x}", "study_uid": study,
-            "series_uid": f"{study}.{index % 4}", "path": path, "size": 131_072,
-            "received_at": at, "state": "used" if index % 4 == 1 else "not wanted",
+            "series_uid": f"{study}.{index % series}", "size": 131_072,
+            "path": str(sample.images[index % len(sample.images)]),
+            "received_at": at, "state": "used" if index % series == 1 else "not wanted",
             "reason": "fistula: not wanted: a wanted series is T1-weighted",
         }  # fmt: skip
     for what in ("study complete", "job queued", "job reported"):
         yield "events", {"at": at, "study_uid": study, "what": what, "detail": "as usual"}
     for turn in range(2 if number % 5 == 0 else 1):
-        yield from job_rows(number, turn, is_large, Path(path).parent)
+        yield from job_rows(number, turn, is_large, sample)
     if number * PAIRS % STUDIES == 0:
-        yield "jobs", shadow_row(number)
+        yield "jobs", shadow_row(number, sample)
         if number * PAIRS // STUDIES % 2:
             positive = number % 100 > 50
             yield "labels", {
@@ -297,14 +340,14 @@ def rows_of(number: int, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def job_rows(
-    number: int, turn: int, is_large: bool, spool: Path
+    number: int, turn: int, is_large: bool, sample: Sample
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """One job, its results, and where they went."""
     study, at = uid(number), NEWEST - 60 * number
     job_id = f"00000000-0000-0000-{turn:04d}-{number:012d}"
     state = STATES[(number + turn) % len(STATES)] if number % 7000 else "FAILED"
     is_report = state == "REPORTED"
-    told = {"padding": "x" * 600, "probability": number % 100 / 100, "disagreement": 0.03}
+    told = sample.summary | {"probability": number % 100 / 100, "band": BANDS[number % len(BANDS)]}
     yield "jobs", {
         "job_id": job_id, "study_uid": study, "analysis": "fistula", "role": "active",
         "series_uid": f"{study}.1", "digest": f"{turn:064x}", "weights_sha256": ACTIVE,
@@ -319,10 +362,11 @@ def job_rows(
     yield "job_inputs", {"job_id": job_id, "sop_uid": f"{study}.1.1", "sha256": f"{1:064x}"}
     for index in range((MANY_RESULTS if is_large else FEW_RESULTS) if is_report else 2):
         sop_uid = f"{study}.9.{turn}.{index}"
+        is_text = index < len(sample.documents)
+        kind, path = sample.documents[index] if is_text else ("overlay", sample.images[0])
         yield "results", {
-            "sop_uid": sop_uid, "job_id": job_id, "kind": "overlay" if index > 1 else "summary",
-            "number": index, "phase": 1, "series_uid": f"{study}.9", "sop_class": "1.2",
-            "path": f"{spool}/results/{study}/{job_id}/{index}.dcm",
+            "sop_uid": sop_uid, "job_id": job_id, "kind": kind, "number": index, "phase": 1,
+            "series_uid": f"{study}.9", "sop_class": "1.2", "path": str(path),
         }  # fmt: skip
         parked = number % 500 == 3
         yield "deliveries", {
@@ -331,9 +375,9 @@ def job_rows(
         }  # fmt: skip
 
 
-def shadow_row(number: int) -> dict[str, Any]:
+def shadow_row(number: int, sample: Sample) -> dict[str, Any]:
     """What the shadow said of the input that the first job of a study had."""
-    _, row = next(job_rows(number, 0, False, Path()))
+    _, row = next(job_rows(number, 0, False, sample))
     said = (number % 100 + number % 7 - 3) / 100
     return {
         **row, "job_id": f"00000000-0000-0000-0009-{number:012d}", "role": "shadow",
@@ -366,21 +410,6 @@ def write_trail(spool: Spool) -> None:
                 f'<EventIdentification EventDateTime="2025-09-01T00:00:00Z"/>{who}'
                 f'<Object ID="{uid(number % 20_000)}">{"x" * 1_300}</Object></AuditMessage>\n'
             )
-
-
-def a_file(path: Path) -> Path:
-    """A header that every study shares."""
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = MRImageStorage, "1.2.3.4"
-    dataset.StudyInstanceUID = dataset.SeriesInstanceUID = "1.2.3"
-    dataset.Modality, dataset.PatientName, dataset.PatientID = "MR", "DOE^JANE", "P-7"
-    dataset.SeriesDescription, dataset.ImageType = "t1_mprage_sag", ["ORIGINAL", "PRIMARY"]
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.save_as(path, enforce_file_format=True)
-    return path
 
 
 def say(text: str) -> None:

@@ -51,8 +51,7 @@ def main() -> None:
     torch.set_num_threads(1)
     ensemble = Ensemble(load_volume_bundle(arguments.bundle))
     with tempfile.TemporaryDirectory() as place:
-        phantom = render(draw_case(2024, positive=True, spectrum=OVERT), SPACING_MM)
-        paths = write_study(phantom, Path(place) / "study")
+        paths = a_head(Path(place) / "study")
         with _archive(Path(place) / "archive") as send:
             rounds = [_study(ensemble, paths, send) for _ in range(arguments.rounds + 1)][1:]
     for stage in rounds[0]:
@@ -60,12 +59,16 @@ def main() -> None:
         tell(f"study.{stage}", seconds, GOALS.get(stage))
 
 
+def a_head(folder: Path) -> list[Path]:
+    """A phantom as a scanner would send it: 176 files."""
+    return write_study(render(draw_case(2024, positive=True, spectrum=OVERT), SPACING_MM), folder)
+
+
 def _study(
     ensemble: Ensemble, paths: list[Path], send: Callable[[list[Dataset]], None]
 ) -> dict[str, float]:
     """Seconds of each stage of one study."""
     seconds: dict[str, float] = {}
-    bundle = ensemble.bundle
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:
         start = time.monotonic()
@@ -73,27 +76,36 @@ def _study(
         seconds[stage] = time.monotonic() - start
         return found
 
-    volume = timed("read", lambda: read_volume(paths))
-    prepared = timed("prepare", lambda: prepare(volume.voxels, volume.affine, bundle.recipe))
+    judged = judge(ensemble, paths, timed)
     seconds["read_and_prepare"] = seconds["read"] + seconds["prepare"]
-    prediction = timed("predict", lambda: ensemble.predict(prepared))
-    found = timed(
-        "explain", lambda: explain(ensemble, prepared, bundle.occlusion, lambda _done, _all: None)
-    )
-    judged = Judged(
-        _lineage(bundle), datetime.now(UTC), read_headers(paths), volume, bundle, prediction, found
-    )
     encoder = Encoder()
     made = timed(
         "encode", lambda: [(each.dataset, encoder.encode(each.dataset)) for each in objects(judged)]
     )
     timed("deliver", lambda: send([dataset for dataset, _ in made]))
     print(
-        f"{len(paths)} files, {found.computed} positions ({found.how}), {len(made)} objects; "
+        f"{len(paths)} files, {judged.map.computed} positions ({judged.map.how}), "
+        f"{len(made)} objects; "
         f"{ {stage: round(each, 2) for stage, each in seconds.items()} }",
         file=sys.stderr,
     )
     return seconds
+
+
+def judge(
+    ensemble: Ensemble, paths: list[Path], timed: Callable[[str, Callable[[], Any]], Any]
+) -> Judged:
+    """What an ensemble says of a series; each stage is done by `timed`, under its name."""
+    bundle = ensemble.bundle
+    volume = timed("read", lambda: read_volume(paths))
+    prepared = timed("prepare", lambda: prepare(volume.voxels, volume.affine, bundle.recipe))
+    prediction = timed("predict", lambda: ensemble.predict(prepared))
+    found = timed(
+        "explain", lambda: explain(ensemble, prepared, bundle.occlusion, lambda _done, _all: None)
+    )
+    return Judged(
+        _lineage(bundle), datetime.now(UTC), read_headers(paths), volume, bundle, prediction, found
+    )
 
 
 def _lineage(bundle: Bundle) -> Lineage:
