@@ -5,9 +5,11 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import stdev
+from typing import Any
 
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from sqlalchemy import Connection, event
 
 from listener.comparison import auroc, compare
 from listener.entries import Answer, BundleRow, Plan, Received
@@ -16,6 +18,7 @@ from listener.ledger import Ledger
 from listener.rollout import promote
 from listener.series import InstanceKey
 from listener.spool import Arrival, Held
+from listener.tables import jobs
 from tests.postgresql import postgresql_server
 
 ACTIVE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)
@@ -236,3 +239,27 @@ def test_a_table_from_a_spreadsheet_is_read() -> None:
 
 def test_without_both_classes_there_is_no_auroc() -> None:
     assert auroc([(0.1, True), (0.2, True)]) is None
+
+
+@pytest.mark.parametrize("youngest", ["jobs_of_study", "jobs_by_finish"])
+def test_answers_are_looked_up_by_study_whichever_index_is_the_youngest(
+    ledger: Ledger, youngest: str
+) -> None:
+    plans: list[str] = []
+
+    def explain(connection: Connection, _cursor: object, statement: str, values: Any, *_: object):
+        if "json_group_array" in statement:
+            cursor = connection.connection.cursor()
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+            plans.extend(row[-1] for row in cursor.fetchall())
+
+    with ledger.writing() as connection:  # of indexes that promise as much SQLite takes this one
+        (index,) = (each for each in jobs.indexes if each.name == youngest)
+        index.drop(connection)
+        index.create(connection)
+        event.listen(connection.engine, "before_cursor_execute", explain)
+    compare(ledger, "fistula", ACTIVE.edition, SHADOW.edition)
+
+    assert (
+        "SEARCH jobs_1 USING INDEX jobs_of_study (study_uid=? AND analysis=? AND role=?)" in plans
+    )
