@@ -8,7 +8,7 @@ counted, and so is each piece that pydicom reads on the way through elements and
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn, cast
@@ -142,13 +142,16 @@ class Deflated(Exception):
     """What follows is deflated: only then does pydicom read a file to its end."""
 
 
-def read_file(path: Path, *, pixels: bool, allowance: Allowance) -> Dataset:
+def read_file(
+    path: Path, *, pixels: bool, allowance: Allowance, only: Collection[int] | None = None
+) -> Dataset:
     """Read a file, and all sequences in it, as pydicom does.
 
     Args:
         path: of a DICOM file with preamble and file meta information.
         pixels: whether pixels are read, too.
         allowance: what is read or inflated is taken from it.
+        only: elements to keep where nothing is deflated; None for all.
 
     Raises:
         TooMuch: there are more, or too many elements and items.
@@ -158,7 +161,9 @@ def read_file(path: Path, *, pixels: bool, allowance: Allowance) -> Dataset:
     with path.open("rb") as file, _measured(allowance):
         try:
             dataset: Dataset = pydicom.dcmread(
-                cast(BinaryIO, Measured(file, allowance)), stop_before_pixels=not pixels
+                cast(BinaryIO, Measured(file, allowance)),
+                stop_before_pixels=not pixels,
+                specific_tags=cast(Any, only and list(only)),
             )
         except Deflated:
             dataset = _inflated(file, pixels, allowance)

@@ -8,8 +8,9 @@ scanners write dirty headers, and a dirty header is no reason to lose a study.
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
 
 from listener import reading
 from listener.errors import BadAttribute
@@ -186,13 +188,20 @@ def may_pass(error: BaseException | None) -> bool:
     return False
 
 
-def read_instance(path: Path, *, pixels: bool, allowance: Allowance | None = None) -> Dataset:
+def read_instance(
+    path: Path,
+    *,
+    pixels: bool,
+    allowance: Allowance | None = None,
+    only: Collection[int] | None = None,
+) -> Dataset:
     """Read a DICOM file with preamble and file meta, with or without its pixels.
 
     Args:
         path: of the file.
         pixels: whether they are read.
         allowance: of the series, say; None for what a header may have.
+        only: elements that are looked at, which is quicker; None for all.
 
     Raises:
         BadAttribute: what the file holds cannot be parsed, or is more than is read.
@@ -200,7 +209,7 @@ def read_instance(path: Path, *, pixels: bool, allowance: Allowance | None = Non
     """
     allowance = allowance or Allowance(LARGEST_HEADER_BYTES, MOST_PIECES)
     try:
-        return read_file(path, pixels=pixels, allowance=allowance)
+        return read_file(path, pixels=pixels, allowance=allowance, only=only)
     except TooMuch as error:
         raise BadAttribute(
             f"an instance has {error} where at most {allowance.most_bytes >> 20} MiB are read; if "
@@ -467,12 +476,20 @@ def sequence_items(item: Dataset, keyword: str) -> tuple[Dataset, ...]:
 def _get(item: Dataset, keyword: str) -> Any:
     """The value of an element, None where it is absent, absurdly long, or cannot be parsed."""
     try:
-        raw: Any = item.get_item(keyword)
+        tag = _tag_of(keyword)
+        if tag not in item:
+            return None
+        raw: Any = item.get_item(tag)
         if isinstance(raw, RawDataElement) and len(raw.value or b"") > LONGEST_VALUE_BYTES:
             return None  # each backslash of it would become an object
-        return item.get(keyword)
+        return item[tag].value
     except BROKEN:
         return None
+
+
+@cache
+def _tag_of(keyword: str) -> BaseTag:
+    return Tag(keyword)
 
 
 def _parts(value: Any) -> tuple[Any, ...]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from sqlalchemy import select
 
 from listener.errors import BadAttribute
@@ -18,6 +20,14 @@ LANGUAGE: Final = "121049"
 
 DEEPEST: Final = 12
 MOST_ITEMS: Final = 2_000
+
+REMEMBERED: Final = 128
+"""Reports that are kept in mind, at most some 100 kB each."""
+
+READ: Final = tuple(
+    map(Tag, ("SpecificCharacterSet", "ConceptNameCodeSequence", "ContentSequence"))
+)
+"""What is read of one: the evidence that it names is longer than what it says."""
 
 KINDS: Final = ("summary", "refusal-summary", "note", "report", "refusal", "early")
 """Kinds of documents, those for people first; other encodings of the same are left out."""
@@ -89,12 +99,19 @@ def read_documents(ledger: Ledger, study_uid: str, job_id: str) -> tuple[Documen
 
 def _document(kind: str, sop_uid: str, path: Path) -> Document | None:
     try:
-        dataset = read_instance(path, pixels=False)
+        title, items = _content(path, path.stat().st_mtime_ns)
     except (BadAttribute, OSError):
         return None
+    return Document(kind, sop_uid, title, items)
+
+
+@lru_cache(REMEMBERED)
+def _content(path: Path, _written_at: int) -> tuple[str, tuple[Item, ...]]:
+    """The title of a report, and what is below it; pages ask for it again and again."""
+    dataset = read_instance(path, pixels=False, only=READ)
     budget = iter(range(MOST_ITEMS))
     title = Header(dataset).text("ConceptNameCodeSequence.CodeMeaning")
-    return Document(kind, sop_uid, title, tuple(_items(dataset, DEEPEST, budget)))
+    return title, tuple(_items(dataset, DEEPEST, budget))
 
 
 def _items(parent: Dataset, depth: int, budget: Iterator[int]) -> Iterator[Item]:
