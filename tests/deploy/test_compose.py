@@ -3,6 +3,7 @@ and whether the programs take the settings and secrets that it hands them.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from tests.deploy.reading import (
     set_only,
     settings_file,
 )
+from tests.postgresql import postgresql_program, postgresql_server
 from tests.tools import program
 
 COMPOSE = DEPLOY / "compose"
@@ -129,6 +131,34 @@ def test_redis_starts_by_its_secret_and_takes_the_broker_s_password(secrets: Pat
     finally:
         server.terminate()
         server.wait()
+
+
+def test_the_database_is_made_and_called_healthy_by_its_arguments(
+    project: dict[str, Any], secrets: Path, tmp_path: Path
+) -> None:
+    service = project["services"]["postgres"]
+    arguments = service["environment"]["POSTGRES_INITDB_ARGS"].split()
+    password = secrets / "postgres_password"
+    kind, health = service["healthcheck"]["test"]
+    health = health.replace("$$", "$").replace("/run/secrets/postgres_password", str(password))
+    folder = tmp_path / "postgresql"
+
+    with postgresql_server(folder, arguments, password.read_text()) as url:
+        environment = {**os.environ, "PGPORT": str(urlsplit(url).port)}
+
+        def is_healthy() -> bool:
+            return not subprocess.run(health, shell=True, env=environment, check=False).returncode
+
+        assert kind == "CMD-SHELL"
+        assert not is_healthy(), "there is no database monro yet"
+        # As the image's entrypoint does (docker-library/postgres): through the socket.
+        entrypoint = environment | {"PGHOST": str(folder), "PGPASSWORD": password.read_text()}
+        connect = [postgresql_program("psql"), "--username=monro", "--no-password"]
+        make = [*connect, "--dbname=postgres", "--command=CREATE DATABASE monro"]
+        subprocess.run(make, env=entrypoint, check=True, capture_output=True)
+        assert is_healthy()
+        password.write_text("another")
+        assert not is_healthy(), "whoever has no password is let in"
 
 
 def test_the_listener_takes_its_settings(
