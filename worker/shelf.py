@@ -174,8 +174,8 @@ def _require_bundles(folder: Path) -> list[Stamp]:
 
 
 def _bundles_in(folder: Path) -> list[Stamp]:
-    """The bundle that a folder is, or those in it."""
-    manifests = [folder / MANIFEST, *sorted(folder.glob(f"*/{MANIFEST}"))]
+    """The bundle that a folder is, or those in it; hidden folders hold what still comes."""
+    manifests = [folder / MANIFEST, *sorted(folder.glob(f"[!.]*/{MANIFEST}"))]
     found = [(path.parent, path.stat().st_mtime_ns) for path in manifests if path.is_file()]
     return found[:1] if found and found[0][0] == folder else found
 

@@ -86,6 +86,19 @@ def test_what_is_put_there_while_it_works_runs_as_a_shadow_until_it_is_promoted(
     assert roles(ledger) == {before.version: "active", "99.0.0": "retired"}
 
 
+def test_what_is_still_being_copied_under_a_hidden_name_is_not_looked_into(
+    shelf: Shelf, ledger: Ledger, folder: Path
+) -> None:
+    edition = publish(folder, ".coming", "99.0.0")
+    shelf.look()
+    assert edition not in shelf.held
+    assert "99.0.0" not in roles(ledger)
+
+    (folder / ".coming").rename(folder / "next")
+    shelf.look()
+    assert edition in shelf.held
+
+
 def test_a_retired_bundle_is_let_go_and_taken_up_again(
     shelf: Shelf, ledger: Ledger, folder: Path
 ) -> None:
