@@ -1,17 +1,16 @@
 """Disasters, rehearsed as docs/operations.md tells them: what is lost is exactly what it says.
 
-The ledger lies outside of the spool here, so that either can be lost without the other. That losing
-Redis loses nothing is shown by test_failures.py.
+The ledger lies outside of the spool here, in SQLite and once more in PostgreSQL, so that either can
+be lost without the other. That losing Redis loses nothing is shown by test_failures.py.
 """
 
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -23,6 +22,7 @@ from listener.accounting import StudyAccount, account
 from listener.ledger import Ledger
 from listener.spool import Spool
 from tests.system.conftest import Hospital, edited_copy, open_hospital
+from tests.system.databases import BY_PEOPLE, Database, database
 from trainer.phantom import OVERT, draw_case, render
 from trainer.phantom_study import write_study
 
@@ -30,17 +30,14 @@ Study = tuple[str, list[Path]]
 TOO_FEW = 5
 """Slices that earn a refusal, which takes no time."""
 
-BY_PEOPLE = ("accounts", "labels", "bundles", "rollouts")
-"""Tables of what people said, which no file of the spool tells."""
-
 
 class Site:
     """A hospital whose disks can be lost, and its backup."""
 
-    def __init__(self, hospital: Hospital, folder: Path) -> None:
+    def __init__(self, hospital: Hospital, ledger: Database, folder: Path) -> None:
         self.hospital = hospital
         self.spool = hospital.stack.folder / "spool"
-        self.ledger = hospital.stack.folder / "database" / "ledger.sqlite"
+        self.ledger = ledger
         self._backup = folder
         self._backup.mkdir()
 
@@ -62,7 +59,7 @@ class Site:
 
     def account(self) -> dict[str, StudyAccount]:
         """What `account` prints, by study."""
-        ledger = Ledger(f"sqlite:///{self.ledger}")
+        ledger = Ledger(self.ledger.url)
         found = {each.study_uid: each for each in account(Spool(self.spool), ledger)}
         ledger.close()
         return found
@@ -101,40 +98,22 @@ class Site:
 
     def back_up(self) -> None:
         """The ledger first, then the spool without what was never acknowledged."""
-        with (
-            closing(sqlite3.connect(self.ledger)) as here,
-            closing(sqlite3.connect(self._backup / "ledger.sqlite")) as there,
-        ):
-            here.backup(there)
+        self.ledger.back_up(self._backup)
         shutil.copytree(
             self.spool, self._backup / "spool", ignore=shutil.ignore_patterns("incoming")
         )
-
-    def lose_ledger(self) -> None:
-        for path in self.ledger.parent.iterdir():
-            path.unlink()
 
     def lose_spool(self) -> None:
         shutil.rmtree(self.spool)
 
     def restore_ledger(self) -> None:
-        self.lose_ledger()
-        shutil.copy(self._backup / "ledger.sqlite", self.ledger)
+        self.ledger.restore(self._backup)
 
     def restore_spool(self) -> None:
         shutil.copytree(self._backup / "spool", self.spool)
 
     def restore_what_people_said(self) -> None:
-        with closing(sqlite3.connect(self.ledger)) as ledger, ledger:
-            ledger.execute("ATTACH ? AS old", [str(self._backup / "ledger.sqlite")])
-            for table in BY_PEOPLE:
-                ledger.execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM old.{table}")
-
-    def people_said(self) -> dict[str, int]:
-        """How many rows people made."""
-        with closing(sqlite3.connect(self.ledger)) as ledger:
-            count = "SELECT count(*) FROM {}"
-            return {name: ledger.execute(count.format(name)).fetchone()[0] for name in BY_PEOPLE}
+        self.ledger.restore_what_people_said(self._backup)
 
     def stop(self) -> None:
         for name in ("worker", "listener"):
@@ -145,14 +124,20 @@ class Site:
         self.hospital.stack.start_worker()
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def ledger(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    with database(request.param, tmp_path_factory.mktemp(request.param)) as found:
+        yield found
+
+
 @pytest.fixture(scope="module")
-def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
-    folder = tmp_path_factory.mktemp("disaster")
-    (folder / "database").mkdir()
+def hospital(ledger: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
     with open_hospital(
-        folder,
+        tmp_path_factory.mktemp("disaster"),
         orthanc_changes={"LuaScripts": [], "DicomAlwaysAllowGet": True},
-        MONRO_LEDGER=f"sqlite:///{folder / 'database' / 'ledger.sqlite'}",
+        MONRO_LEDGER=ledger.url,
         MONRO_QUIET_SECONDS="2",
         MONRO_WORKER_BUNDLES=json.dumps([str(BUNDLES / "fistula-demo")]),
     ) as place:
@@ -160,8 +145,8 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
 
 
 @pytest.fixture
-def site(hospital: Hospital, tmp_path: Path) -> Site:
-    return Site(hospital, tmp_path / "backup")
+def site(hospital: Hospital, ledger: Database, tmp_path: Path) -> Site:
+    return Site(hospital, ledger, tmp_path / "backup")
 
 
 @pytest.fixture(scope="module")
@@ -189,16 +174,20 @@ def test_a_lost_ledger_is_rebuilt_from_the_spool_but_for_what_people_said(
     ):
         done = site.command(*map(str, arguments))
         assert done.returncode == 0, done.stderr
-    before, said = site.account(), site.people_said()
+    before, said = site.account(), site.ledger.people_said()
     site.back_up()
 
     site.stop()
-    site.lose_ledger()
+    site.ledger.lose()
     done = site.command("reconcile")
     assert f"{len(files)} instance(s) recorded from the spool" in done.stdout
-    assert site.people_said() == dict.fromkeys(BY_PEOPLE, 0)
+    assert site.ledger.people_said() == dict.fromkeys(BY_PEOPLE, 0)
     site.restore_what_people_said()
-    assert site.people_said() == said == {"accounts": 1, "labels": 1, "bundles": 1, "rollouts": 1}
+    assert (
+        site.ledger.people_said()
+        == said
+        == {"accounts": 1, "labels": 1, "bundles": 1, "rollouts": 1}
+    )
     site.start()
     site.hospital.await_delivery(uid)
 
@@ -230,6 +219,7 @@ def test_an_old_ledger_learns_from_the_spool_what_came_after_it(
     assert site.in_pacs(late[0]) == in_pacs
 
 
+@pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)
 def test_a_lost_spool_comes_from_the_backup_and_what_came_after_it_from_the_archive(
     site: Site, a_study: Callable[[str], Study]
 ) -> None:
