@@ -13,7 +13,7 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, FromClause, Select, and_, case, func, or_, select
 
 from listener.entries import Edition
 from listener.ledger import Ledger
@@ -271,10 +271,9 @@ def _pairs(beside: FromClause, active: Edition, shadow: Edition) -> Select[Any]:
         answer.c.analysis == beside.c.analysis,
         answer.c.digest == beside.c.digest,
         answer.c.role == "active",
-        or_(
-            and_(_is_of(beside, shadow), _is_of(answer, active)),
-            and_(is_swapped, _is_of(answer, shadow)),
-        ),
+        # Not by `or_`: PostgreSQL would expect next to no pairs, and look labels up one by one.
+        answer.c.weights_sha256 == case((is_swapped, shadow[0]), else_=active[0]),
+        answer.c.bundle_version == case((is_swapped, shadow[1]), else_=active[1]),
         _has_answered(answer),
     )
     its_label = and_(

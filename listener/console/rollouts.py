@@ -40,7 +40,10 @@ MOST_COMPARED = 100_000
 """Pairs that figures are computed of, the latest: a page waits for these, a program may ask for
 more."""
 
-MOST_DRAWN = 1_000
+NAMES_SECONDS = 0.05
+"""How long the page waits for names that were not read yet: figures take as long already."""
+
+MOST_DRAWN = 500
 MOST_LISTED = 10_000
 """Pairs that are drawn, and that a program gets."""
 
@@ -298,6 +301,8 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
             desk, request, analysis, (weights, version), FEW_COMPARED, MOST_DRAWN
         )
         scored = [each for each in found.pairs if each.difference is not None]
+        apart = found.disagreements[:MOST_SHOWN]
+        named = desk.patients.of((each.study_uid for each in apart), NAMES_SECONDS)
         return show(
             request,
             "comparison.html",
@@ -307,8 +312,8 @@ def add_pages(pages: APIRouter, desk: Desk, show: Show) -> None:
             more_compared=MOST_COMPARED,
             scored=scored,
             latest=scored[:MOST_SHOWN],
-            shown=found.disagreements[:MOST_SHOWN],
-            patients=desk.patients.of(each.study_uid for each in found.disagreements[:MOST_SHOWN]),
+            shown=apart,
+            patients=named,
         )
 
     @pages.post("/labels")
