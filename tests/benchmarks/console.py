@@ -14,6 +14,7 @@ where there is one.
 import argparse
 import http.client
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -314,7 +315,8 @@ def fill(ledger: Ledger, sample: Sample) -> None:
 
 
 def settle(ledger: Ledger) -> None:
-    """What a PostgreSQL server does of itself, minutes after it got as many rows at once."""
+    """What system and server do of themselves, minutes after they got as many rows at once."""
+    os.sync()
     with ledger.reading() as connection:
         if connection.dialect.name != "postgresql":
             return
