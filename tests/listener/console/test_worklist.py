@@ -190,7 +190,7 @@ def test_a_filter_looks_among_the_jobs_of_a_study_and_not_among_all_of_an_analys
         literal = query.compile(connection.engine, compile_kwargs={"literal_binds": True})
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {literal}").all()
 
-    by_study = [row[3] for row in plan if "ix_jobs_study_uid (study_uid=?)" in row[3]]
+    by_study = [row[3] for row in plan if "USING INDEX jobs_of_study (study_uid=?" in row[3]]
     assert len(by_study) == 2, plan
 
 
