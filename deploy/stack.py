@@ -34,6 +34,9 @@ LOWEST_PORT = 10_000
 STOP_SECONDS = 5
 """Then it is killed: nothing here minds, and a worker may be minutes from the end of its job."""
 
+LAST_LINES = 4
+"""Of a log, to be shown: a complaint to people is some lines long."""
+
 
 class DidNotStart(Exception):
     """A server did not start: which, and where it says why."""
@@ -43,8 +46,9 @@ class DidNotStart(Exception):
         self.name, self.log, self.why = name, log, why
 
     def __str__(self) -> str:
-        last = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
-        return f"{self.name} {self.why}; the last line of {self.log} is: {last[0]}"
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        last = " ".join(line.strip() for line in lines[-LAST_LINES:]) or "nothing"
+        return f"{self.name} {self.why}; the last of {self.log} is: {last}"
 
 
 class Stack:

@@ -52,7 +52,9 @@ def fetch() -> None:
             archive = _packed(folder)
         verify(archive)
         with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
+            # Debian 12's Python knows no filters yet; what is unpacked is what was verified.
+            packed.extraction_filter = getattr(tarfile, "data_filter", None)
+            packed.extractall(folder)
         (folder / "package" / "dist").rename(UNPACKED)
 
 
