@@ -17,6 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 
 from listener.errors import where
+from listener.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,15 @@ class Line:
     """The socket of an association, read with the patience that the settings have.
 
     Each PDU has that long, and the first one has that long since the connection was opened.
+
+    Args:
+        association: whose.
+        pace: that all of its PDUs have to keep up together; None: whoever we called has answers to
+            prepare.
     """
 
-    def __init__(self, association: Association) -> None:
-        self._association = association
+    def __init__(self, association: Association, pace: Pace | None = None) -> None:
+        self._association, self._pace = association, pace
         self._until = monotonic() + self._patience
 
     @property
@@ -79,7 +85,7 @@ class Line:
         usual = connection.gettimeout()
         try:
             while view:
-                left = self._until - monotonic()
+                left = self._seconds_left()
                 if left <= 0:
                     raise TimeoutError
                 if usual is not None and left < usual:
@@ -88,8 +94,22 @@ class Line:
                 if not got:
                     raise ConnectionResetError
                 view = view[got:]
+                if self._pace is not None:
+                    self._pace.note(got)
+        except TimeoutError:
+            if self._pace is not None and self._pace.seconds_left <= 0:
+                log.warning(
+                    "ended an association with %s, which sent too little for the time it took; if "
+                    "the line to it is that slow, lower MONRO_LEAST_RATE",
+                    _other(self._association),
+                )
+            raise
         finally:
             connection.settimeout(usual)
+
+    def _seconds_left(self) -> float:
+        of_pdu = self._until - monotonic()
+        return of_pdu if self._pace is None else min(of_pdu, self._pace.seconds_left)
 
 
 def take_messages_in_bounds(

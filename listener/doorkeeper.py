@@ -25,6 +25,8 @@ from listener.bounds import (
 )
 from listener.checkpoint import guard_answers
 from listener.confirmation import LARGEST_REPORT_BYTES
+from listener.pace import Pace
+from listener.settings import ListenerSettings
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +49,11 @@ class Doorkeeper:
     """Watches the connections of one process.
 
     Args:
-        largest_instance: bytes of an instance that is taken; more end the association.
+        settings: how large an instance may be, and how slow a sender.
     """
 
-    def __init__(self, largest_instance: int) -> None:
-        self._largest_instance = largest_instance
+    def __init__(self, settings: ListenerSettings) -> None:
+        self._settings = settings
         self._shown_out: WeakSet[Association] = WeakSet()
 
     def on_opened(self, event: evt.Event) -> None:
@@ -61,12 +63,12 @@ class Doorkeeper:
         # Who stops in the middle of a PDU, or reads no answers, is waited for as a silent peer is.
         connection.socket.settimeout(association.network_timeout)
         guard_answers(association)
-        read_in_bounds(connection, Line(association))
+        read_in_bounds(connection, Line(association, Pace.of_sender(self._settings)))
         survive_proposal(association)
         survive(association)
         take_messages_in_bounds(
             association,
-            self._largest_instance,
+            self._settings.largest_instance,
             LARGEST_REPORT_BYTES,
             lambda messages, _bytes: messages > MOST_UNANSWERED,
         )

@@ -1,6 +1,8 @@
 """What a source has of a study, instance by instance: asked by C-FIND or QIDO-RS."""
 
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
+from time import monotonic
 from typing import Final
 
 from pydicom import Dataset
@@ -12,6 +14,7 @@ from listener.audit.trail import NO_AUDIT, Audit
 from listener.caller import PLAIN, call, caller
 from listener.dicomweb.client import InstanceListed, SeriesListed, WebClient
 from listener.errors import BadAttribute, ServiceFailed, SourceFailed
+from listener.pace import PROGRESS_TIMEOUTS
 from listener.remote import Source, WebSource
 from listener.series import BROKEN, require_uid
 from listener.settings import ListenerSettings
@@ -145,13 +148,22 @@ def _instances(
 def _find(
     association: Association, source: Source, wanted: Dataset, audit: Audit
 ) -> Iterator[Dataset]:
+    """What a source answers to one question.
+
+    Raises:
+        SourceFailed: it does not, or not as the standard has it, or not to an end.
+    """
     audit.queried(Party(source.ae_title, source.host), STUDY_ROOT_FIND, wanted)
-    status, answers = None, 0
+    seconds = PROGRESS_TIMEOUTS * (association.dimse_timeout or inf)
+    status, answers, until = None, 0, monotonic() + seconds
     try:
         for response, found in association.send_c_find(wanted, STUDY_ROOT_FIND):
             status, answers = response.get("Status"), answers + 1
             if status not in PENDING:
                 continue
+            if monotonic() > until:
+                association.abort()
+                raise SourceFailed(source.name, f"gives no whole answer within {seconds:g} s")
             if answers > MOST_ANSWERS:
                 association.abort()
                 raise SourceFailed(source.name, f"gives more than {MOST_ANSWERS:,} answers")

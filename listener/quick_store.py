@@ -33,6 +33,7 @@ from pynetdicom.dsutils import encode_file_meta
 from listener.bounds import LARGEST_PDU_BYTES, Line
 from listener.errors import where
 from listener.handlers import StoreStatus, answer
+from listener.pace import Pace
 from listener.piecewise import LONG, SHORT, Piecewise
 from listener.recorder import Recorder
 from listener.series import UID_LENGTH
@@ -147,11 +148,15 @@ class QuickReader:
     """
 
     def __init__(
-        self, association: Association, largest: int, spool: Spool, recorder: Recorder
+        self,
+        association: Association,
+        settings: ListenerSettings,
+        spool: Spool,
+        recorder: Recorder,
     ) -> None:
-        self._association, self._largest = association, largest
+        self._association, self._largest = association, settings.largest_instance
         self._dul: Any = association.dul
-        self._line = Line(association)
+        self._line = Line(association, Pace.of_sender(settings))
         self._spool, self._recorder = spool, recorder
         self._command: list[Fragment] = []
         self._message: Message | None = None
@@ -316,7 +321,7 @@ def read_quickly(
     association = event.assoc
     connection = cast(Any, association.dul).socket.socket
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    reader = QuickReader(association, settings.largest_instance, spool, recorder)
+    reader = QuickReader(association, settings, spool, recorder)
     cast(Any, association.dul)._read_pdu_data = reader.read
     _look_less_often(association.dimse, reader.idle)
 

@@ -144,10 +144,12 @@ class WebSender(Caller, frozen=True):
         certificate: SHA-256 fingerprint of the one that it must show.
         name: what logs and the audit trail call it.
         token_file: file of the bearer token that it must show.
+        max_requests: of this sender at a time; more are asked to come again.
     """
 
     name: Name
     token_file: Path | None = None
+    max_requests: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _proves_who_it_is(self) -> Self:

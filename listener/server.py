@@ -138,7 +138,7 @@ def listen(
     entrance: Entrance,
 ) -> list[EntranceServer]:
     """Start answering; returns a running server for each port, whose `shutdown` ends it."""
-    doorkeeper = Doorkeeper(settings.largest_instance)
+    doorkeeper = Doorkeeper(settings)
     handlers: list[Any] = [
         (evt.EVT_CONN_OPEN, doorkeeper.on_opened),
         (evt.EVT_REQUESTED, doorkeeper.on_requested),

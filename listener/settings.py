@@ -163,6 +163,12 @@ class ListenerSettings(Commons):
     association_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         default=60, description="an association silent for this long is aborted"
     )
+    least_rate: Annotated[ByteSize, Field(gt=0)] = Field(
+        default=ByteSize(1024),
+        description="bytes a second that senders keep up: an association, or the body of a STOW-RS "
+        "request, lasts ten times MONRO_ASSOCIATION_TIMEOUT_SECONDS, and a second longer for so "
+        "much of what comes; a slower one is ended",
+    )
     quiet_seconds: Seconds = Field(
         default=60, description="a study is complete when nothing came for this long"
     )

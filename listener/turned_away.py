@@ -43,7 +43,9 @@ OF_DIMSE: Final = (
     Reason.CONTEXT, Reason.CALLED, Reason.UNKNOWN, Reason.ENOUGH, Reason.BUSY, Reason.FULL,
     Reason.TLS, Reason.INTERNAL,
 )  # fmt: skip
-OF_STOW: Final = (Reason.UNKNOWN, Reason.BUSY, Reason.FULL, Reason.MALFORMED, Reason.INTERNAL)
+OF_STOW: Final = (
+    Reason.UNKNOWN, Reason.ENOUGH, Reason.BUSY, Reason.FULL, Reason.MALFORMED, Reason.INTERNAL,
+)  # fmt: skip
 OF_INSTANCES: Final = (Reason.FULL, Reason.NOT_AGREED, Reason.MALFORMED, Reason.INTERNAL)
 
 KINDS: Final[tuple[Kind, ...]] = (

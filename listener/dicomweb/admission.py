@@ -38,8 +38,8 @@ def admit(
     address: str,
     certificate: str | None,
     authorization: str | None,
-) -> str:
-    """Name of the sender that a request is from.
+) -> WebSender:
+    """The sender that a request is from.
 
     Args:
         senders: who may send.
@@ -56,7 +56,7 @@ def admit(
     proven = [each for each in possible if each.token_file is None or _shows(each, shown)]
     if not proven:
         raise NotAdmitted(address, needs_token=bool(possible))
-    return proven[0].name
+    return proven[0]
 
 
 def _token(authorization: str | None) -> bytes:

@@ -47,6 +47,7 @@ from listener.dicomweb.multipart import (
 from listener.dicomweb.tls import service_context
 from listener.dicomweb.watchdog import Sockets, Watchdog, watched_pool
 from listener.errors import BadAttribute, BadSettings, ServiceFailed
+from listener.pace import PROGRESS_TIMEOUTS
 from listener.remote import Tls, WebService
 from listener.series import require_uid
 
@@ -78,9 +79,6 @@ LARGEST_PAGE_BYTES: Final = 64 << 20
 
 LARGEST_STORE_ANSWER_BYTES: Final = 1 << 20
 """Of what became of each instance; it is read as a whole."""
-
-PROGRESS_TIMEOUTS: Final = 10
-"""So many time-outs may pass until a piece has come, however many bytes come between them."""
 
 # What reading an answer raises that is no such thing.
 UNINTELLIGIBLE: Final = (

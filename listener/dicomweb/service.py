@@ -1,8 +1,9 @@
 """The web service as senders see it: who may store, when there is room, and what they are told."""
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 import anyio
@@ -21,6 +22,7 @@ from listener.dicomweb.representation import WRITERS, chosen
 from listener.dicomweb.store import Intake, Status, answer_to, status_of
 from listener.entrance import V4_MAPPED
 from listener.errors import BadAttribute, where
+from listener.pace import Pace
 from listener.recorder import Recorder
 from listener.series import require_uid
 from listener.settings import ListenerSettings
@@ -47,6 +49,10 @@ class Refused(Exception):
         self.reason, self.status, self.message, self.headers = reason, status, message, headers
 
 
+class TooSlow(Exception):
+    """The body of a request comes too slowly; the message says how slowly."""
+
+
 class StoreService:
     """Answers STOW-RS requests (PS3.18 10.5).
 
@@ -66,7 +72,7 @@ class StoreService:
     ) -> None:
         self._settings, self._spool = settings, spool
         self._recorder, self._audit = recorder, audit
-        self._served = 0
+        self._served, self._served_of = 0, Counter[str]()
 
     @property
     def app(self) -> Starlette:
@@ -82,19 +88,19 @@ class StoreService:
         self._served += 1
         intake = None
         try:
-            intake = await run_sync(self._open, request)
-            return await self._receive(request, intake)
+            sender, most = await run_sync(self._admit, request)
+            with self._one_of(sender.name, most):
+                intake = await run_sync(self._open, request, sender)
+                return await self._receive(request, intake)
         except Refused as refusal:
             self._recorder.turned_away.association(Service.STOW, refusal.reason)
             return _said(refusal.status, refusal.message, refusal.headers)
         except ClientDisconnect:
             log.warning("a connection broke within a STOW-RS request")
             return _said(Status.BAD_REQUEST, "the body broke off")  # to nobody
-        except TimeoutError:
-            seconds = self._settings.association_timeout_seconds
-            log.warning("a STOW-RS request was given up: nothing came for %g s", seconds)
-            closing = {"Connection": "close"}
-            return _said(Status.TOO_SLOW, f"nothing came for {seconds:g} s", closing)
+        except TooSlow as slowness:
+            log.warning("a STOW-RS request was given up: %s", slowness)
+            return _said(Status.TOO_SLOW, str(slowness), {"Connection": "close"})
         except Exception as error:  # noqa: BLE001 - the sender must get an answer, and keep its copy
             log.error("a STOW-RS request was given up: %s", where(error))
             self._recorder.turned_away.association(Service.STOW, Reason.INTERNAL)
@@ -129,25 +135,55 @@ class StoreService:
         """The body as it comes.
 
         Raises:
-            TimeoutError: nothing came for too long.
+            TooSlow: nothing came for too long, or too little.
             ClientDisconnect: the connection broke.
         """
+        seconds = self._settings.association_timeout_seconds
+        pace = Pace.of_sender(self._settings)
         stream = request.stream()
         while True:
-            with anyio.fail_after(self._settings.association_timeout_seconds):
+            with anyio.move_on_after(min(seconds, pace.seconds_left)) as waiting:
                 piece = await anext(stream, None)
+            if waiting.cancelled_caught:
+                raise TooSlow(
+                    f"nothing came for {seconds:g} s"
+                    if pace.seconds_left > 0
+                    else f"less than {self._settings.least_rate} bytes a second came"
+                )
             if piece is None:
                 return
             if piece:
+                pace.note(len(piece))
                 yield piece
 
-    def _open(self, request: Request) -> Intake:
+    @contextmanager
+    def _one_of(self, sender: str, most: int | None) -> Iterator[None]:
+        """Count a request among those of its sender.
+
+        Raises:
+            Refused: they are more than it may have at a time.
+        """
+        self._served_of[sender] += 1
+        try:
+            if most is not None and self._served_of[sender] > most:
+                log.warning(
+                    "refused a STOW-RS request from %s for now: it has %d already; raise its "
+                    "max_requests in MONRO_WEB_SENDERS if this is usual",
+                    sender,
+                    most,
+                )
+                enough = "too many requests of yours are served at present"
+                raise Refused(Reason.ENOUGH, Status.COME_AGAIN, enough, COME_AGAIN)
+            yield
+        finally:
+            self._served_of[sender] -= 1
+
+    def _open(self, request: Request, sender: Party) -> Intake:
         """Begin to take what a request brings.
 
         Raises:
             Refused: we do not.
         """
-        sender = self._admit(request)
         _wanted(request)
         study_uid = request.path_params.get("study")
         kind, options = media_type(request.headers.get("content-type"))
@@ -170,12 +206,17 @@ class StoreService:
         self._require_room(request, sender.name)
         return intake
 
-    def _admit(self, request: Request) -> Party:
+    def _admit(self, request: Request) -> tuple[Party, int | None]:
+        """Who sends a request, and how many it may send at a time.
+
+        Raises:
+            Refused: nobody whom we know.
+        """
         address = address_of(request)
         if self._settings.open_node:
-            return Party(ANYBODY, address, is_ae=False)
+            return Party(ANYBODY, address, is_ae=False), None
         try:
-            name = admit(
+            sender = admit(
                 self._settings.web_senders,
                 address,
                 request.state.certificate,
@@ -191,7 +232,7 @@ class StoreService:
                 ) from None
             unknown = "this address or certificate may not send"
             raise Refused(Reason.UNKNOWN, Status.NOT_ADMITTED, unknown) from None
-        return Party(name, address, is_ae=False)
+        return Party(sender.name, address, is_ae=False), sender.max_requests
 
     def _require_room(self, request: Request, sender: str) -> None:
         if self._served > self._settings.max_associations:

@@ -22,6 +22,7 @@ from pydicom.uid import (
     generate_uid,
 )
 from pynetdicom import AE
+from pynetdicom.association import Association
 
 from listener.backoff import Backoff
 from listener.caller import call
@@ -160,9 +161,11 @@ def start_listening(spool: Spool, ledger: Ledger, **changes: Any) -> Iterator["S
     entrance = Entrance(open_ports(settings), attendance, 0, settings, turned_away=clicker)
     confirmations = Confirmations(ledger, Backoff(0.01, 0.02))
     servers = listen(settings, spool, recorder, herald, confirmations, entrance)
+    sender = Sender(settings, turned_away)
     try:
-        yield Sender(settings, turned_away)
+        yield sender
     finally:
+        sender.leave()
         for server in servers:
             server.shutdown()
         herald.stop()
@@ -174,6 +177,13 @@ class Sender:
 
     def __init__(self, settings: ListenerSettings, turned_away: TurnedAway) -> None:
         self.settings, self.turned_away = settings, turned_away
+        self._associations: list[Association] = []
+
+    def leave(self) -> None:
+        """End what was not released."""
+        for each in self._associations:
+            if each.is_established:
+                each.abort()
 
     @property
     def refused(self) -> dict[Kind, int]:
@@ -196,13 +206,12 @@ class Sender:
         for dataset in datasets:
             entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
         entity.add_requested_context("1.2.840.10008.1.1")
-        return call(
-            entity,
-            Entity(
-                ae_title=called or self.settings.ae_title, host="127.0.0.1", port=self.settings.port
-            ),
-            None,
+        where = Entity(
+            ae_title=called or self.settings.ae_title, host="127.0.0.1", port=self.settings.port
         )
+        association = call(entity, where, None)
+        self._associations.append(association)
+        return association
 
 
 BUNDLE = BundleRow("fistula", "demo", "1.0.0", "a" * 64)

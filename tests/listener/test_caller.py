@@ -109,6 +109,23 @@ def test_an_answer_that_comes_without_an_end_in_empty_pieces_is_not_waited_for(
     assert refusal(source, settings) == "answers C-FIND with nothing"
 
 
+def test_answers_that_drip_without_an_end_are_not_waited_for(
+    archive: archives.Archive,
+    source: Source,
+    settings: ListenerSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inventory, "PROGRESS_TIMEOUTS", 2)
+
+    def answer(asked: Asked, held: Held) -> Iterator[bytes]:
+        while True:
+            time.sleep(0.3)
+            yield pending(asked, archives.match(asked, held))
+
+    archive.play = play("series", answer)
+    assert refusal(source, settings, 10) == "gives no whole answer within 3 s"
+
+
 def test_a_pdu_of_four_gigabytes_ends_the_association(
     archive: archives.Archive, source: Source, settings: ListenerSettings
 ) -> None:

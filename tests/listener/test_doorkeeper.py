@@ -122,6 +122,42 @@ def test_a_peer_that_takes_too_long_is_closed_in_time_and_others_are_served_mean
     assert [path for path in spool.root.rglob("*.part") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("drip", ["bytes of an instance", "questions whether we are there"])
+def test_a_peer_that_sends_little_for_long_is_closed_and_one_at_a_pace_is_not(
+    tmp_path: Path,
+    ledger: Ledger,
+    listening: Any,
+    quick: bool,
+    drip: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("listener.pace.PROGRESS_TIMEOUTS", 3)
+    spool = Spool(tmp_path / "spool")
+    head, drop = b"", b"".join(ECHO)
+    if drip == "bytes of an instance":
+        head, drop = STORE[0], wire.data(wire.fragment(wire.PLAIN, 0, b"x"))
+    # Each drop comes long before its time is over, so that only all of them together are too slow.
+    changes = {"quick_store": quick, "association_timeout_seconds": TIMEOUT_SECONDS}
+    least_rates = {"closed": 10 * len(drop) / 0.1, "kept": len(drop) / 0.1 / 10}
+    lasted = {}
+    for becomes, rate in least_rates.items():
+        with (
+            listening(spool, ledger, **changes, least_rate=int(rate)) as send,
+            wire.Peer(send.settings.port, 20) as peer,
+        ):
+            is_silent_once_accepted(peer)
+            peer.send(head)
+            begun = time.monotonic()
+            while time.monotonic() - begun < 6 and peer.send(drop) and not is_closed(peer):
+                time.sleep(0.05)
+            lasted[becomes] = time.monotonic() - begun
+    assert 2.5 < lasted["closed"] < 3 + SLACK_SECONDS
+    assert lasted["kept"] >= 6
+    assert "sent too little for the time it took" in caplog.text
+    assert [path for path in spool.root.rglob("*.part") if path.is_file()] == []
+
+
 def is_closed(peer: wire.Peer) -> bool:
     """Whether the listener closed the connection; what it said before is passed over."""
     while True:

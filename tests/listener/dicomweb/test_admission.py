@@ -103,7 +103,7 @@ def test_each_sender_has_its_own_name(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"secret of {name}")
         senders.append(WebSender(name=name, token_file=tmp_path / name))
 
-    assert admit(senders, "10.0.0.1", None, "Bearer secret of two") == "two"
+    assert admit(senders, "10.0.0.1", None, "Bearer secret of two").name == "two"
     with pytest.raises(NotAdmitted):
         admit(senders, "10.0.0.1", None, "Bearer secret of three")
 
@@ -111,7 +111,7 @@ def test_each_sender_has_its_own_name(tmp_path: Path) -> None:
 def test_a_certificate_may_stand_for_a_token(tmp_path: Path) -> None:
     sender = WebSender(name="gateway", certificate="ab" * 32)
 
-    assert admit([sender], "10.0.0.1", "ab" * 32, None) == "gateway"
+    assert admit([sender], "10.0.0.1", "ab" * 32, None).name == "gateway"
     for other in (None, "cd" * 32):
         with pytest.raises(NotAdmitted) as caught:
             admit([sender], "10.0.0.1", other, "Bearer a secret")
@@ -121,7 +121,7 @@ def test_a_certificate_may_stand_for_a_token(tmp_path: Path) -> None:
 def test_a_sender_with_both_has_to_show_both(token: Path) -> None:
     sender = WebSender(name="gateway", certificate="ab" * 32, token_file=token)
 
-    assert admit([sender], "10.0.0.1", "ab" * 32, "Bearer a secret") == "gateway"
+    assert admit([sender], "10.0.0.1", "ab" * 32, "Bearer a secret").name == "gateway"
     for certificate, shown in ((None, "Bearer a secret"), ("ab" * 32, None)):
         with pytest.raises(NotAdmitted):
             admit([sender], "10.0.0.1", certificate, shown)

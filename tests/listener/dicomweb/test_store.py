@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,7 +22,7 @@ from listener.dicomweb.store import MOST_NAMELESS
 from listener.entries import BundleRow
 from listener.ledger import Ledger
 from listener.spool import Spool
-from tests.listener.dicomweb.conftest import EDGE, HEADERS, Web, body_of, file_of
+from tests.listener.dicomweb.conftest import EDGE, HEADERS, Answer, Web, body_of, file_of
 from tests.listener.segmentations import segmentation, t2_series
 
 Serving = Callable[..., AbstractContextManager[Web]]
@@ -361,6 +361,32 @@ def test_a_slow_body_that_keeps_coming_is_taken(
     assert kept(spool) == [mr_slice.SOPInstanceUID]
 
 
+def test_a_body_that_drips_without_end_is_given_up_and_what_was_whole_is_kept(
+    serving: Serving, spool: Spool, an_mr_slice: Callable[..., Dataset]
+) -> None:
+    first, last = an_mr_slice(), an_mr_slice()
+    body = body_of(file_of(first), file_of(last))
+    with (
+        serving(association_timeout_seconds=0.2, max_associations=1) as web,
+        socket.create_connection(web.address, 5) as connection,
+    ):
+        connection.sendall(request_head(2 * len(body), web) + body[:-60])
+        connection.settimeout(0.05)
+        begun, answer = time.monotonic(), b""
+        while not answer and time.monotonic() - begun < 10:
+            with suppress(TimeoutError):
+                answer = connection.recv(1000)
+            with suppress(OSError):
+                connection.sendall(b"x")
+        most_seconds = 2 + len(body) / 1024
+        assert time.monotonic() - begun < most_seconds + 2
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"less than 1024 bytes a second came" in answer
+        eventually(lambda: web.send(last).status == 200)
+    assert kept(spool) == sorted([first.SOPInstanceUID, last.SOPInstanceUID])
+    assert list((spool.root / "incoming").iterdir()) == []
+
+
 def test_pieces_may_be_cut_anywhere(web: Web, spool: Spool, mr_slice: Dataset) -> None:
     body = body_of(file_of(mr_slice))
     assert web.post(body[at : at + 1] for at in range(len(body))).status == 200
@@ -435,6 +461,31 @@ def test_more_requests_than_are_served_at_a_time_are_asked_to_come_again(
             assert answer.status == 503
             assert "Retry-After" in answer.headers
         eventually(lambda: web.send(mr_slice).status == 200)
+
+
+def test_a_sender_that_has_enough_requests_leaves_room_for_others(
+    serving: Serving, tmp_path: Path, mr_slice: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    senders = []
+    for name in ("greedy", "other"):
+        (tmp_path / name).write_text(name)
+        senders.append({"name": name, "token_file": tmp_path / name, "max_requests": 1})
+    body = body_of(file_of(mr_slice))
+
+    def send(name: str) -> Answer:
+        return web.post(body, headers={**HEADERS, "Authorization": f"Bearer {name}"})
+
+    with serving(web_senders=senders, peers=[{"ae_title": "PACS"}], open_node=False) as web:
+        with socket.create_connection(web.address) as connection:
+            head = request_head(len(body), web).replace(
+                b"\r\n\r\n", b"\r\nAuthorization: Bearer greedy\r\n\r\n"
+            )
+            connection.sendall(head + body[:50])
+            eventually(lambda: send("greedy").status == 503)
+            assert "Retry-After" in send("greedy").headers
+            assert "it has 1 already" in caplog.text
+            assert send("other").status == 200
+        eventually(lambda: send("greedy").status == 200)
 
 
 def test_no_patient_is_named_in_a_log(
