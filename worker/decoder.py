@@ -85,13 +85,20 @@ class Decoder:
             Undecodable: no decoder succeeded; the message names the last error's type.
             OSError: no process can be started at present.
         """
-        if monotonic() > self._until:
-            raise Undecodable(f"they take longer than {self._seconds:g} s")
-        _disbelieve(dataset)
+        try:
+            _require_time(self._until)
+            _disbelieve(dataset)
+            return self._decoded_by_any(dataset)
+        except TimeoutError as error:
+            raise Undecodable(f"they take longer than {self._seconds:g} s") from error
+
+    def _decoded_by_any(self, dataset: Dataset) -> list[Stored]:
         failure: Exception = NotImplementedError()
         for plugin in _plugins(dataset):
             try:
                 return self._decoded(dataset, plugin)
+            except TimeoutError:
+                raise
             except UNDECODABLE as error:
                 if may_pass(error):
                     raise
@@ -100,7 +107,7 @@ class Decoder:
 
     def _decoded(self, dataset: Dataset, plugin: str) -> list[Stored]:
         if plugin not in DIES_OF_BROKEN_STREAMS:
-            return _frames(dataset, plugin)
+            return _frames(dataset, plugin, self._until)
         pixels = dataset.group_dataset(0x0028)
         pixels.PixelData = dataset.PixelData
         pixels["PixelData"].is_undefined_length = True
@@ -120,7 +127,7 @@ class Decoder:
                 initializer=_confine,
                 initargs=(ceil(self._seconds),),
             )
-        return self._aside.submit(_frames, pixels, plugin).result(
+        return self._aside.submit(_frames, pixels, plugin, self._until).result(
             max(0.0, self._until - monotonic())
         )
 
@@ -170,9 +177,22 @@ def _plugins(dataset: Dataset) -> tuple[str, ...]:
     return tuple(plugin for plugin in ("", *PLUGINS) if plugin in trusted)
 
 
-def _frames(dataset: Dataset, plugin: str) -> list[Stored]:
-    frames = iter_pixels(dataset, decoding_plugin=plugin)
-    return [_used_bits(dataset, frame) for frame in frames]
+def _frames(dataset: Dataset, plugin: str, until: float) -> list[Stored]:
+    """All frames of an object, one after another while there is time.
+
+    Raises:
+        TimeoutError: they were not done in time, by the clock that all processes share.
+    """
+    found = []
+    for frame in iter_pixels(dataset, decoding_plugin=plugin):
+        _require_time(until)
+        found.append(_used_bits(dataset, frame))
+    return found
+
+
+def _require_time(until: float) -> None:
+    if monotonic() > until:
+        raise TimeoutError
 
 
 def _used_bits(dataset: Dataset, cells: Stored) -> Stored:

@@ -103,7 +103,7 @@ def judge(numbers: range, seed: int, folder: Path, findings: Findings) -> None:
             place.mkdir(parents=True)
             for at, content in enumerate(files):
                 (place / f"{at:03}.dcm").write_bytes(content)
-            _note(findings, f"series {number} ({family})", reader.ask(place))
+            _note(findings, f"series {number} ({family})", reader.ask(place), family == "sound")
             shutil.rmtree(place)
             if (number + 1) % 500 == 0:
                 print(
@@ -114,7 +114,7 @@ def judge(numbers: range, seed: int, folder: Path, findings: Findings) -> None:
                 )
 
 
-def _note(findings: Findings, which: str, told: dict[str, Any] | None) -> None:
+def _note(findings: Findings, which: str, told: dict[str, Any] | None, is_sound: bool) -> None:
     findings.inputs += 1
     if told is None:
         findings.answers["died or hung"] += 1
@@ -123,6 +123,8 @@ def _note(findings: Findings, which: str, told: dict[str, Any] | None) -> None:
     findings.answers[told["said"]] += 1
     if told["fault"]:
         findings.faults.append(f"{which}: {told['fault']}")
+    elif is_sound and told["said"] != "read":
+        findings.faults.append(f"{which}: {told['said']}, though nothing is wrong with it")
     findings.peak_mib = max(findings.peak_mib, told["peak_mib"])
     findings.slowest_seconds = max(findings.slowest_seconds, told["seconds"])
     if told["peak_mib"] > MOST_MEMORY_MIB:

@@ -3,7 +3,7 @@
 import io
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Final
 
@@ -17,6 +17,7 @@ from tests.fuzz.datasets import deflated
 from tests.fuzz.mutate import mutated
 
 ROWS, COLUMNS, SLICES = 48, 40, 3
+HEAD: Final = (100, 120, 120)
 ENHANCED: Final = "1.2.840.10008.5.1.4.1.1.4.1"
 JPEG: Final = "1.2.840.10008.1.2.4.50"
 JPEG_LOSSLESS: Final = "1.2.840.10008.1.2.4.70"
@@ -79,20 +80,43 @@ def pixels() -> "np.ndarray":
 
 
 @cache
-def streams() -> dict[str, bytes]:
-    """The same in each codec."""
+def head() -> "np.ndarray":
+    """Something that looks like a head from its side: slices x rows x columns of 2 mm."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1.2, 1.2, size) for size in HEAD), indexing="ij"))
+    inside = np.square(grid).sum(0) < 1
+    texture = np.random.default_rng(0).integers(0, 200, HEAD)
+    return np.where(inside, 800 + texture, texture // 20).astype(np.uint16)
+
+
+def _lossless(cells: "np.ndarray") -> dict[str, bytes]:
+    """Pixels in each codec that gives them back."""
+    rows, columns = cells.shape
     described = {
-        "rows": ROWS, "columns": COLUMNS, "samples_per_pixel": 1, "bits_allocated": 16,
+        "rows": rows, "columns": columns, "samples_per_pixel": 1, "bits_allocated": 16,
         "bits_stored": 12, "pixel_representation": 0, "number_of_frames": 1,
         "photometric_interpretation": "MONOCHROME2",
     }  # fmt: skip
-    file = io.BytesIO()
-    Image.fromarray((pixels() >> 4).astype(np.uint8)).save(file, "JPEG")
-    raw = pixels().tobytes()
+    raw = cells.tobytes()
     return {
-        JPEG_2000: bytes(encode_array(pixels(), photometric_interpretation=2)),
+        JPEG_2000: bytes(encode_array(cells, photometric_interpretation=2)),
         JPEG_LS: JPEGLSLosslessEncoder.encode(raw, encoding_plugin="pyjpegls", **described),
         RLE: RLELosslessEncoder.encode(raw, encoding_plugin="pydicom", **described),
+    }
+
+
+@cache
+def head_streams() -> list[dict[str, bytes]]:
+    """Each slice of the head in each codec."""
+    return [_lossless(each) for each in head()]
+
+
+@cache
+def streams() -> dict[str, bytes]:
+    """The small slice in each codec."""
+    file = io.BytesIO()
+    Image.fromarray((pixels() >> 4).astype(np.uint8)).save(file, "JPEG")
+    return {
+        **_lossless(pixels()),
         JPEG: file.getvalue(),
         # What GDCM decodes, with its frame's size where that of JPEG-LS stands.
         JPEG_LOSSLESS: file.getvalue().replace(b"\xff\xc0", b"\xff\xc3"),
@@ -126,6 +150,19 @@ def compressed(elements: Elements, syntax: str, stream: bytes) -> bytes:
         kept |= {tag: (b"US", short(value)) for tag, value in (
             (0x00280100, 8), (0x00280101, 8), (0x00280102, 7))}  # fmt: skip
     return file(kept, syntax, encapsulated(stream + b"\0" * (len(stream) % 2)))
+
+
+def of_frames(frames: Sequence[bytes], syntax: str, number: bytes | None = None) -> bytes:
+    """An object of so many codestreams, of which the header may say another number."""
+    elements = sound(1) | {
+        0x00080016: (b"UI", wire.even(ENHANCED)),
+        0x00280008: (b"IS", wire.even(str(len(frames)).encode() if number is None else number)),
+        0x52009230: (b"SQ", b"".join(_positioned(f"{at}\\0\\0") for at in range(len(frames)))),
+    }
+    del elements[0x7FE00010]
+    return file(
+        elements, syntax, encapsulated(*(each + b"\0" * (len(each) % 2) for each in frames))
+    )
 
 
 # --- families: each gives the files of one series ---
@@ -273,12 +310,48 @@ def _enhanced(dice: random.Random) -> list[bytes]:
 
 
 def _frame(number: int, dice: random.Random) -> bytes:
-    position = wire.explicit(0x00200032, b"DS", wire.even(f"{number}\\0\\0"))
     if dice.random() < 0.02:
-        position = wire.explicit(0x00200032, b"DS", wire.even(dice.choice(TEXTS)))
+        return _positioned(dice.choice(TEXTS))
+    return _positioned(f"{number}\\0\\0")
+
+
+def _positioned(position: str | bytes) -> bytes:
+    """Of one frame, where it lies."""
+    position = wire.explicit(0x00200032, b"DS", wire.even(position))
     entry = struct.pack("<HHL", 0xFFFE, 0xE000, len(position)) + position
     group = wire.explicit(0x00209113, b"SQ", entry)
     return struct.pack("<HHL", 0xFFFE, 0xE000, len(group)) + group
+
+
+def _frames(dice: random.Random) -> list[bytes]:
+    """Multi-frame objects of many codestreams, some of which are spoiled."""
+    syntax = dice.choice((JPEG_2000, JPEG_LS, RLE))
+    frames = [streams()[syntax]] * dice.choice((1, 3, 60, 2000))
+    for _ in range(dice.choice((0, 1, 1, 5))):
+        at = dice.randrange(len(frames))
+        frames[at] = dice.choice((mutated(frames[at], dice), frames[at][: dice.randrange(40)]))
+    number = dice.choice((None, None, None, b"3", b"2001", b"65535"))
+    return [of_frames(frames, syntax, number)]
+
+
+def _head(dice: random.Random) -> list[bytes]:
+    """Nothing hostile: a series that is to be read, in any transfer syntax."""
+    syntax = dice.choice((wire.EXPLICIT, wire.DEFLATED, JPEG_2000, JPEG_LS, RLE))
+    found = []
+    for number, cells in enumerate(head(), 1):
+        elements = sound(number) | {
+            0x00180050: (b"DS", b"2 "),
+            0x00200032: (b"DS", wire.even(f"{2 * number}\\0\\0")),
+            0x00280010: (b"US", short(HEAD[1])),
+            0x00280011: (b"US", short(HEAD[2])),
+            0x00280030: (b"DS", b"2\\2 "),
+            0x7FE00010: (b"OW", cells.tobytes()),
+        }
+        stream = head_streams()[number - 1].get(syntax)
+        found.append(
+            file(elements, syntax) if stream is None else compressed(elements, syntax, stream)
+        )
+    return found
 
 
 def _mutated(dice: random.Random) -> list[bytes]:
@@ -312,7 +385,9 @@ FAMILIES: Final[dict[str, tuple[float, Callable[[random.Random], list[bytes]]]]]
     "sequences": (0.5, _sequences),
     "deflated": (0.1, _deflated),
     "enhanced": (0.5, _enhanced),
+    "frames": (0.5, _frames),
     "mutated": (3, _mutated),
     "header mutated": (3, _header_mutated),
     "mixed": (0.5, _mixed),
+    "sound": (0.5, _head),
 }

@@ -1,5 +1,6 @@
 """The short form of `make fuzz` against a worker's reading, and headers that hypothesis shrinks."""
 
+import random
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from listener.errors import BadAttribute
 from listener.selection import ANALYSES, select
 from listener.series import read_series_facts
 from tests.fuzz import images
-from tests.fuzz.bench import Findings, judge
+from tests.fuzz.bench import Findings, judge, subject
 from worker.quality import UnusableStudy, check_headers
 from worker.volume import read_volume
 
@@ -31,6 +32,18 @@ def test_a_worker_refuses_with_a_reason_in_bounded_memory_and_time(tmp_path: Pat
     assert findings.faults == []
     assert findings.inputs == INPUTS
     assert findings.answers["REASON-UNREADABLE"] > 0
+
+
+def test_a_sound_series_is_read_in_every_transfer_syntax(tmp_path: Path) -> None:
+    with subject() as reader:
+        for number in range(12):
+            place = tmp_path / str(number)
+            place.mkdir()
+            for at, content in enumerate(images.FAMILIES["sound"][1](random.Random(number))):
+                (place / f"{at:03}.dcm").write_bytes(content)
+            told = reader.ask(place)
+            assert told is not None
+            assert (told["said"], told["fault"]) == ("read", "")
 
 
 numbers = st.one_of(
