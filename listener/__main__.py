@@ -97,9 +97,10 @@ def check_config() -> None:
 @app.command()
 def status(as_json: Json = False, limit: int = 20) -> None:
     """Show what is received, waiting, running, and on its way."""
-    with explained():
-        ledger = _ledger()
+    with explained(), open_audit(settings := read_settings()) as audit:
+        ledger = Ledger(settings.ledger_url)
         counts, recent = ledger.counts(), ledger.recent_studies(limit)
+        audit.searched("")
     if as_json:
         print(json.dumps({"counts": counts, "studies": recent}, indent=2))  # noqa: T201
         return
@@ -157,6 +158,8 @@ def account_command(
                 state.update(f"account: {checked} file(s) compared")
 
         settings = read_settings()
+        with open_audit(settings) as audit:
+            audit.searched("")
         spool, ledger = Spool(settings.spool), Ledger(settings.ledger_url)
         studies = account(spool, ledger, verify, tell)
         if not all(study.agrees for study in studies):

@@ -166,19 +166,20 @@ class Audit:
         participants = (source, _participant(party, codes.DESTINATION))
         self._tell_query(participants, sop_class, identifier)
 
-    def searched(self, text: str, by: Participant) -> None:
-        """Somebody was shown a list of patients, as a C-FIND with this text would have found it.
+    def searched(self, text: str, by: Participant | None = None) -> None:
+        """Somebody was shown a list of studies, as a C-FIND with this text would have found it.
 
         Args:
             text: part of a name or ID; empty: the worklist, without a search.
-            by: who was.
+            by: who was; None: the account of this process.
         """
         wanted = Dataset()
         wanted.QueryRetrieveLevel = "STUDY"
         # People search for more than a name may have.
         name = f"*{text}*" if text else ""
         wanted.add(DataElement(PATIENT_NAME, "PN", name, validation_mode=IGNORE))
-        participants = (replace(by, role=codes.SOURCE), self._us(codes.DESTINATION))
+        source = replace(by or operator(), role=codes.SOURCE)
+        participants = (source, self._us(codes.DESTINATION))
         self._tell_query(participants, STUDY_ROOT_FIND, wanted)
 
     def viewed(self, study_uid: str, path: Path | None, by: Participant | None = None) -> None:

@@ -2,13 +2,15 @@
 
 A hospital of its own gets studies of patients that cannot be mistaken: one that is judged, ones
 that are refused, instances that are broken, one that contradicts another. A second destination is
-away, then refuses, then accepts. All that the programs say, send to the broker, write beside the
-DICOM objects and hand to other processes is searched afterwards.
+away, then refuses, then accepts. Somebody reads of them at the console, and looks for them by name.
+All that the programs say, send to the broker, tell Prometheus, write beside the DICOM objects and
+hand to other processes is searched afterwards.
 """
 
 import base64
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -26,22 +28,17 @@ from urllib.parse import quote
 import psutil
 import pytest
 import redis
-from prometheus_client import CollectorRegistry, generate_latest
+import urllib3
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from deploy.stack import Stack, free_ports
 from listener.__main__ import app
-from listener.audit.trail import NO_AUDIT
 from listener.caller import call
-from listener.monitoring.health import Health
-from listener.monitoring.metrics import ListenerCollector
-from listener.monitoring.pulse import Pulse
+from listener.console.gate.accounts import Accounts
+from listener.console.gate.sessions import Sessions
 from listener.remote import Entity
-from listener.settings import ListenerSettings
-from listener.spool import Spool
-from listener.turned_away import TurnedAway
 from tests.system.conftest import Hospital, open_hospital
 from tests.system.malformed import identified, post_malformed, send_malformed
 from tests.system.planted import PATIENTS, Planted, forms, told
@@ -63,6 +60,11 @@ COMMANDS: Final = (
 """Everything that the listener's command line prints, between the deliveries."""
 
 TOKEN: Final = "a token of a web sender"
+
+NAMELESS: Final = (
+    "metrics", "healthz", "readyz", "health", "queue", "bundles", "settings", "api/health",
+)  # fmt: skip
+"""What the console answers that is of no patient."""
 
 Heard = dict[str, bytes]
 
@@ -125,6 +127,49 @@ def studies(folder: Path) -> dict[str, list[Path]]:
         "refused": copies("refused", files[:12], folder / "refused"),
         "without a series": copies("without a series", files[:3], folder / "t2", weighted_by_t2),
     }
+
+
+class Somebody:
+    """Whoever signed in at the console, as an operator."""
+
+    def __init__(self, stack: Stack, port: int) -> None:
+        Accounts(stack.ledger).add("olga", "operator", "seven lanterns over the harbour")
+        token = Sessions(stack.ledger, 3600, 3600).issue("olga", 1)
+        self._root = f"http://127.0.0.1:{port}"
+        self._http = urllib3.PoolManager(
+            headers={"Authorization": f"Bearer {token}"}, retries=False, timeout=30
+        )
+
+    def ask(self, path: str, method: str = "GET", **said: Any) -> urllib3.BaseHTTPResponse:
+        """What the console answers."""
+        return self._http.request(method, f"{self._root}/{quote(path, safe='/?=&')}", **said)
+
+    def read(self, path: str) -> bytes:
+        """What a page holds."""
+        answer = self.ask(path)
+        assert answer.status == 200, (path, answer.status)
+        return answer.data
+
+    def look_around(self, uid: str, job_id: str, patient: Planted) -> None:
+        """Read all there is of a study, and look for its patient, also where that is a mistake."""
+        study = f"studies/{uid}"
+        for page in (
+            "",
+            "/audit",
+            *(f"/jobs/{job_id}{part}" for part in ("", "/slices", "/results")),
+        ):
+            self.read(study + page)
+        for answer in ("", "/patient", "/audit", f"/jobs/{job_id}/documents"):
+            self.read(f"api/{study}{answer}")
+        for text in (patient.name.split("^")[0], patient.patient_id, patient.accession):
+            found = self.ask("api/search", "POST", json={"text": text})
+            assert uid in json.loads(found.data)["patients"], text
+            for path in (f"studies/{text}", text, f"?uid={text}", f"api/studies/{text}"):
+                self.ask(path)
+            for body in ({"wrong": text}, {"text": [text]}, text):
+                assert self.ask("api/search", "POST", json=body).status == 422
+            other = {"Authorization": f"Bearer {quote(text)}"}
+            assert self.ask(f"api/{study}", headers=other).status == 401
 
 
 def copies(
@@ -254,7 +299,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def run_hospital(folder: Path, sent: dict[str, list[Path]], found: Run) -> None:
     picky, monitors = PickyArchive(PATIENTS["judged"]), list[Monitor]()
-    (web_port,) = free_ports(1)
+    web_port, console_port, metrics_port = free_ports(3)
     folder.mkdir()
     (folder / "token").write_text(TOKEN)
     with (
@@ -270,6 +315,8 @@ def run_hospital(folder: Path, sent: dict[str, list[Path]], found: Run) -> None:
             MONRO_WEB_SENDERS=json.dumps(
                 [{"name": "web", "token_file": str(folder / "token")}],
             ),
+            MONRO_CONSOLE_PORT=str(console_port),
+            MONRO_WORKER_METRICS_PORT=str(metrics_port),
         ) as hospital,
     ):
         stack = hospital.stack
@@ -290,7 +337,12 @@ def run_hospital(folder: Path, sent: dict[str, list[Path]], found: Run) -> None:
             found.heard[f"listener {command}"] = say(stack, "listener", *words)
         for command in ("checks", f"show-bundle {stack.bundles[0]}"):
             found.heard[f"worker {command}"] = say(stack, "worker", *command.split())
-        found.heard["figures"] = figures(stack)
+        reader = Somebody(stack, console_port)
+        reader.look_around(
+            uids["judged"], hospital.job(uids["judged"])["job_id"], PATIENTS["judged"]
+        )
+        found.heard |= {f"console {path}": reader.read(path) for path in NAMELESS}
+        found.heard["figures of the worker"] = figures(metrics_port)
         found.heard["keys of the broker"] = keys(stack.redis_port)
         found.heard |= dict(rows(folder / "spool" / "ledger.sqlite"))
         for name, uid in {**uids, "malformed": malformed}.items():
@@ -299,17 +351,9 @@ def run_hospital(folder: Path, sent: dict[str, list[Path]], found: Run) -> None:
     found.heard["messages to the broker"] = bytes(monitor.heard)
 
 
-def figures(stack: Stack) -> bytes:
-    """What Prometheus is told."""
-    settings = ListenerSettings(
-        spool=stack.folder / "spool", broker="redis://127.0.0.1:1/0", site="test", open_node=True,
-        destinations=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 1}],
-    )  # type: ignore[arg-type] # fmt: skip
-    spool = Spool(settings.spool)
-    health = Health(settings, stack.ledger, spool, NO_AUDIT, Pulse())
-    registry = CollectorRegistry()
-    registry.register(ListenerCollector(settings, stack.ledger, spool, health, TurnedAway(1)))
-    return generate_latest(registry)
+def figures(port: int) -> bytes:
+    """What a worker tells Prometheus."""
+    return urllib3.request("GET", f"http://127.0.0.1:{port}/metrics", timeout=30).data
 
 
 def deliver(hospital: Hospital, picky: PickyArchive, uids: dict[str, str]) -> None:
@@ -371,8 +415,12 @@ def test_the_run_met_all_that_it_should(run: Run) -> None:
         assert complaint in log
     refused = run.heard["listener selftest --to pacs --study {files}"]
     assert b"does not say it is synthetic" in b" ".join(refused.split())
-    figures = run.heard["figures"]
+    figures = run.heard["console metrics"]
     assert b'monro_answers_total{analysis="fistula",answer="report",role="active"}' in figures
+    assert re.search(rb'monro_instances_refused_total\{.*"malformed".*\} [1-9]', figures)
+    assert b'monro_worker_jobs_total{analysis="fistula"' in run.heard["figures of the worker"]
+    audit = run.heard["hospital/spool/audit/audit.log"]
+    assert b"olga" in audit
     assert b"fetched from pacs" in run.heard["listener pull {judged}"]
     assert b"refused an instance from web" in log
     assert b"1 instance(s) recorded from the spool" in run.heard["listener reconcile"]

@@ -423,6 +423,19 @@ def test_who_looks_at_a_study_is_told(environment: str, ours: ListenerSettings) 
     assert len(looked.patient[0]) == 32
 
 
+@pytest.mark.parametrize("command", ["status", "account"])
+def test_who_lists_all_studies_is_told(
+    environment: str, ours: ListenerSettings, command: str
+) -> None:
+    done = CliRunner().invoke(app, [command, "--json"])
+    assert done.exit_code == 0
+    assert environment in done.stdout
+
+    (looked,) = trail(ours, QUERY)
+    assert looked.action == "E"
+    assert looked.participants[0].get("UserID") == f"{getpass.getuser()}@{HOST}"
+
+
 @pytest.mark.parametrize("command", ["retry", "cancel", "reconcile"])
 def test_what_an_operator_does_is_told(
     environment: str, ours: ListenerSettings, command: str
