@@ -197,6 +197,12 @@ def test_a_peer_has_no_more_associations_than_it_may(
     assert "it has 2 already" in caplog.text
 
 
+def put_in_place_of(old: Tls, new: Tls) -> None:
+    """Overwrite the files of one with those of the other."""
+    for name in ("certificate", "key", "authorities"):
+        getattr(old, name).write_bytes(getattr(new, name).read_bytes())
+
+
 def test_certificates_are_exchanged_without_a_restart(
     secured: Any,
     ours: Tls,
@@ -212,11 +218,27 @@ def test_certificates_are_exchanged_without_a_restart(
         assert is_let_in(tls_port, old)
         ours.key.write_text("half a key")
         assert is_let_in(tls_port, old), "what is broken does not replace what works"
-        for name, path in merged.tls("monro").model_dump(include={"certificate", "key", "authorities"}).items():  # noqa: E501  # fmt: skip
-            getattr(ours, name).write_bytes(path.read_bytes())
+        put_in_place_of(ours, merged.tls("monro"))
         assert not is_let_in(tls_port, old)
         assert is_let_in(tls_port, new)
     assert "the certificate in use stays: MONRO_TLS: certificate" in caplog.text
+
+
+def test_whom_we_call_sees_our_new_certificate_without_a_restart(
+    ours: Tls, free_port: int, tmp_path: Path
+) -> None:
+    merged = Hospital(tmp_path / "merged hospitals")
+    pacs = AE(ae_title="MONRO")
+    pacs.add_supported_context("1.2.840.10008.1.1")
+    context = server_context(merged.tls("pacs"))
+    server = pacs.start_server(("127.0.0.1", free_port), block=False, ssl_context=context)
+    assert server is not None
+    try:
+        assert not is_let_in(free_port, ours), "of another authority"
+        put_in_place_of(ours, merged.tls("monro"))
+        assert is_let_in(free_port, ours)
+    finally:
+        server.shutdown()
 
 
 def test_a_certificate_that_was_taken_back_is_refused(

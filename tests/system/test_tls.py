@@ -40,17 +40,22 @@ def member(tmp_path: Path) -> Callable[..., Files]:
     return give
 
 
+STORED = ""
+
+
 def store(
     port: int, files: Files | None, paths: Sequence[Path], calling: str, *options: str,
     called: str = "MONRO",
-) -> bool:  # fmt: skip
-    """Whether DCMTK's storescu got everything acknowledged."""
+) -> str:  # fmt: skip
+    """What DCMTK's storescu complains of; nothing where everything was acknowledged."""
     tls: list[object] = []
     if files is not None:
         tls = ["+tls", files.key, files.certificate, "+cf", files.authorities]
     command = [STORESCU, *tls, *options, "-aet", calling, "-aec", called, "127.0.0.1", port, *paths]
-    done = subprocess.run([str(each) for each in command], capture_output=True, check=False)
-    return done.returncode == 0
+    done = subprocess.run([*map(str, command)], capture_output=True, check=False)
+    errors = [line for line in done.stderr.decode().splitlines() if line[:2] in ("E:", "F:")]
+    assert (done.returncode == 0) == (not errors), done
+    return "\n".join(errors)
 
 
 def fingerprint(files: Files) -> str:
@@ -92,16 +97,26 @@ def test_a_study_goes_in_and_its_results_come_back_with_every_step_over_tls(
         MONRO_PEERS=json.dumps(peers),
     ) as hospital:
         for profile in ("+py", "+pz"):  # B.10, which is DCMTK's default, and B.11
-            assert store(tls_port, scanner, one, "SCANNER", profile)
-        assert not store(tls_port, foreign, one, "SCANNER"), "an authority of its own"
-        assert not store(tls_port, same_house, one, "SCANNER"), "somebody else's title"
-        assert not store(tls_port, scanner, one, "UNKNOWN"), "an unknown title"
-        assert not store(tls_port, scanner, one, "SCANNER", called="OTHER"), "not our title"
-        assert not store(tls_port, same_house, one, "ELSEWHERE"), "another address"
-        assert not store(tls_port, None, one, "SCANNER"), "no TLS at the port of TLS"
-        assert not store(hospital.stack.listener_port, None, one, "SCANNER"), "no certificate"
+            assert store(tls_port, scanner, one, "SCANNER", profile) == STORED
+        plain_port = hospital.stack.listener_port
+        for unheard in (
+            store(tls_port, foreign, one, "SCANNER"),  # an authority of its own
+            store(tls_port, None, one, "SCANNER"),  # no TLS at the port of TLS
+        ):
+            assert "Association Request Failed" in unheard
+        for refused in (
+            store(tls_port, same_house, one, "SCANNER"),  # somebody else's title
+            store(tls_port, scanner, one, "UNKNOWN"),
+            store(tls_port, same_house, one, "ELSEWHERE"),  # not from its address
+            store(plain_port, None, one, "SCANNER"),  # without its certificate
+        ):
+            assert "Calling AE Title Not Recognized" in refused
+        assert "Called AE Title Not Recognized" in store(
+            tls_port, scanner, one, "SCANNER", called="OTHER"
+        )
 
-        assert store(hospital.orthanc.dicom_port, scanner, files, "SCANNER", called="PACS")
+        pacs_port = hospital.orthanc.dicom_port
+        assert store(pacs_port, scanner, files, "SCANNER", called="PACS") == STORED
         hospital.await_delivery(study_uid)
         assert len(hospital.results(study_uid, tmp_path / "pacs")) == 2
         log = hospital.stack.log("listener").read_text()
