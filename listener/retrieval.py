@@ -7,6 +7,8 @@ import logging
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from math import inf
+from time import monotonic
 from typing import Any, Final
 
 from pydicom import Dataset
@@ -19,6 +21,7 @@ from listener.dicomweb.client import InstanceListed
 from listener.dicomweb.retrieve import Progress, fetch_by_web
 from listener.errors import SourceFailed
 from listener.handlers import StoreStatus, on_closed, on_store
+from listener.pace import PROGRESS_TIMEOUTS
 from listener.recorder import Recorder
 from listener.remote import Source, WebSource
 from listener.series import BROKEN
@@ -162,23 +165,38 @@ def _retrieve(
         else:
             raise SourceFailed(source.name, "offers neither C-GET nor C-MOVE")
         of_request = 0
-        for of_request in _completed(responses, source):
+        patience = PROGRESS_TIMEOUTS * (association.dimse_timeout or inf)
+        for of_request in _completed(responses, source, patience):
             on_progress(completed + of_request)
         completed += of_request
     return completed
 
 
 def _completed(
-    responses: Iterable[tuple[Dataset, Dataset | None]], source: Source
+    responses: Iterable[tuple[Dataset, Dataset | None]], source: Source, patience: float
 ) -> Iterator[int]:
-    """How many sub-operations were completed, with each response."""
-    status = None
+    """How many sub-operations were completed, with each response.
+
+    Args:
+        responses: to one request.
+        source: that gives them.
+        patience: in seconds, until another one is completed.
+
+    Raises:
+        SourceFailed: they do not come, or not to an end.
+    """
+    status, most, until = None, 0, monotonic() + patience
     try:
         for number, (response, _identifier) in enumerate(responses):
             if number >= MOST_RESPONSES:
                 raise SourceFailed(source.name, f"gives more than {MOST_RESPONSES:,} answers")
             status = response.get("Status")
-            yield int(response.get("NumberOfCompletedSuboperations") or 0)
+            completed = int(response.get("NumberOfCompletedSuboperations") or 0)
+            if completed > most:
+                most, until = completed, monotonic() + patience
+            elif status == PENDING and monotonic() > until:
+                raise SourceFailed(source.name, f"hands nothing more over within {patience:g} s")
+            yield completed
     except (*BROKEN, RuntimeError) as error:
         raise SourceFailed(source.name, f"broke off ({type(error).__name__})") from error
     if status == SOME_FAILED:

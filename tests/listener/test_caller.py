@@ -3,6 +3,7 @@
 import random
 import resource
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -124,6 +125,34 @@ def test_answers_that_drip_without_an_end_are_not_waited_for(
 
     archive.play = play("series", answer)
     assert refusal(source, settings, 10) == "gives no whole answer within 3 s"
+
+
+def test_a_source_that_only_says_it_will_hand_over_is_not_waited_for(
+    archive: archives.Archive,
+    source: Source,
+    settings: ListenerSettings,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retrieval, "PROGRESS_TIMEOUTS", 2)
+
+    def answer(asked: Asked, _held: Held) -> Iterator[bytes]:
+        completed = iter((1, 2, 3))
+        while True:
+            time.sleep(0.3)
+            count = struct.pack("<H", next(completed, 3))
+            yield archives.response(asked, archives.PENDING, x1020=b"\1\0", x1021=count)
+
+    archive.play = play("files", answer)
+    wanted = [InstanceListed(HELD.series, HELD.offered, wire.MR_IMAGE, "MR")]
+    recorder, begun = Recorder(ledger), time.monotonic()
+    try:
+        with pytest.raises(SourceFailed) as caught:
+            fetch(source, settings, HELD.study, wanted, Spool(settings.spool), recorder)
+    finally:
+        recorder.close()
+    assert caught.value.found == "hands nothing more over within 3 s"
+    assert 3.5 < time.monotonic() - begun < 10, "each instance gives it more time"
 
 
 def test_a_pdu_of_four_gigabytes_ends_the_association(
