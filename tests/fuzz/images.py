@@ -24,6 +24,8 @@ JPEG_LOSSLESS: Final = "1.2.840.10008.1.2.4.70"
 JPEG_LS: Final = "1.2.840.10008.1.2.4.80"
 JPEG_2000: Final = wire.JPEG_2000
 RLE: Final = "1.2.840.10008.1.2.5"
+SYNTAXES: Final = (wire.EXPLICIT, wire.DEFLATED, JPEG_2000, JPEG_LS, RLE)
+"""That lose nothing, and that the head is written in."""
 
 Elements = dict[int, tuple[bytes, bytes]]
 
@@ -150,6 +152,25 @@ def compressed(elements: Elements, syntax: str, stream: bytes) -> bytes:
         kept |= {tag: (b"US", short(value)) for tag, value in (
             (0x00280100, 8), (0x00280101, 8), (0x00280102, 7))}  # fmt: skip
     return file(kept, syntax, encapsulated(stream + b"\0" * (len(stream) % 2)))
+
+
+def head_in(syntax: str) -> list[bytes]:
+    """The files of the head in one of `SYNTAXES`."""
+    found = []
+    for number, cells in enumerate(head(), 1):
+        elements = sound(number) | {
+            0x00180050: (b"DS", b"2 "),
+            0x00200032: (b"DS", wire.even(f"{2 * number}\\0\\0")),
+            0x00280010: (b"US", short(HEAD[1])),
+            0x00280011: (b"US", short(HEAD[2])),
+            0x00280030: (b"DS", b"2\\2 "),
+            0x7FE00010: (b"OW", cells.tobytes()),
+        }
+        stream = head_streams()[number - 1].get(syntax)
+        found.append(
+            file(elements, syntax) if stream is None else compressed(elements, syntax, stream)
+        )
+    return found
 
 
 def of_frames(frames: Sequence[bytes], syntax: str, number: bytes | None = None) -> bytes:
@@ -334,24 +355,9 @@ def _frames(dice: random.Random) -> list[bytes]:
     return [of_frames(frames, syntax, number)]
 
 
-def _head(dice: random.Random) -> list[bytes]:
-    """Nothing hostile: a series that is to be read, in any transfer syntax."""
-    syntax = dice.choice((wire.EXPLICIT, wire.DEFLATED, JPEG_2000, JPEG_LS, RLE))
-    found = []
-    for number, cells in enumerate(head(), 1):
-        elements = sound(number) | {
-            0x00180050: (b"DS", b"2 "),
-            0x00200032: (b"DS", wire.even(f"{2 * number}\\0\\0")),
-            0x00280010: (b"US", short(HEAD[1])),
-            0x00280011: (b"US", short(HEAD[2])),
-            0x00280030: (b"DS", b"2\\2 "),
-            0x7FE00010: (b"OW", cells.tobytes()),
-        }
-        stream = head_streams()[number - 1].get(syntax)
-        found.append(
-            file(elements, syntax) if stream is None else compressed(elements, syntax, stream)
-        )
-    return found
+def _sound(dice: random.Random) -> list[bytes]:
+    """Nothing hostile: a series that is to be read."""
+    return head_in(dice.choice(SYNTAXES))
 
 
 def _mutated(dice: random.Random) -> list[bytes]:
@@ -389,5 +395,5 @@ FAMILIES: Final[dict[str, tuple[float, Callable[[random.Random], list[bytes]]]]]
     "mutated": (3, _mutated),
     "header mutated": (3, _header_mutated),
     "mixed": (0.5, _mixed),
-    "sound": (0.5, _head),
+    "sound": (0.5, _sound),
 }

@@ -132,7 +132,7 @@ def test_a_peer_that_sends_little_for_long_is_closed_and_one_at_a_pace_is_not(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("listener.pace.PROGRESS_TIMEOUTS", 3)
+    monkeypatch.setattr("listener.pace.PROGRESS_TIMEOUTS", 2)
     spool = Spool(tmp_path / "spool")
     head, drop = b"", b"".join(ECHO)
     if drip == "bytes of an instance":
@@ -149,11 +149,11 @@ def test_a_peer_that_sends_little_for_long_is_closed_and_one_at_a_pace_is_not(
             is_silent_once_accepted(peer)
             peer.send(head)
             begun = time.monotonic()
-            while time.monotonic() - begun < 6 and peer.send(drop) and not is_closed(peer):
+            while time.monotonic() - begun < 4.5 and peer.send(drop) and not is_closed(peer):
                 time.sleep(0.05)
             lasted[becomes] = time.monotonic() - begun
-    assert 2.5 < lasted["closed"] < 3 + SLACK_SECONDS
-    assert lasted["kept"] >= 6
+    assert 1.5 < lasted["closed"] < 2 + SLACK_SECONDS
+    assert lasted["kept"] >= 4.5
     assert "sent too little for the time it took" in caplog.text
     assert [path for path in spool.root.rglob("*.part") if path.is_file()] == []
 
