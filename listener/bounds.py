@@ -34,6 +34,9 @@ CLOSING: Final = "Sta13"
 INVALID_PDU: Final = "Evt19"
 ENDING: Final = frozenset({"Evt17", INVALID_PDU})
 
+ABOUT: Final = 0.95
+"""Of a socket's own time-out: what is left of a PDU's is hardly less, and telling it takes time."""
+
 MESSAGE_BYTES: Final = 4096
 """Of memory, that a message without any content takes."""
 
@@ -88,7 +91,7 @@ class Line:
                 left = self._seconds_left()
                 if left <= 0:
                     raise TimeoutError
-                if usual is not None and left < usual:
+                if usual is not None and left < ABOUT * usual:
                     connection.settimeout(left)
                 got = connection.recv_into(view)
                 if not got:
@@ -105,7 +108,8 @@ class Line:
                 )
             raise
         finally:
-            connection.settimeout(usual)
+            if connection.gettimeout() != usual:
+                connection.settimeout(usual)
 
     def _seconds_left(self) -> float:
         of_pdu = self._until - monotonic()

@@ -92,6 +92,8 @@ class Attendance:
     def __init__(self, processes: int, peers: int = 0) -> None:
         self._width = 1 + peers
         self._counts = RawArray("i", processes * self._width)
+        self.connections = RawArray("i", processes)
+        """Of each process, those included that have not proposed an association yet."""
         self._beats = RawArray("d", processes)
 
     @property
@@ -165,11 +167,15 @@ class Entrance:
         """Let the others know what this process serves."""
         self._attendance.tell(self._number, [self._peers.get(each, -1) for each in served])
 
-    def give_way(self) -> None:
-        """Let those who serve fewer accept first."""
-        served = self._attendance.served
-        if served[self._number] > min(served):
+    def give_way(self, connections: int) -> None:
+        """Let those who have fewer connections accept first."""
+        self.count(connections)
+        if connections > min(self._attendance.connections):
             time.sleep(GIVE_WAY_SECONDS)
+
+    def count(self, connections: int) -> None:
+        """Let the others know how many connections this process has."""
+        self._attendance.connections[self._number] = connections
 
     def serve(self, entity: AE, handlers: list[Any]) -> list["EntranceServer"]:
         """A server of an application entity at each port, that is still to be run."""
@@ -187,11 +193,14 @@ def served_by(entity: AE) -> set[Association]:
 
     A connection that has not proposed one is none yet.
     """
+    return {each for each in _connected_to(entity) if each.requestor.primitive is not None}
+
+
+def _connected_to(entity: AE) -> set[Association]:
     return {
         each
         for each in entity.active_associations
-        if each.requestor.primitive is not None
-        and not (each.is_released or each.is_aborted or each.is_rejected)
+        if not (each.is_released or each.is_aborted or each.is_rejected)
     }
 
 
@@ -241,8 +250,10 @@ class EntranceServer(ThreadedAssociationServer):
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection, unless another process did."""
-        self._entrance.give_way()
+        connections = len(_connected_to(self.ae))
+        self._entrance.give_way(connections)
         connection, (host, *rest) = super().get_request()
+        self._entrance.count(connections + 1)  # they may all come at the same moment
         return connection, (host.removeprefix(V4_MAPPED) if "." in host else host, rest[0])
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -292,6 +303,7 @@ class EntranceServer(ThreadedAssociationServer):
         """Between connections: say how many associations there are."""
         super().service_actions()
         self._entrance.tell(served_by(self.ae))
+        self._entrance.count(len(_connected_to(self.ae)))
 
     def shutdown(self) -> None:
         """Accept no more; the port stays open for other processes."""
@@ -309,3 +321,4 @@ class EntranceServer(ThreadedAssociationServer):
 
     def _on_closed(self, event: evt.Event) -> None:
         self._entrance.tell(served_by(self.ae) - {event.assoc})
+        self._entrance.count(len(_connected_to(self.ae) - {event.assoc}))

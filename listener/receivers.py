@@ -156,6 +156,7 @@ class Receivers:
 
     def _start(self, number: int) -> Receiver:
         self._attendance.tell(number, [])  # it has time to begin
+        self._attendance.connections[number] = 0
         shared = self._attendance, self._turned_away
         return Receiver(self._context, self._settings, self._ports, *shared, number)
 

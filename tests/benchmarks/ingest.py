@@ -8,6 +8,7 @@ monro and the floor wait for the disk before they answer.
 
 Nothing is removed before the end: for minutes, ext4 looks at every inode that was freed before it
 takes one, and whoever receives next would pay. What is not written yet is waited for likewise.
+TMPDIR says where all of it lies, if not in /tmp.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def main() -> None:
         {"plain": serve_plain, "floor": serve_floor}[asked.serve](asked.folder, asked.port)
         return
     os.environ["TCP_NODELAY"] = "1"  # for DCMTK, Orthanc's included: answers wait for Nagle too
-    with tempfile.TemporaryDirectory(dir=os.environ.get("MONRO_BENCH_FOLDER")) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parts = write_slices(folder / "slices", asked.instances)
         measured = measure(folder, parts, asked.rounds)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from listener.series import InstanceKey
 from listener.settings import ListenerSettings
 from listener.spool import Arrival, Held, Spool
 from listener.turned_away import Reason, Service, TurnedAway
+from tests.fuzz.wire import Peer, proposal
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -84,6 +85,22 @@ def test_associations_are_shared_out_and_all_rows_are_written_before_the_end(
     recorded = {row.sop_uid for row in ledger.instances_of("1.2.3")}
     ledger.close()
     assert recorded == {each.SOPInstanceUID for each in slices}
+
+
+def test_connections_that_come_at_the_same_moment_are_shared_out_evenly(settings_for: Any) -> None:
+    settings = settings_for(receivers=2)
+    shares = []
+    with receiving(settings) as receivers:
+        until_all_serve(settings, receivers)
+        for _ in range(5):
+            with ExitStack() as stack:
+                peers = [stack.enter_context(Peer(settings.port, 20)) for _ in range(8)]
+                assert all(each.send(proposal()) and each.hear(20) for each in peers)
+                until(lambda: sum(receivers.served) == 8)
+                shares.append(tuple(receivers.served))
+            until(lambda: sum(receivers.served) == 0)
+    # A receiver that the machine lets wait may be too late once.
+    assert shares.count((4, 4)) >= 4, shares
 
 
 def test_a_file_that_rotted_is_healed_by_sending_it_again(
