@@ -56,13 +56,13 @@ SHORTLY := --kills 10 --studies 6 --patience 120
 ALL_TOOLS := SYSTEM_TOOLS=required
 
 test: check system-tools ## everything that must hold, on real servers, on loopback only
-	@# Three at a time keep two cores busy: many tests wait for servers and clocks.
-	$(ALL_TOOLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile \
-		tests/listener tests/worker tests/trainer tests/deploy tests/fuzz \
+	@# More at a time than there are cores: many tests wait for servers and clocks. Long ones first.
+	$(ALL_TOOLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist loadfile \
+		--no-loadscope-reorder tests/trainer tests/deploy tests/worker tests/fuzz tests/listener \
 		listener worker trainer deploy
 	@# A folder of our own: in its namespace everybody is root, and root's may be another's.
 	$(ALL_TOOLS) PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
-		$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/system
+		$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/system
 	@$(CHAOS) $(SHORTLY)
 
 VIEWERS = OMP_NUM_THREADS=1 PYTEST_DEBUG_TEMPROOT=$$(mktemp -d) deploy/loopback-only.sh \
